@@ -1,0 +1,350 @@
+//! The heart: the dates of a key, a policy and an instant become a phase.
+//!
+//! Pure functions, so the same dates give the same answer on every replica, in every order of
+//! evaluation and however the clock steps. All intervals are half-open, [from, to).
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::names::Kid;
+
+/// The durations that the operator chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// How long before its `validFrom` a key is published.
+    pub announce: Duration,
+    /// How long until every consumer has fetched a newly published key.
+    pub propagation: Duration,
+    /// How long a token lives at most.
+    pub token_lifetime: Duration,
+    /// How far consumers' clocks may be off.
+    pub clock_skew: Duration,
+    /// The grace of an invalidation that names none.
+    pub default_grace: Duration,
+}
+
+/// The dates of one key: all that its phase depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dates {
+    /// From when it may sign; open where absent.
+    pub valid_from: Option<Timestamp>,
+    /// From when it is expired; open where absent.
+    pub valid_to: Option<Timestamp>,
+    /// The invalidation that was declared or ordered, which may lie ahead.
+    pub invalidation: Option<Invalidation>,
+    /// What happened to its files, where they are gone.
+    pub loss: Option<Loss>,
+    /// When this ledger's owner first published it.
+    pub first_published: Option<Timestamp>,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// An end that was declared or ordered: from `at` on the key signs no more, and it stays
+/// published for `grace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Invalidation {
+    /// From when the key must not sign.
+    pub at: Timestamp,
+    /// How long it stays published from then on.
+    #[serde(with = "seconds", rename = "graceSec")]
+    pub grace: Duration,
+}
+
+/// The end of a key whose files are gone. It is in force at once, whatever the clock says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Loss {
+    /// When the loss was noticed, on the clock of that moment.
+    pub at: Timestamp,
+    /// The earliest instant that the clock showed later on, where it was set back behind `at`.
+    /// While the clock stands before `at`, the grace is counted from here, so that a clock that
+    /// once ran ahead can't keep a key alive for as long as it ran ahead; and once it is past
+    /// `at` again, from `at`, so that a short step back costs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_set_back_to: Option<Timestamp>,
+    /// How long the key stays published.
+    #[serde(with = "seconds", rename = "graceSec")]
+    pub grace: Duration,
+}
+
+mod seconds {
+    //! A duration as a number of seconds.
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        if duration.subsec_nanos() == 0 {
+            duration.as_secs().serialize(serializer)
+        } else {
+            duration.as_secs_f64().serialize(serializer)
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where a key stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Known, but too early to publish.
+    Scheduled,
+    /// Published so that consumers have it before it signs.
+    Announced,
+    /// May sign, once it is safe to.
+    Active,
+    /// Signs no more; published for the tokens that are still out.
+    Grace,
+    /// Its grace is over.
+    Retired,
+    /// Its `validTo` has passed.
+    Expired,
+    /// Deleted by an order.
+    Deleted,
+}
+
+impl Phase {
+    /// Every phase, in the order of a life.
+    pub const ALL: [Self; 7] = [
+        Self::Scheduled,
+        Self::Announced,
+        Self::Active,
+        Self::Grace,
+        Self::Retired,
+        Self::Expired,
+        Self::Deleted,
+    ];
+
+    /// Whether a key in this phase is published.
+    #[must_use]
+    pub const fn is_published(self) -> bool {
+        matches!(self, Self::Announced | Self::Active | Self::Grace)
+    }
+
+    /// The name in every interface.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Announced => "announced",
+            Self::Active => "active",
+            Self::Grace => "grace",
+            Self::Retired => "retired",
+            Self::Expired => "expired",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What holds for a key at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// Its phase.
+    pub phase: Phase,
+    /// From when it is no longer published; open where absent.
+    pub published_until: Option<Timestamp>,
+    /// From when every consumer has it, as far as can be said: absent where it was never
+    /// published and no `validFrom` says when it will be.
+    pub safe_to_sign_from: Option<Timestamp>,
+    /// The earliest later instant at which anything of this changes.
+    pub next_change: Option<Timestamp>,
+}
+
+impl State {
+    /// Whether every consumer has had the time to fetch this key, which may sign.
+    #[must_use]
+    pub fn is_safe_to_sign(&self, at: Timestamp) -> bool {
+        self.phase == Phase::Active && self.safe_to_sign_from.is_some_and(|from| from <= at)
+    }
+}
+
+impl Dates {
+    /// What holds at `instant`.
+    #[must_use]
+    pub fn at(&self, instant: Timestamp, policy: &Policy) -> State {
+        let phase = self.phase(instant, policy);
+        State {
+            phase,
+            published_until: self.published_until(instant),
+            safe_to_sign_from: self.safe_to_sign_from(policy),
+            next_change: self.next_change(instant, policy),
+        }
+    }
+
+    fn phase(&self, instant: Timestamp, policy: &Policy) -> Phase {
+        if self.deleted_at.is_some() {
+            return Phase::Deleted;
+        }
+        let invalidated_until = self.invalidated_until(instant);
+        if invalidated_until.is_some_and(|until| until <= instant)
+            && invalidated_until <= self.valid_to.or(invalidated_until)
+        {
+            return Phase::Retired;
+        }
+        if self.valid_to.is_some_and(|to| to <= instant) {
+            return Phase::Expired;
+        }
+        // Once published, a key is never taken back because a date or the clock moved: tokens
+        // that it signed may be out.
+        if self.first_published.is_none()
+            && self.announced_from(policy).is_some_and(|from| instant < from)
+        {
+            return Phase::Scheduled;
+        }
+        if self.loss.is_some() || self.invalidation.is_some_and(|end| end.at <= instant) {
+            return Phase::Grace;
+        }
+        if self.valid_from.is_some_and(|from| instant < from) {
+            return Phase::Announced;
+        }
+        Phase::Active
+    }
+
+    /// The earlier of `validTo` and the end of the grace; for a deleted key, when it was deleted.
+    #[must_use]
+    pub fn published_until(&self, instant: Timestamp) -> Option<Timestamp> {
+        earliest([self.deleted_at, self.valid_to, self.invalidated_until(instant)])
+    }
+
+    /// The earlier of the ends of the ordered and of the implicit grace.
+    fn invalidated_until(&self, instant: Timestamp) -> Option<Timestamp> {
+        earliest([
+            self.invalidation.map(|end| after(end.at, end.grace)),
+            self.loss
+                .filter(|_| self.deleted_at.is_none())
+                .map(|loss| after(loss.counted_from(instant), loss.grace)),
+        ])
+    }
+
+    fn announced_from(&self, policy: &Policy) -> Option<Timestamp> {
+        self.valid_from.map(|from| before(from, policy.announce))
+    }
+
+    fn safe_to_sign_from(&self, policy: &Policy) -> Option<Timestamp> {
+        let published = self.first_published.or_else(|| self.announced_from(policy))?;
+        Some(after(published, policy.propagation).max(self.valid_from.unwrap_or(Timestamp::MIN)))
+    }
+
+    fn next_change(&self, instant: Timestamp, policy: &Policy) -> Option<Timestamp> {
+        if self.deleted_at.is_some() {
+            return None;
+        }
+        earliest(
+            [
+                self.announced_from(policy).filter(|_| self.first_published.is_none()),
+                self.valid_from,
+                self.safe_to_sign_from(policy),
+                self.invalidation.map(|end| end.at),
+                self.loss.map(|loss| loss.at),
+                self.invalidated_until(instant),
+                self.valid_to,
+            ]
+            .map(|change| change.filter(|change| instant < *change)),
+        )
+    }
+}
+
+impl Loss {
+    /// The instant from which the grace is counted, as the clock stands at `instant`.
+    fn counted_from(&self, instant: Timestamp) -> Timestamp {
+        match self.clock_set_back_to {
+            Some(back) if instant < self.at => back,
+            _ => self.at,
+        }
+    }
+
+    /// The same loss after the clock was seen at `instant`, see [`Self::clock_set_back_to`].
+    #[must_use]
+    pub fn observed_at(mut self, instant: Timestamp) -> Self {
+        if instant < self.at {
+            let back = self.clock_set_back_to.map_or(instant, |back| back.min(instant));
+            if after(back, self.grace) <= instant {
+                // The whole grace has passed on the corrected clock: that is when it was.
+                return Self { at: back, clock_set_back_to: None, ..self };
+            }
+            self.clock_set_back_to = Some(back);
+        }
+        self
+    }
+}
+
+/// What [`current`] chooses from.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The key's id.
+    pub kid: &'a Kid,
+    /// Its dates.
+    pub dates: &'a Dates,
+    /// Whether there is a private half to sign with.
+    pub has_private: bool,
+}
+
+/// The key to sign with, of the keys of one audience: of the active ones with a private half that
+/// are safe to sign, the one with the latest `validFrom` (then first published, then kid). Where
+/// none is safe yet, the active one published longest, so that there is always a signer.
+///
+/// A key without `validFrom` counts as valid from its first publication.
+#[must_use]
+pub fn current<'a>(
+    candidates: impl Iterator<Item = Candidate<'a>>,
+    instant: Timestamp,
+    policy: &Policy,
+) -> Option<&'a Kid> {
+    let active: Vec<(State, Candidate<'a>)> = candidates
+        .filter(|candidate| candidate.has_private)
+        .map(|candidate| (candidate.dates.at(instant, policy), candidate))
+        .filter(|(state, _)| state.phase == Phase::Active)
+        .collect();
+    let newest = |candidate: &Candidate<'a>| {
+        let Dates { valid_from, first_published, .. } = *candidate.dates;
+        (valid_from.or(first_published), first_published, Reverse(candidate.kid))
+    };
+    let safe = active.iter().filter(|(state, _)| state.is_safe_to_sign(instant));
+    let chosen = safe.max_by_key(|(_, candidate)| newest(candidate)).or_else(|| {
+        active.iter().min_by_key(|(_, candidate)| {
+            let published = candidate.dates.first_published;
+            // Never published sorts last; among equals the newest as above.
+            (published.is_none(), published, Reverse(newest(candidate)))
+        })
+    });
+    chosen.map(|(_, candidate)| candidate.kid)
+}
+
+/// The earliest of some instants, absent ones aside.
+fn earliest<const N: usize>(instants: [Option<Timestamp>; N]) -> Option<Timestamp> {
+    instants.into_iter().flatten().min()
+}
+
+/// `instant` + `duration`, or the end of time.
+#[must_use]
+pub fn after(instant: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| instant.checked_add(duration).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// `instant` − `duration`, or the beginning of time.
+#[must_use]
+pub fn before(instant: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| instant.checked_sub(duration).ok())
+        .unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,140 @@
+//! The form of a record on disk: JSON with a format number and a checksum, and the file's name.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::record::Record;
+use crate::keys::Kid;
+
+/// The newest form that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<'a> {
+    format: u32,
+    /// SHA-256 of the text of `key`, in hexadecimal.
+    checksum: String,
+    #[serde(borrow)]
+    key: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
+/// Why a record can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// It is not the JSON that this program writes: cut short, overwritten, edited.
+    NotARecord(String),
+    /// The checksum does not fit the content.
+    Checksum,
+    /// A later version of this program wrote it.
+    NewerFormat(u32),
+    /// It is the record of another key than its name says.
+    WrongName(Kid),
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotARecord(why) => write!(f, "it is not a whole record: {why}"),
+            Self::Checksum => f.write_str("its checksum does not fit its content"),
+            Self::NewerFormat(format) => {
+                write!(f, "a later version of jwksd wrote it (format {format}, not {FORMAT})")
+            }
+            Self::WrongName(kid) => {
+                write!(f, "it is the record of the key \"{}\"", kid.as_str().escape_default())
+            }
+        }
+    }
+}
+
+/// The file's content for a record.
+///
+/// # Panics
+/// Never: a record's members are strings, numbers and lists of them.
+#[must_use]
+pub fn encode(record: &Record) -> Vec<u8> {
+    let key = serde_json::value::to_raw_value(record).expect("a record is plain data");
+    let envelope = Envelope { format: FORMAT, checksum: checksum(&key), key: &key };
+    let mut bytes = serde_json::to_vec(&envelope).expect("an envelope is plain data");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The record in the content of the file `name`.
+///
+/// # Errors
+/// [`Damage`] where it is anything but a whole, unchanged record of that name.
+pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
+    let not_a_record = |error: serde_json::Error| {
+        if let Ok(FormatOnly { format }) = serde_json::from_slice(bytes)
+            && format > FORMAT
+        {
+            return Damage::NewerFormat(format);
+        }
+        // Without the column's content: an error may quote what it found.
+        Damage::NotARecord(format!("line {}, column {}", error.line(), error.column()))
+    };
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(not_a_record)?;
+    if envelope.format != FORMAT {
+        return Err(Damage::NewerFormat(envelope.format));
+    }
+    if checksum(envelope.key) != envelope.checksum {
+        return Err(Damage::Checksum);
+    }
+    let record: Record = serde_json::from_str(envelope.key.get()).map_err(not_a_record)?;
+    if file_name(&record.key_id) != name {
+        return Err(Damage::WrongName(record.key_id));
+    }
+    Ok(record)
+}
+
+fn checksum(key: &RawValue) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.get().as_bytes()).as_ref())
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The name of a key's record: the kid itself where it can be a file name as it is, else a hash of
+/// it. The two can't meet: only the latter holds a dot.
+#[must_use]
+pub fn file_name(kid: &Kid) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if kid.as_str().len() <= 100 && kid.as_str().bytes().all(plain) {
+        return format!("{kid}.json");
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kid.as_str().as_bytes());
+    format!("kid.sha256-{}.json", hex(digest.as_ref()))
+}
+
+pub(super) mod base64_list {
+    //! Byte strings as a list of standard base64 (RFC 4648 §4).
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(|bytes| STANDARD.encode(bytes)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Vec<u8>>, D::Error> {
+        let list = Vec::<String>::deserialize(deserializer)?;
+        let decode = |text: &String| STANDARD.decode(text).map_err(serde::de::Error::custom);
+        list.iter().map(decode).collect()
+    }
+}

@@ -1,0 +1,179 @@
+//! The memory of every key together with the directory that keeps it.
+//!
+//! The memory is always whole; the directory may fail, and is caught up as soon as it works
+//! again. Other processes may change the directory: every update begins with a look at it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::record::{Record, Records};
+use super::store::{Locked, SetAside, Store};
+use crate::keys::Kid;
+
+/// Every remembered key, in memory and, where that can be had, on disk.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Where the records are to be kept; absent to remember in memory only.
+    directory: Option<PathBuf>,
+    store: Option<Store>,
+    records: Records,
+    /// Keys whose records on disk are missing or old.
+    unwritten: BTreeSet<Kid>,
+    /// Keys whose records on disk are to be removed.
+    unforgotten: BTreeSet<Kid>,
+    /// The store's count of changes at which `records` was the same as the disk.
+    as_of: Option<u64>,
+    persistence: Persistence,
+    set_aside: Vec<SetAside>,
+}
+
+/// How well the memory is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Persistence {
+    /// On disk, all of it.
+    Disk,
+    /// In memory only: no directory was given, and the default one can't be written.
+    Memory,
+    /// Some of it in memory only, for now, because of this.
+    Failing(String),
+}
+
+impl Ledger {
+    /// A ledger that keeps its records in `directory`, or in memory only. What lies there is read
+    /// at the first [`Self::update`].
+    #[must_use]
+    pub fn new(directory: Option<PathBuf>) -> Self {
+        Self {
+            directory,
+            store: None,
+            records: Records::new(),
+            unwritten: BTreeSet::new(),
+            unforgotten: BTreeSet::new(),
+            as_of: None,
+            persistence: Persistence::Memory,
+            set_aside: Vec::new(),
+        }
+    }
+
+    /// Every remembered key.
+    #[must_use]
+    pub const fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// How well they are kept.
+    #[must_use]
+    pub const fn persistence(&self) -> &Persistence {
+        &self.persistence
+    }
+
+    /// Where they are kept.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// The files that were found damaged since the last call.
+    pub fn take_set_aside(&mut self) -> Vec<SetAside> {
+        std::mem::take(&mut self.set_aside)
+    }
+
+    /// Replaces the memory by what `decide` makes of it, and writes what changed. The memory is
+    /// as others left it on disk when `decide` sees it; nobody can come in between.
+    ///
+    /// Where the disk fails, the memory is updated all the same, [`Self::persistence`] says so,
+    /// and the next update tries again.
+    pub fn update<T>(&mut self, decide: impl FnOnce(&Records) -> (Records, T)) -> T {
+        let Some(directory) = self.directory.clone() else {
+            let (records, answer) = decide(&self.records);
+            self.records = records;
+            return answer;
+        };
+        let (store, mut trouble) = match self.store.take().map_or_else(|| Store::open(&directory), Ok)
+        {
+            Ok(store) => (Some(store), None),
+            Err(error) => (None, Some(error)),
+        };
+        let mut locked = None;
+        if let Some(store) = &store {
+            let taken = store.lock().and_then(|lock| self.refresh(&lock).map(|()| lock));
+            match taken {
+                Ok(lock) => locked = Some(lock),
+                Err(error) => trouble = Some(error),
+            }
+        }
+        let (records, answer) = decide(&self.records);
+        self.adopt(records);
+        if let Some(lock) = &mut locked
+            && let Err(error) = self.write(lock)
+        {
+            trouble = Some(error);
+        }
+        drop(locked);
+        // A directory that failed is opened anew next time: it may have been replaced.
+        self.store = store.filter(|_| trouble.is_none());
+        self.persistence = trouble
+            .map_or(Persistence::Disk, |error| Persistence::Failing(error.to_string()));
+        answer
+    }
+
+    /// Takes over what other processes wrote.
+    fn refresh(&mut self, lock: &Locked<'_>) -> io::Result<()> {
+        if self.as_of == Some(lock.changes()) {
+            return Ok(());
+        }
+        let first = self.as_of.is_none();
+        let mut loaded = lock.load()?;
+        self.set_aside.append(&mut loaded.set_aside);
+        self.unwritten.append(&mut loaded.incomplete);
+        // What this process knows and the disk does not: records that could not be written, and
+        // ones whose every copy was damaged or removed behind its back.
+        for (kid, record) in &self.records {
+            let on_disk = loaded.records.get(kid);
+            let unwritten = first || self.unwritten.contains(kid);
+            let newer = on_disk.is_none_or(|on_disk| on_disk.revision < record.revision);
+            if newer && (unwritten || on_disk.is_none()) {
+                loaded.records.insert(kid.clone(), Arc::clone(record));
+                self.unwritten.insert(kid.clone());
+            }
+        }
+        for kid in &self.unforgotten {
+            loaded.records.remove(kid);
+        }
+        self.records = loaded.records;
+        self.as_of = Some(lock.changes());
+        Ok(())
+    }
+
+    fn adopt(&mut self, records: Records) {
+        for (kid, record) in &records {
+            if self.records.get(kid).is_none_or(|old| old != record) {
+                self.unwritten.insert(kid.clone());
+                self.unforgotten.remove(kid);
+            }
+        }
+        for kid in self.records.keys().filter(|kid| !records.contains_key(*kid)) {
+            self.unforgotten.insert(kid.clone());
+            self.unwritten.remove(kid);
+        }
+        self.records = records;
+    }
+
+    fn write(&mut self, lock: &mut Locked<'_>) -> io::Result<()> {
+        let changed: Vec<Arc<Record>> =
+            self.unwritten.iter().filter_map(|kid| self.records.get(kid)).cloned().collect();
+        let forgotten: Vec<Kid> = self.unforgotten.iter().cloned().collect();
+        if changed.is_empty() && forgotten.is_empty() {
+            return Ok(());
+        }
+        let written = lock.write(&changed, &forgotten);
+        // Counted even where it failed half-way: the next update reads again what is there.
+        self.as_of = written.is_ok().then_some(lock.changes());
+        written?;
+        self.unwritten.clear();
+        self.unforgotten.clear();
+        Ok(())
+    }
+}

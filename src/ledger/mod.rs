@@ -1,0 +1,16 @@
+//! What is remembered of every key that was ever seen, so that one whose file is gone can stay
+//! published for its grace, and one that was deleted can't come back.
+//!
+//! [`record`] is one key's memory, [`reconcile`] the pure step that brings it up to date,
+//! [`codec`] its form on disk, [`store`] the directory of them, and [`Ledger`] the memory and
+//! the directory together.
+
+pub mod codec;
+mod keeper;
+pub mod reconcile;
+pub mod record;
+pub mod store;
+
+pub use keeper::{Ledger, Persistence};
+pub use reconcile::{Change, Looked, Outcome, Sight, reconcile};
+pub use record::{Operation, Record, Records};

@@ -1,0 +1,243 @@
+//! The pure step from what was remembered and what is seen now to what is to be remembered.
+//!
+//! It decides which key is new, which is gone and since when, which name is taken, and what may
+//! be forgotten. It reads no file and no clock; the same input gives the same answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::record::{Record, Records};
+use crate::keys::entry::{Entry, SeenKey};
+use crate::keys::lifecycle::{Loss, Policy, after};
+use crate::keys::refusal::{Reason, Refused};
+use crate::keys::{Kid, PublicKey, Slot};
+
+/// What a look at every key directory showed.
+#[derive(Debug, Default)]
+pub struct Sight {
+    /// Each entry by its slot: what it holds, or why it was refused.
+    pub entries: BTreeMap<Slot, Result<Arc<Entry>, Refused>>,
+    /// What could not be looked at: everything below these was left as it was.
+    pub dark: Vec<Dark>,
+}
+
+/// A part of a key directory that could not be read.
+#[derive(Debug, Clone)]
+pub struct Dark {
+    /// The key directory.
+    pub directory: Arc<Path>,
+    /// The path below it; empty for all of it.
+    pub below: String,
+    /// The same in the words of a refusal.
+    pub refused: Refused,
+}
+
+impl Dark {
+    fn covers(&self, slot: &Slot) -> bool {
+        *self.directory == **slot.directory()
+            && slot
+                .path()
+                .strip_prefix(self.below.as_str())
+                .is_some_and(|rest| self.below.is_empty() || rest.starts_with('/'))
+    }
+}
+
+/// What a look is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Looked<'a> {
+    /// When.
+    pub now: Timestamp,
+    /// The operator's durations.
+    pub policy: &'a Policy,
+    /// The grace of a key whose files are gone; zero to drop it at once.
+    pub grace_on_removal: Duration,
+    /// The keys that the look before this one missed: a removal is adopted when two looks agree.
+    pub missed_before: &'a BTreeSet<Kid>,
+    /// How long a record is kept after its key's publication end; absent while the clock has not
+    /// run evenly for long enough to be trusted with that.
+    pub retention: Option<Duration>,
+}
+
+/// What is to be remembered, and what happened.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Every key to remember.
+    pub records: Records,
+    /// What changed, in the words of events.
+    pub changes: Vec<Change>,
+    /// The entries that can't be adopted, those that were refused before included.
+    pub refused: Vec<Refused>,
+    /// The keys that were missed for the first time, see [`Looked::missed_before`].
+    pub missed: BTreeSet<Kid>,
+}
+
+/// Something that happened to a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A key was seen for the first time.
+    Added(Kid),
+    /// What its files say has changed.
+    Updated(Kid),
+    /// Its files are gone, or hold another key (`replaced`).
+    Lost {
+        /// Which key.
+        kid: Kid,
+        /// Whether other material took its slot.
+        replaced: bool,
+    },
+    /// Its files are back.
+    Returned(Kid),
+    /// It is published for the first time.
+    Published(Kid),
+    /// Its record is given up, long after its end.
+    Forgotten(Kid),
+}
+
+/// Brings `records` up to date with what is seen.
+#[must_use]
+pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcome {
+    let (present, refused) = adopt(records, sight);
+    let mut outcome = Outcome { refused, ..Outcome::default() };
+    let bad: BTreeSet<&Slot> = outcome
+        .refused
+        .iter()
+        .filter(|refused| refused.reason.holds_last_good_state())
+        .map(|refused| &refused.slot)
+        .collect();
+    let lies_there = |record: &Record| {
+        present.contains_key(&record.key_id)
+            || record.loss.is_none()
+                && (bad.contains(&record.slot)
+                    || sight.dark.iter().any(|dark| dark.covers(&record.slot)))
+    };
+
+    for (kid, record) in records {
+        let mut next = Record::clone(record);
+        let there = lies_there(record);
+        if let Some((seen, slot)) = present.get(kid) {
+            next.update_from(seen, slot, looked.now, looked.policy);
+            if record.loss.is_some() {
+                outcome.changes.push(Change::Returned(kid.clone()));
+            } else if next != **record {
+                outcome.changes.push(Change::Updated(kid.clone()));
+            }
+        } else if let Some(loss) = record.loss {
+            next.loss = Some(loss.observed_at(looked.now));
+        } else if !there && record.deleted_at.is_none() {
+            if looked.missed_before.contains(kid) {
+                let grace = looked.grace_on_removal;
+                next.loss = Some(Loss { at: looked.now, clock_set_back_to: None, grace });
+                let replaced = matches!(sight.entries.get(&record.slot), Some(Ok(_)));
+                outcome.changes.push(Change::Lost { kid: kid.clone(), replaced });
+            } else {
+                outcome.missed.insert(kid.clone());
+            }
+        }
+        if !there && is_forgotten(&next, looked) {
+            outcome.changes.push(Change::Forgotten(kid.clone()));
+        } else {
+            outcome.records.insert(kid.clone(), Arc::new(next));
+        }
+    }
+    for (&kid, (seen, slot)) in &present {
+        if !records.contains_key(kid) {
+            let newcomer = Record::of_newcomer(seen, slot, looked.now);
+            outcome.changes.push(Change::Added(kid.clone()));
+            outcome.records.insert(kid.clone(), Arc::new(newcomer));
+        }
+    }
+    finish(&mut outcome, records, looked);
+    outcome
+}
+
+/// Notes first publications and counts revisions.
+fn finish(outcome: &mut Outcome, before: &Records, looked: Looked<'_>) {
+    for (kid, record) in &mut outcome.records {
+        if record.first_published.is_none()
+            && record.dates(looked.policy).at(looked.now, looked.policy).phase.is_published()
+        {
+            Arc::make_mut(record).first_published = Some(looked.now);
+            outcome.changes.push(Change::Published(kid.clone()));
+        }
+        match before.get(kid) {
+            // The same allocation again where nothing changed, so that memory and comparisons
+            // stay small.
+            Some(old) if *old == *record => *record = Arc::clone(old),
+            old => {
+                Arc::make_mut(record).revision = old.map_or(1, |old| old.revision + 1);
+            }
+        }
+    }
+}
+
+fn is_forgotten(record: &Record, looked: Looked<'_>) -> bool {
+    let until = record.dates(looked.policy).published_until(looked.now);
+    looked
+        .retention
+        .zip(until)
+        .is_some_and(|(retention, until)| after(until, retention) <= looked.now)
+}
+
+/// Which keys lie there, and the entries that can't be adopted because a name of theirs belongs to
+/// other material.
+fn adopt<'a>(
+    records: &'a Records,
+    sight: &'a Sight,
+) -> (BTreeMap<&'a Kid, (&'a SeenKey, &'a Slot)>, Vec<Refused>) {
+    let mut present: BTreeMap<&Kid, (&SeenKey, &Slot)> = BTreeMap::new();
+    let mut refused = Vec::new();
+    let mut names: BTreeMap<&Kid, (&PublicKey, &Slot)> = BTreeMap::new();
+    for record in records.values() {
+        for name in record.names() {
+            // A key's own id goes before another's alias.
+            let holder = (&record.public_key, &record.slot);
+            if *name == record.key_id {
+                names.insert(name, holder);
+            } else {
+                names.entry(name).or_insert(holder);
+            }
+        }
+    }
+    let is_known = |key: &SeenKey| {
+        records.get(&key.kid).is_some_and(|record| record.public_key == key.public)
+    };
+    let mut accepted = Vec::new();
+    refused.extend(sight.dark.iter().map(|dark| dark.refused.clone()));
+    for (slot, entry) in &sight.entries {
+        match entry {
+            Ok(entry) => accepted.push((slot, &**entry)),
+            Err(refusal) => refused.push(refusal.clone()),
+        }
+    }
+    // The first one stays: those that are remembered, then the newcomers in the slots' order.
+    accepted.sort_by_key(|(_, entry)| !entry.keys.iter().all(is_known));
+    for (slot, entry) in accepted {
+        if let Some(reason) = entry.keys.iter().find_map(|key| taken_name(key, &names)) {
+            refused.push(Refused { slot: slot.clone(), file: slot.full_path(), reason });
+            continue;
+        }
+        for key in &entry.keys {
+            for name in std::iter::once(&key.kid).chain(&key.aliases) {
+                names.entry(name).or_insert((&key.public, slot));
+            }
+            // The same key in two places: where it was before wins, else the first place.
+            let stays = records.get(&key.kid).is_some_and(|record| record.slot == *slot);
+            if stays || !present.contains_key(&key.kid) {
+                present.insert(&key.kid, (key, slot));
+            }
+        }
+    }
+    (present, refused)
+}
+
+fn taken_name(key: &SeenKey, names: &BTreeMap<&Kid, (&PublicKey, &Slot)>) -> Option<Reason> {
+    std::iter::once(&key.kid).chain(&key.aliases).find_map(|name| {
+        let (public, slot) = names.get(name)?;
+        (**public != key.public)
+            .then(|| Reason::KidTaken { kid: (*name).clone(), holder: slot.to_string() })
+    })
+}

@@ -1,0 +1,196 @@
+//! What is remembered of one key: public material, dates, and where its files lie.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::keys::entry::{Declared, SeenKey};
+use crate::keys::lifecycle::{Dates, Invalidation, Loss, Phase, Policy};
+use crate::keys::{Algorithm, Audience, Kid, PublicKey, Slot};
+
+/// Every remembered key.
+pub type Records = BTreeMap<Kid, Arc<Record>>;
+
+/// The memory of one key. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// The key's id; the record's name.
+    pub key_id: Kid,
+    /// Further ids under which it is published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_id_aliases: Vec<Kid>,
+    /// Whom it signs for.
+    pub audience: Audience,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// The public key.
+    pub public_key: PublicKey,
+    /// The certificate chain (DER; base64 in the file), leaf first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "super::codec::base64_list")]
+    pub certificates: Vec<Vec<u8>>,
+    /// Where its files lie, or lay last.
+    pub slot: Slot,
+    /// The file with the private half, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private: Option<PathBuf>,
+    /// The dates that its files declare, or declared last.
+    #[serde(default)]
+    pub declared: Declared,
+    /// The dates that an operation ordered.
+    #[serde(default, skip_serializing_if = "Operation::is_empty")]
+    pub operation: Operation,
+    /// What happened to its files, where they are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
+    /// When it was first seen.
+    pub first_seen: Timestamp,
+    /// When it was first published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_published: Option<Timestamp>,
+    /// When it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Timestamp>,
+    /// Counts the changes of this record, so that of two copies the newer one can be told.
+    pub revision: u64,
+}
+
+/// What operations ordered, member by member. An order holds as long as the files still say what
+/// they said when it was given: the newest intent wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Operation {
+    /// An order about `validFrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_from: Option<Order<Option<Timestamp>>>,
+    /// An order about `validTo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_to: Option<Order<Option<Timestamp>>>,
+    /// An order to invalidate, or to take an invalidation back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalidation: Option<Order<Option<Invalidation>, DeclaredInvalidation>>,
+}
+
+/// One member as it was ordered, and as the files had it at that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Order<T, S = T> {
+    /// What is to hold.
+    pub ordered: T,
+    /// What the files said.
+    pub files_said: S,
+}
+
+impl<T: Copy, S: PartialEq> Order<T, S> {
+    /// What was ordered, as long as the files still say what they said then.
+    fn in_force(order: Option<&Self>, files_say: &S) -> Option<T> {
+        order.filter(|order| order.files_said == *files_say).map(|order| order.ordered)
+    }
+}
+
+/// An invalidation as files declare it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeclaredInvalidation {
+    /// `invalidatedAt`
+    pub at: Option<Timestamp>,
+    /// `gracePeriodSec`
+    pub grace: Option<Duration>,
+}
+
+impl DeclaredInvalidation {
+    /// What the files declare.
+    #[must_use]
+    pub const fn of(declared: &Declared) -> Self {
+        Self { at: declared.invalidated_at, grace: declared.grace_period_sec }
+    }
+}
+
+impl Operation {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Without the orders that the files have overtaken.
+    fn still_in_force(self, declared: &Declared) -> Self {
+        let says = DeclaredInvalidation::of(declared);
+        Self {
+            valid_from: self.valid_from.filter(|order| order.files_said == declared.valid_from),
+            valid_to: self.valid_to.filter(|order| order.files_said == declared.valid_to),
+            invalidation: self.invalidation.filter(|order| order.files_said == says),
+        }
+    }
+}
+
+impl Record {
+    /// The record of a key that is seen for the first time.
+    #[must_use]
+    pub fn of_newcomer(seen: &SeenKey, slot: &Slot, now: Timestamp) -> Self {
+        Self {
+            key_id: seen.kid.clone(),
+            key_id_aliases: seen.aliases.clone(),
+            audience: seen.audience.clone(),
+            algorithm: seen.algorithm,
+            public_key: seen.public.clone(),
+            certificates: seen.certificates.clone(),
+            slot: slot.clone(),
+            private: seen.private.clone(),
+            declared: seen.declared,
+            operation: Operation::default(),
+            loss: None,
+            first_seen: now,
+            first_published: None,
+            deleted_at: None,
+            revision: 0,
+        }
+    }
+
+    /// The dates in force: what was ordered over what the files declare. An invalidation that
+    /// names no grace has the default one.
+    #[must_use]
+    pub fn dates(&self, policy: &Policy) -> Dates {
+        let Self { declared, operation, .. } = self;
+        let files_say = DeclaredInvalidation::of(declared);
+        let declared_invalidation = files_say.at.map(|at| Invalidation {
+            at,
+            grace: files_say.grace.unwrap_or(policy.default_grace),
+        });
+        Dates {
+            valid_from: Order::in_force(operation.valid_from.as_ref(), &declared.valid_from)
+                .unwrap_or(declared.valid_from),
+            valid_to: Order::in_force(operation.valid_to.as_ref(), &declared.valid_to)
+                .unwrap_or(declared.valid_to),
+            invalidation: Order::in_force(operation.invalidation.as_ref(), &files_say)
+                .unwrap_or(declared_invalidation),
+            loss: self.loss,
+            first_published: self.first_published,
+            deleted_at: self.deleted_at,
+        }
+    }
+
+    /// Takes over what the files say now. The JWK of a key in its grace does not change any more:
+    /// consumers hold on to it.
+    pub fn update_from(&mut self, seen: &SeenKey, slot: &Slot, now: Timestamp, policy: &Policy) {
+        self.slot = slot.clone();
+        self.private.clone_from(&seen.private);
+        self.declared = seen.declared;
+        self.operation = self.operation.still_in_force(&seen.declared);
+        self.loss = None;
+        if self.dates(policy).at(now, policy).phase != Phase::Grace {
+            self.key_id_aliases.clone_from(&seen.aliases);
+            self.audience = seen.audience.clone();
+            self.algorithm = seen.algorithm;
+            self.certificates.clone_from(&seen.certificates);
+        }
+    }
+
+    /// Every id under which the key is published, its own first.
+    pub fn names(&self) -> impl Iterator<Item = &Kid> {
+        std::iter::once(&self.key_id).chain(&self.key_id_aliases)
+    }
+}

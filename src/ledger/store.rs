@@ -1,0 +1,312 @@
+//! The directory of records: atomic writes, a lock between processes, recovery.
+//!
+//! Each record is kept twice, in the directory itself and in `mirror/` below it, so that a damaged
+//! file costs nothing. It knows files and bytes; what a record means is others' business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::codec::{self, Damage};
+use super::record::{Record, Records};
+use crate::keys::Kid;
+
+/// How long the lock is waited for. Its owners hold it for a few milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// From this many files on, one flush of the whole file system is cheaper than one for each.
+const FLUSH_ALL_FROM: usize = 64;
+
+/// No record is larger; a larger file is damaged.
+const MAX_RECORD_SIZE: u64 = 1 << 20;
+
+/// An opened directory of records.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    /// Holds the lock, and counts the changes of all processes: one that reads the count that it
+    /// left behind need not read the records again.
+    lock: File,
+}
+
+/// A file that could not be used and was moved out of the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Where it lies now.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub damage: Damage,
+    /// Whether the key's other copy made up for it.
+    pub restored: bool,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Every record.
+    pub records: Records,
+    /// Files that were found damaged.
+    pub set_aside: Vec<SetAside>,
+    /// The keys of which a copy is missing or old, to be written again.
+    pub incomplete: BTreeSet<Kid>,
+}
+
+/// The lock of the directory, held while a change is worked out and written.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    store: &'a Store,
+    changes: u64,
+}
+
+impl Store {
+    /// Opens the directory, making it where it is missing.
+    ///
+    /// # Errors
+    /// Those of the operating system; the path is in the message.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let about = |what: &str, error: &io::Error| {
+            io::Error::new(error.kind(), format!("{what} {}: {error}", directory.display()))
+        };
+        let mirror = directory.join(MIRROR);
+        let mut builder = fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o755)
+            .create(&mirror)
+            .map_err(|error| about("can't make the directory", &error))?;
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(directory.join("lock"))
+            .map_err(|error| about("can't open the lock file in", &error))?;
+        let store = Self { directory: directory.to_owned(), lock };
+        // Writing may be impossible although the lock could be opened: find out now.
+        store.probe().map_err(|error| about("can't write in", &error))?;
+        Ok(store)
+    }
+
+    fn probe(&self) -> io::Result<()> {
+        let probe = self.directory.join(format!("probe-{}{TEMPORARY}", std::process::id()));
+        create(&probe)?;
+        fs::remove_file(probe)
+    }
+
+    /// The directory's path.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] where another process holds it for longer than a second.
+    pub fn lock(&self) -> io::Result<Locked<'_>> {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match self.lock.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    let held = "another process holds the ledger's lock";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, held));
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        // A lock in a directory that was removed keeps nobody out of the one that took its place.
+        if self.lock.metadata()?.nlink() == 0 {
+            let gone = "the ledger's directory was removed";
+            return Err(io::Error::new(io::ErrorKind::NotFound, gone));
+        }
+        let mut count = [0; 20];
+        let length = self.lock.read_at(&mut count, 0).unwrap_or(0);
+        let text = std::str::from_utf8(&count[..length]).unwrap_or("");
+        Ok(Locked { store: self, changes: text.trim().parse().unwrap_or(0) })
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // It ends with the process at the latest.
+        let _ = self.store.lock.unlock();
+    }
+}
+
+impl Locked<'_> {
+    /// The count of changes of all processes so far.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Reads every record, of two copies the newer one. Damaged files are set aside; temporary
+    /// ones that a crash left behind are removed.
+    ///
+    /// # Errors
+    /// Where the directory itself can't be read.
+    pub fn load(&self) -> io::Result<Loaded> {
+        let mut loaded = read(&self.store.directory)?;
+        for aside in &mut loaded.set_aside {
+            let to = free_name_beside(&aside.file);
+            if fs::rename(&aside.file, &to).is_ok() {
+                aside.file = to;
+            }
+        }
+        for directory in [self.store.directory.clone(), self.store.directory.join(MIRROR)] {
+            for name in names(&directory)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
+                let _ = fs::remove_file(directory.join(name));
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Writes `changed` and removes `forgotten`, so that after a crash at any instant each record
+    /// is either as before or as now.
+    ///
+    /// # Errors
+    /// Those of the operating system. Some of the records may have been written then; writing the
+    /// same again is harmless.
+    pub fn write(&mut self, changed: &[Arc<Record>], forgotten: &[Kid]) -> io::Result<()> {
+        let Store { directory, lock } = self.store;
+        let copies = [directory.join(MIRROR), directory.clone()];
+        // First of all: a process that reads the count after this one dies must look again.
+        self.changes += 1;
+        lock.write_all_at(format!("{:<20}", self.changes).as_bytes(), 0)?;
+
+        let mut written = Vec::with_capacity(changed.len() * copies.len());
+        let outcome = changed.iter().try_for_each(|record| {
+            let name = codec::file_name(&record.key_id);
+            let bytes = codec::encode(record);
+            copies.iter().try_for_each(|copy| {
+                let temporary = copy.join(format!("{name}{TEMPORARY}"));
+                let mut file = create(&temporary)?;
+                written.push((temporary, copy.join(&name)));
+                file.write_all(&bytes)?;
+                if changed.len() < FLUSH_ALL_FROM { file.sync_all() } else { Ok(()) }
+            })
+        });
+        let outcome = outcome.and_then(|()| {
+            if changed.len() < FLUSH_ALL_FROM { Ok(()) } else { Ok(rustix::fs::syncfs(lock)?) }
+        });
+        if let Err(error) = outcome {
+            for (temporary, _) in written {
+                let _ = fs::remove_file(temporary);
+            }
+            return Err(error);
+        }
+        for (temporary, name) in written {
+            fs::rename(temporary, name)?;
+        }
+        for kid in forgotten {
+            let name = codec::file_name(kid);
+            for copy in &copies {
+                match fs::remove_file(copy.join(&name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        copies.iter().try_for_each(|copy| File::open(copy)?.sync_all())
+    }
+}
+
+const MIRROR: &str = "mirror";
+const RECORD: &str = ".json";
+const TEMPORARY: &str = ".tmp";
+
+/// Reads every record of a directory and changes nothing in it. A directory that does not exist
+/// holds none.
+///
+/// # Errors
+/// Where the directory can't be read.
+pub fn read(directory: &Path) -> io::Result<Loaded> {
+    let mut loaded = Loaded::default();
+    let mut found: BTreeMap<Kid, (Record, usize)> = BTreeMap::new();
+    let mut damaged = Vec::new();
+    for copy in [directory.to_owned(), directory.join(MIRROR)] {
+        for name in names(&copy)?.into_iter().filter(|name| name.ends_with(RECORD)) {
+            let file = copy.join(&name);
+            match read_bounded(&file).map(|bytes| codec::decode(&bytes, &name)) {
+                Ok(Ok(record)) => match found.entry(record.key_id.clone()) {
+                    std::collections::btree_map::Entry::Vacant(entry) => {
+                        entry.insert((record, 1));
+                    }
+                    std::collections::btree_map::Entry::Occupied(mut entry) => {
+                        let (newest, copies) = entry.get_mut();
+                        match record.revision.cmp(&newest.revision) {
+                            std::cmp::Ordering::Equal => *copies += 1,
+                            std::cmp::Ordering::Greater => (*newest, *copies) = (record, 1),
+                            std::cmp::Ordering::Less => {}
+                        }
+                    }
+                },
+                Ok(Err(damage)) => damaged.push((name, file, damage)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    damaged.push((name, file, Damage::NotARecord(error.to_string())));
+                }
+            }
+        }
+    }
+    let whole: BTreeSet<String> = found.keys().map(codec::file_name).collect();
+    for (name, file, damage) in damaged {
+        let restored = whole.contains(&name);
+        loaded.set_aside.push(SetAside { file, damage, restored });
+    }
+    for (kid, (record, copies)) in found {
+        if copies < 2 {
+            loaded.incomplete.insert(kid.clone());
+        }
+        loaded.records.insert(kid, Arc::new(record));
+    }
+    Ok(loaded)
+}
+
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 is none of ours.
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0))
+        .open(file)?
+        .take(MAX_RECORD_SIZE)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn create(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(file)
+}
+
+/// A name for a damaged file at which nothing lies: `NAME.damaged-1`, `-2` and so on.
+fn free_name_beside(file: &Path) -> PathBuf {
+    let numbered = |number: u32| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        PathBuf::from(name)
+    };
+    (1..).map(numbered).find(|path| !path.exists()).unwrap_or_else(|| numbered(0))
+}

@@ -1,0 +1,20 @@
+//! jwksd publishes the JSON Web Key Set of a watched directory of signing keys, correctly over
+//! time. This is the map of the pipeline; data flows one way, and a module imports only from
+//! those above it:
+//!
+//! ```text
+//! clock       the only wall clock                       (nothing decides over time without it)
+//! config      flags, environment, file, defaults  ->  a valid Config
+//! source      a directory  ->  bounded bytes; events  ->  "look again"
+//! keys        bytes  ->  public key or refusal; dates + instant  ->  phase
+//! ledger      remembered + seen + now  ->  remembered', kept on disk
+//! publish     records + now  ->  rendered documents, swapped in one place
+//! operations  issue a key pair: writes files, nothing else
+//! http        a snapshot + a request  ->  a response; the connection's limits
+//! serve       the composition root
+//! cli         the commands and their wording
+//! ```
+
+pub mod clock;
+pub mod keys;
+pub mod source;

@@ -1,0 +1,233 @@
+//! From remembered keys and an instant to documents as they are served: rendered, compressed and
+//! hashed once per change.
+//!
+//! Pure: the same records at the same instant give the same bytes on every replica.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use flate2::{Compression, GzBuilder};
+use hyper::header::HeaderValue;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::layout::{Content, Layout};
+use crate::keys::jwk::Jwk;
+use crate::keys::lifecycle::Policy;
+use crate::keys::{Algorithm, Audience, Kid};
+use crate::ledger::Records;
+use crate::ledger::codec::hex;
+
+/// A document as it is served.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// The bytes as they are.
+    pub identity: Representation,
+    /// The bytes compressed by gzip (RFC 1952).
+    pub gzip: Representation,
+    /// Whether it is a JWK Set, which has a media type of its own (RFC 7517 §8.5.2).
+    pub is_key_set: bool,
+    /// When the bytes became what they are, in whole seconds (RFC 9110 §8.8.2).
+    pub last_modified: HeaderValue,
+    /// Whether no earlier bytes had the same `last_modified`, so that it may be compared.
+    pub last_modified_is_exact: bool,
+    /// When the first of the keys in it ends to be published; nothing may keep it for longer.
+    pub next_end: Option<Timestamp>,
+    /// How many keys it speaks of.
+    pub key_count: usize,
+}
+
+/// One content coding of a document.
+#[derive(Debug, Clone)]
+pub struct Representation {
+    /// The body.
+    pub body: Bytes,
+    /// The strong entity tag (RFC 9110 §8.8.3): the SHA-256 of the body in hexadecimal, quoted.
+    pub etag: HeaderValue,
+}
+
+/// A key under one of its ids, as it is published.
+#[derive(Debug, Clone)]
+pub struct PublishedKey {
+    /// The id.
+    pub kid: Kid,
+    /// Whom the key signs for.
+    pub audience: Audience,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// When its publication ends; open where absent.
+    pub until: Option<Timestamp>,
+    /// The JWK in JSON.
+    jwk: Box<RawValue>,
+}
+
+impl PublishedKey {
+    fn is_published(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// Every key that is to be published at `now`, once for each of its ids: the latest `validFrom`
+/// first, open ones last, then by id. `certificates` adds the chains.
+///
+/// # Panics
+/// Never: a JWK is strings and lists of strings.
+#[must_use]
+pub fn published_keys(
+    records: &Records,
+    now: Timestamp,
+    policy: &Policy,
+    certificates: bool,
+) -> Vec<PublishedKey> {
+    let mut keys = Vec::new();
+    for record in records.values() {
+        let dates = record.dates(policy);
+        let state = dates.at(now, policy);
+        if !state.phase.is_published() {
+            continue;
+        }
+        for kid in record.names() {
+            let chain = Some(&*record.certificates).filter(|chain| certificates && !chain.is_empty());
+            let jwk = Jwk {
+                kid,
+                algorithm: record.algorithm,
+                public: &record.public_key,
+                certificates: chain,
+            };
+            let is_alias = *kid != record.key_id;
+            let key = PublishedKey {
+                kid: kid.clone(),
+                audience: record.audience.clone(),
+                algorithm: record.algorithm,
+                until: state.published_until,
+                jwk: serde_json::value::to_raw_value(&jwk).expect("a JWK is plain data"),
+            };
+            keys.push((std::cmp::Reverse(dates.valid_from), is_alias, key));
+        }
+    }
+    keys.sort_by(|(from, alias, key), (other_from, other_alias, other)| {
+        (from, &key.kid, alias).cmp(&(other_from, &other.kid, other_alias))
+    });
+    keys.into_iter().map(|(_, _, key)| key).collect()
+}
+
+/// The documents of `layout` at `now`. Those whose bytes are the same as in `previous` are taken
+/// over from there.
+#[must_use]
+pub fn render(
+    layout: &Layout,
+    keys: &[PublishedKey],
+    now: Timestamp,
+    previous: Option<&[Arc<Document>]>,
+) -> Box<[Arc<Document>]> {
+    let mut documents: Vec<Arc<Document>> = Vec::with_capacity(layout.contents().len());
+    for (index, content) in layout.contents().iter().enumerate() {
+        let (Content::KeySet(audience) | Content::Discovery(audience)) = content;
+        let mut ids = BTreeSet::new();
+        let keys: Vec<&PublishedKey> = keys
+            .iter()
+            .filter(|key| key.is_published(now))
+            .filter(|key| audience.as_ref().is_none_or(|audience| *audience == key.audience))
+            // An id that a key has of its own is another's alias after a migration.
+            .filter(|key| ids.insert(&key.kid))
+            .collect();
+        let body = match content {
+            Content::KeySet(_) => key_set(&keys),
+            Content::Discovery(audience) => discovery(layout, audience.as_ref(), &keys),
+        };
+        let next_end = keys.iter().filter_map(|key| key.until).min();
+        let before = previous.and_then(|previous| previous.get(index));
+        let document = if let Some(before) = before.filter(|before| before.identity.body == body) {
+            if before.next_end == next_end {
+                Arc::clone(before)
+            } else {
+                Arc::new(Document { next_end, ..Document::clone(before) })
+            }
+        } else if let Some(same) = documents.iter().find(|other| other.identity.body == body) {
+            // Where one audience has all the keys, its set is everybody's.
+            Arc::clone(same)
+        } else {
+            let last_modified = http_date(now);
+            Arc::new(Document {
+                last_modified_is_exact: before
+                    .is_none_or(|before| before.last_modified != last_modified),
+                gzip: Representation::of(compress(&body)),
+                identity: Representation::of(body),
+                is_key_set: matches!(content, Content::KeySet(_)),
+                last_modified,
+                next_end,
+                key_count: keys.len(),
+            })
+        };
+        documents.push(document);
+    }
+    documents.into()
+}
+
+/// A JWK Set (RFC 7517 §5).
+fn key_set(keys: &[&PublishedKey]) -> Vec<u8> {
+    let length: usize = keys.iter().map(|key| key.jwk.get().len() + 1).sum();
+    let mut body = Vec::with_capacity(length + 16);
+    body.extend_from_slice(br#"{"keys":["#);
+    for (index, key) in keys.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(key.jwk.get().as_bytes());
+    }
+    body.extend_from_slice(b"]}");
+    body
+}
+
+/// Metadata (OIDC Discovery §3, RFC 8414 §2), as far as a publisher of keys can know it. The
+/// authorization endpoint, which the standards demand, is a name that leads nowhere; whoever runs
+/// a complete authorization server serves a complete document instead.
+fn discovery(layout: &Layout, audience: Option<&Audience>, keys: &[&PublishedKey]) -> Vec<u8> {
+    let issuer = layout.issuer(audience).unwrap_or_default();
+    let algorithms: BTreeSet<Algorithm> = keys.iter().map(|key| key.algorithm).collect();
+    json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}{}", layout.key_set_path()),
+        "authorization_endpoint": "urn:jwksd:no-authorization-endpoint",
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": algorithms,
+    })
+    .to_string()
+    .into_bytes()
+}
+
+impl Representation {
+    fn of(body: Vec<u8>) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
+        let etag = format!("\"{}\"", hex(digest.as_ref()));
+        let etag = HeaderValue::try_from(etag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
+        Self { body: body.into(), etag }
+    }
+}
+
+/// Large documents, which base64 makes hard to compress, are compressed quickly rather than well.
+const COMPRESS_QUICKLY_FROM: usize = 256 * 1024;
+
+fn compress(body: &[u8]) -> Vec<u8> {
+    let quick = body.len() >= COMPRESS_QUICKLY_FROM;
+    let level = if quick { Compression::fast() } else { Compression::best() };
+    // No time and no name in the header: the same bytes give the same bytes.
+    let mut encoder: GzEncoder<Vec<u8>> = GzBuilder::new().write(Vec::new(), level);
+    let written = encoder.write_all(body).and_then(|()| encoder.finish());
+    written.expect("writing to memory does not fail")
+}
+
+/// An instant as HTTP writes it (RFC 9110 §5.6.7), the fraction of its second cut off.
+fn http_date(instant: Timestamp) -> HeaderValue {
+    DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&instant)
+        .ok()
+        .and_then(|date| HeaderValue::try_from(date).ok())
+        .unwrap_or_else(|| HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+}

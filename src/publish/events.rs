@@ -1,0 +1,210 @@
+//! What the loop does, in the log: one line for each thing that happened, and none for nothing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::{error, info, warn};
+
+use super::snapshot::Snapshot;
+use crate::keys::Kid;
+use crate::keys::lifecycle::{Policy, before};
+use crate::keys::refusal::Refused;
+use crate::ledger::store::SetAside;
+use crate::ledger::{Change, Persistence, Record, Records};
+use crate::look::Look;
+use crate::source::watch::WatchState;
+
+/// What was said already about states that last, so that it is said once.
+#[derive(Debug, Default)]
+pub struct Told {
+    watcher: Option<String>,
+    persistence: Option<Persistence>,
+    notes: BTreeSet<String>,
+}
+
+impl Told {
+    /// How changes are noticed.
+    pub fn watcher(&mut self, state: &WatchState) {
+        let why = match state {
+            WatchState::Watching { .. } => None,
+            WatchState::Polling { why } => Some(why.clone()),
+        };
+        if why == self.watcher {
+            return;
+        }
+        match &why {
+            Some(why) => warn!(
+                cause = %why,
+                remedy = "changes are noticed at the next poll; raise fs.inotify.max_user_instances \
+                          or max_user_watches if this lasts",
+                "file events can't be had"
+            ),
+            None => info!("file events are noticed again"),
+        }
+        self.watcher = why;
+    }
+
+    /// Where the ledger is kept.
+    pub fn persistence(&mut self, persistence: &Persistence, directory: Option<&Path>) {
+        if self.persistence.as_ref() == Some(persistence) {
+            return;
+        }
+        let directory = directory.map(|path| path.display().to_string()).unwrap_or_default();
+        match persistence {
+            Persistence::Disk => info!(%directory, "the ledger is kept on disk"),
+            Persistence::Failing(cause) => warn!(
+                %directory,
+                %cause,
+                remedy = "make the directory writable, free space on it, or name another one with \
+                          --state; until then a restart forgets the keys whose files are gone",
+                "the ledger is kept in memory only"
+            ),
+            Persistence::Memory => warn!(
+                remedy = "name a writable directory with --state; without one a restart forgets \
+                          the keys whose files are gone",
+                "the ledger is kept in memory only"
+            ),
+        }
+        self.persistence = Some(persistence.clone());
+    }
+
+    /// What looks odd without being wrong.
+    pub fn notes(&mut self, look: &Look) {
+        let mut notes: BTreeSet<String> = look.notes.iter().cloned().collect();
+        for (slot, entry) in look.entry_notes() {
+            notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
+        }
+        for note in notes.difference(&self.notes) {
+            info!(%note, "noticed in the key directory");
+        }
+        self.notes = notes;
+    }
+}
+
+/// Something happened to a key.
+pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
+    let about = |kid: &Kid| records.get(kid).map(|record| (record, record.dates(policy)));
+    match change {
+        Change::Added(kid) | Change::Updated(kid) | Change::Returned(kid) => {
+            let Some((record, dates)) = about(kid) else { return };
+            let state = dates.at(now, policy);
+            let what = match change {
+                Change::Added(_) => "a key was added",
+                Change::Updated(_) => "a key's files say something new",
+                _ => "a key's files are back",
+            };
+            info!(
+                kid = %kid, audience = %record.audience, algorithm = %record.algorithm,
+                slot = %record.slot, phase = %state.phase,
+                published_until = %OrOpen(state.published_until),
+                safe_to_sign_from = %OrOpen(state.safe_to_sign_from),
+                "{what}"
+            );
+            warn_of_a_short_grace(record, policy);
+        }
+        Change::Lost { kid, replaced } => {
+            let Some((record, dates)) = about(kid) else { return };
+            let what = if *replaced {
+                "a key was replaced and is invalidated"
+            } else {
+                "a key's files are gone and it is invalidated"
+            };
+            let until = OrOpen(dates.at(now, policy).published_until);
+            info!(kid = %kid, slot = %record.slot, published_until = %until, "{what}");
+        }
+        Change::Published(kid) => info!(kid = %kid, "a key is published for the first time"),
+        Change::Forgotten(kid) => info!(kid = %kid, "a key that ended long ago is forgotten"),
+    }
+}
+
+/// A grace that is shorter than tokens live is obeyed, and strands some of them.
+fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
+    let needed = policy.token_lifetime + policy.clock_skew;
+    if let Some(end) = record.dates(policy).invalidation
+        && end.grace < needed
+    {
+        let stranded_from = before(end.at, needed.saturating_sub(end.grace));
+        warn!(
+            kid = %record.key_id, grace = ?end.grace,
+            remedy = "allow a grace of at least the token lifetime plus the clock skew, unless \
+                      these tokens are meant to be refused",
+            "the grace is shorter than tokens live: of the tokens signed from {stranded_from} on, \
+             those that are not expired by the end of the grace will be refused"
+        );
+    }
+}
+
+/// The JWK Sets changed.
+pub fn published(snapshot: &Snapshot) {
+    let Some(all) = snapshot.documents.first() else { return };
+    let (keys, bytes) = (all.key_count, all.identity.body.len());
+    let generation = snapshot.generation;
+    info!(keys, bytes, generation, "published");
+    if keys == 0 {
+        error!(
+            remedy = "drop a key pair into the key directory; `jwksd check` tells what is wrong \
+                      with those that lie there",
+            "no key is published: every token will be refused"
+        );
+    } else if keys > MANY_KEYS || bytes > LARGE_SET {
+        warn!(
+            keys,
+            bytes,
+            remedy = "shorten the grace periods, rotate less often, or point consumers at the sets \
+                      of single audiences",
+            "some consumers refuse sets of more than 10 keys or 4 KiB"
+        );
+    }
+}
+
+/// More keys than some consumers take (an AWS load balancer takes 10).
+const MANY_KEYS: usize = 10;
+
+/// More bytes than some consumers take (nginx Plus takes 4 to 8 KiB).
+const LARGE_SET: usize = 4096;
+
+/// An entry, or a part of a directory, was refused.
+pub fn refused(refused: &Refused) {
+    warn!(
+        file = %refused.file.display(), reason = refused.reason.code(),
+        cause = %refused.reason.cause(), remedy = %refused.reason.remedy(),
+        "refused"
+    );
+}
+
+/// What was refused is accepted or gone.
+pub fn no_longer_refused(file: &Path) {
+    info!(file = %file.display(), "no longer refused");
+}
+
+/// A record was damaged.
+pub fn set_aside(aside: &SetAside) {
+    let remedy = if aside.restored {
+        "nothing is lost: the record's other copy is used; look after the disk"
+    } else {
+        "the key is known again as soon as its files are seen, but orders given about it are lost; \
+         restore the record from a backup, or give them again"
+    };
+    error!(
+        file = %aside.file.display(), cause = %aside.damage, restored = aside.restored, remedy,
+        "a damaged record was set aside"
+    );
+}
+
+/// The wall clock jumped.
+pub fn clock_stepped(step: SignedDuration) {
+    warn!(seconds = step.as_secs_f64(), "the clock was stepped");
+}
+
+/// An instant, or that there is none.
+struct OrOpen(Option<Timestamp>);
+
+impl std::fmt::Display for OrOpen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(instant) => write!(f, "{instant}"),
+            None => f.write_str("open"),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The one loop that decides when: a hint, a deadline or a poll, then look, remember, publish.
+//!
+//! It runs on a thread of its own and may block there: requests read what it published last, and
+//! the ends of keys are kept without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::document::published_keys;
+use super::events;
+use super::snapshot::Publisher;
+use crate::clock::Clock;
+use crate::keys::lifecycle::Policy;
+use crate::keys::refusal::Refused;
+use crate::keys::{Kid, Slot};
+use crate::ledger::{Change, Ledger, Looked, Outcome, reconcile};
+use crate::look::{Look, Looker};
+use crate::source::scan::DirectoryIdentity;
+use crate::source::watch::{Settle, Watcher};
+
+/// What wakes the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Something happened in a key directory.
+    KeysChanged,
+    /// Another process wrote in the ledger's directory.
+    LedgerChanged,
+    /// Somebody asks to look at once.
+    LookNow,
+    /// The program ends.
+    Stop,
+}
+
+/// How often and by what the loop judges.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How often it looks without a hint.
+    pub poll_interval: Duration,
+    /// The quiet time after the last hint.
+    pub settle: Duration,
+    /// The operator's durations.
+    pub policy: Policy,
+    /// The grace of a key whose files are gone; zero to drop it at once.
+    pub grace_on_removal: Duration,
+    /// How long a record outlives its key.
+    pub retention: Duration,
+    /// Whether certificate chains are published.
+    pub certificates: bool,
+}
+
+/// The loop's belongings.
+pub struct Reload {
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+    looker: Looker,
+    ledger: Ledger,
+    publisher: Publisher,
+    watcher: Watcher,
+    look: Look,
+    missed: BTreeSet<Kid>,
+    refused: BTreeMap<(Slot, PathBuf), Refused>,
+    steadiness: Steadiness,
+    has_published: bool,
+    told: events::Told,
+}
+
+/// The most time that passes between the first hint and the look, however many hints follow.
+const SETTLE_AT_MOST: Duration = Duration::from_secs(1);
+
+/// How often a look is repeated where a file was being written.
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the clock must have run evenly before records are given up by it.
+const STEADY_FOR: Duration = Duration::from_secs(3600);
+
+/// A difference between the clocks that is a step, not drift.
+const STEP: SignedDuration = SignedDuration::from_secs(2);
+
+impl Reload {
+    /// A loop that has not looked yet. Events reach it through `signals`.
+    #[must_use]
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        rules: Rules,
+        looker: Looker,
+        ledger: Ledger,
+        publisher: Publisher,
+        signals: Sender<Signal>,
+    ) -> Self {
+        let ledger_directory = ledger.directory().map(Path::to_owned);
+        let watcher = Watcher::new(move |paths| {
+            let of_ledger = |path: &PathBuf| {
+                ledger_directory.as_ref().is_some_and(|directory| path.starts_with(directory))
+            };
+            let signal = if !paths.is_empty() && paths.iter().all(of_ledger) {
+                Signal::LedgerChanged
+            } else {
+                Signal::KeysChanged
+            };
+            // Nobody listens any more when the program ends.
+            let _ = signals.send(signal);
+        });
+        let steadiness = Steadiness::new(&*clock);
+        Self {
+            clock,
+            rules,
+            looker,
+            ledger,
+            publisher,
+            watcher,
+            look: Look::default(),
+            missed: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            steadiness,
+            has_published: false,
+            told: events::Told::default(),
+        }
+    }
+
+    /// Looks and publishes until it is told to stop.
+    pub fn run(mut self, signals: &Receiver<Signal>) {
+        let mut settle = Settle::new(self.rules.settle, SETTLE_AT_MOST);
+        let mut again = self.look();
+        let mut next_poll = Instant::now() + self.rules.poll_interval;
+        loop {
+            // While writers are at work, everything waits for them to settle.
+            let look_at =
+                settle.due().or_else(|| [Some(next_poll), again].into_iter().flatten().min());
+            let change_at = self.next_change();
+            let wake_at = [look_at, change_at].into_iter().flatten().min().unwrap_or(next_poll);
+            let signal = signals.recv_timeout(wake_at.saturating_duration_since(Instant::now()));
+            match signal {
+                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Signal::KeysChanged) => settle.note(Instant::now()),
+                Ok(Signal::LookNow) => {
+                    settle.clear();
+                    next_poll = Instant::now();
+                }
+                Ok(Signal::LedgerChanged) => self.decide(false),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if look_at.is_some_and(|at| at <= now) || next_poll <= now {
+                settle.clear();
+                again = self.look();
+                if next_poll <= now {
+                    next_poll = Instant::now() + self.rules.poll_interval;
+                }
+            } else if change_at.is_some_and(|at| at <= now) {
+                self.decide(false);
+            }
+        }
+    }
+
+    /// Looks at the directories, and returns when to look again before the next poll.
+    fn look(&mut self) -> Option<Instant> {
+        self.look = self.looker.look();
+        self.decide(true);
+        // Armed before the look that counts: what happened between a look and the arming is seen
+        // by the look after it.
+        let armed = self.follow();
+        let soon = self.look.is_unsettled.then_some(UNSETTLED_PAUSE);
+        let confirm = (!self.missed.is_empty()).then_some(self.rules.settle);
+        let at_once = armed.then_some(Duration::ZERO);
+        [soon, confirm, at_once].into_iter().flatten().min().map(|pause| Instant::now() + pause)
+    }
+
+    fn follow(&mut self) -> bool {
+        let mut directories = self.look.directories.clone();
+        directories.extend(self.ledger.directory().and_then(DirectoryIdentity::of));
+        let armed = self.watcher.follow(&directories);
+        self.told.watcher(self.watcher.state());
+        armed
+    }
+
+    /// Brings memory and publication up to date with the last look.
+    fn decide(&mut self, is_new_look: bool) {
+        let now = self.clock.now();
+        if let Some(step) = self.steadiness.observe(&*self.clock) {
+            events::clock_stepped(step);
+        }
+        let steady = self.steadiness.steady_for(&*self.clock);
+        let retention = self.rules.retention;
+        let none_missed = BTreeSet::new();
+        let looked = Looked {
+            now,
+            policy: &self.rules.policy,
+            grace_on_removal: self.rules.grace_on_removal,
+            // A removal needs two looks; thinking twice about one is not two.
+            missed_before: if is_new_look { &self.missed } else { &none_missed },
+            retention: (steady >= STEADY_FOR.min(retention)).then_some(retention),
+        };
+        let sight = &self.look.sight;
+        let Outcome { changes, refused, missed, .. } = self.ledger.update(|records| {
+            let mut outcome = reconcile(records, sight, looked);
+            (std::mem::take(&mut outcome.records), outcome)
+        });
+        if is_new_look {
+            self.missed = missed;
+        }
+        self.tell(&changes, refused, now);
+        self.publish(now);
+    }
+
+    fn publish(&mut self, now: Timestamp) {
+        let Rules { policy, certificates, .. } = &self.rules;
+        let keys = published_keys(self.ledger.records(), now, policy, *certificates);
+        // Nothing seen and nothing remembered is no set of keys: answering 503 is honest then.
+        let knows_nothing = self.look.directories_read == 0 && keys.is_empty();
+        if knows_nothing && !self.has_published {
+            return;
+        }
+        self.has_published = true;
+        if let Some(snapshot) = self.publisher.publish(keys, now) {
+            events::published(&snapshot);
+        }
+    }
+
+    fn tell(&mut self, changes: &[Change], refused: Vec<Refused>, now: Timestamp) {
+        for aside in self.ledger.take_set_aside() {
+            events::set_aside(&aside);
+        }
+        let records = self.ledger.records();
+        for change in changes {
+            events::changed(change, records, now, &self.rules.policy);
+        }
+        let refused: BTreeMap<(Slot, PathBuf), Refused> = refused
+            .into_iter()
+            .filter(|refused| !refused.reason.is_passing())
+            .map(|refused| ((refused.slot.clone(), refused.file.clone()), refused))
+            .collect();
+        for (place, refusal) in &refused {
+            if self.refused.get(place) != Some(refusal) {
+                events::refused(refusal);
+            }
+        }
+        for place in self.refused.keys().filter(|place| !refused.contains_key(*place)) {
+            events::no_longer_refused(&place.1);
+        }
+        self.refused = refused;
+        self.told.persistence(self.ledger.persistence(), self.ledger.directory());
+        self.told.notes(&self.look);
+    }
+
+    /// When the next date of any key comes, on the clock that never steps. A step of the other one
+    /// is noticed at the next poll.
+    fn next_change(&self) -> Option<Instant> {
+        let now = self.clock.now();
+        let dates = self.ledger.records().values().map(|record| record.dates(&self.rules.policy));
+        let next = dates.filter_map(|dates| dates.at(now, &self.rules.policy).next_change).min()?;
+        let wait = Duration::try_from(now.duration_until(next)).unwrap_or(Duration::ZERO);
+        Instant::now().checked_add(wait)
+    }
+}
+
+/// Since when the wall clock has run evenly.
+#[derive(Debug)]
+struct Steadiness {
+    since: Duration,
+    /// What the wall clock showed at the zero of the other one, by the last look.
+    zero: Timestamp,
+}
+
+impl Steadiness {
+    fn new(clock: &dyn Clock) -> Self {
+        let since = clock.elapsed();
+        Self { since, zero: zero(clock.now(), since) }
+    }
+
+    /// The step that the clock made since the last call, if it made one.
+    fn observe(&mut self, clock: &dyn Clock) -> Option<SignedDuration> {
+        let elapsed = clock.elapsed();
+        let zero = zero(clock.now(), elapsed);
+        let step = self.zero.duration_until(zero);
+        self.zero = zero;
+        (step.abs() > STEP).then(|| {
+            self.since = elapsed;
+            step
+        })
+    }
+
+    fn steady_for(&self, clock: &dyn Clock) -> Duration {
+        clock.elapsed().saturating_sub(self.since)
+    }
+}
+
+fn zero(now: Timestamp, elapsed: Duration) -> Timestamp {
+    crate::keys::lifecycle::before(now, elapsed)
+}

@@ -1,0 +1,144 @@
+//! The single swap point: what is served right now. The only file that names `ArcSwap`.
+//!
+//! The end of a key does not depend on anybody being awake: whoever reads past it has the ended
+//! keys taken out first.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+
+use super::document::{Document, PublishedKey, render};
+use super::layout::Layout;
+
+/// Everything that the public listener serves, as of one change.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the times that any byte changed in this process's life.
+    pub generation: u64,
+    /// The documents, in the order of the layout's contents.
+    pub documents: Box<[Arc<Document>]>,
+    keys: Arc<[PublishedKey]>,
+    next_end: Option<Timestamp>,
+}
+
+impl Snapshot {
+    fn holds_at(&self, now: Timestamp) -> bool {
+        self.next_end.is_none_or(|end| now < end)
+    }
+
+    /// The keys in force when this was made.
+    #[must_use]
+    pub fn keys(&self) -> &[PublishedKey] {
+        &self.keys
+    }
+}
+
+/// A pair of ends of the swap point. Nothing is published at first.
+#[must_use]
+pub fn channel(layout: Arc<Layout>) -> (Publisher, Published) {
+    let shared =
+        Arc::new(Shared { layout, current: ArcSwapOption::empty(), writing: Mutex::new(()) });
+    (Publisher(Arc::clone(&shared)), Published(shared))
+}
+
+#[derive(Debug)]
+struct Shared {
+    layout: Arc<Layout>,
+    current: ArcSwapOption<Snapshot>,
+    /// Held while a snapshot is replaced, so that none is lost and none comes back.
+    writing: Mutex<()>,
+}
+
+/// The reading end. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Published(Arc<Shared>);
+
+impl Published {
+    /// What is to be served at `now`; nothing before the first publication. A request reads it
+    /// once.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Option<Arc<Snapshot>> {
+        let snapshot = self.0.current.load_full()?;
+        if snapshot.holds_at(now) { Some(snapshot) } else { self.0.withdraw(now) }
+    }
+
+    /// Which document stands where.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+}
+
+/// The writing end; there is one.
+#[derive(Debug)]
+pub struct Publisher(Arc<Shared>);
+
+impl Publisher {
+    /// Publishes `keys` from now on. Returns the snapshot where it differs from the one before.
+    pub fn publish(&self, keys: Vec<PublishedKey>, now: Timestamp) -> Option<Arc<Snapshot>> {
+        let keys: Arc<[PublishedKey]> = keys.into();
+        loop {
+            let before = self.0.current.load_full();
+            // Outside the lock: rendering many keys takes a while, and readers may have to
+            // withdraw one meanwhile.
+            let next = Shared::next(&self.0.layout, before.as_ref(), Arc::clone(&keys), now);
+            let writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let current = self.0.current.load_full();
+            let same = match (&before, &current) {
+                (None, None) => true,
+                (Some(before), Some(current)) => Arc::ptr_eq(before, current),
+                _ => false,
+            };
+            if same {
+                let changed =
+                    before.is_none_or(|before| before.generation != next.generation);
+                let next = Arc::new(next);
+                self.0.current.store(Some(Arc::clone(&next)));
+                drop(writing);
+                return changed.then_some(next);
+            }
+        }
+    }
+
+    /// A reading end.
+    #[must_use]
+    pub fn reader(&self) -> Published {
+        Published(Arc::clone(&self.0))
+    }
+}
+
+impl Shared {
+    fn next(
+        layout: &Layout,
+        before: Option<&Arc<Snapshot>>,
+        keys: Arc<[PublishedKey]>,
+        now: Timestamp,
+    ) -> Snapshot {
+        let previous = before.map(|before| &*before.documents);
+        let documents = render(layout, &keys, now, previous);
+        let same = before.is_some_and(|before| {
+            let both = before.documents.iter().zip(&documents);
+            both.into_iter().all(|(before, next)| before.identity.body == next.identity.body)
+        });
+        Snapshot {
+            generation: before.map_or(0, |before| before.generation) + u64::from(!same),
+            next_end: documents.iter().filter_map(|document| document.next_end).min(),
+            documents,
+            keys,
+        }
+    }
+
+    /// Takes the keys out that have ended.
+    fn withdraw(&self, now: Timestamp) -> Option<Arc<Snapshot>> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.current.load_full()?;
+        if snapshot.holds_at(now) {
+            return Some(snapshot);
+        }
+        let keys = Arc::clone(&snapshot.keys);
+        let next = Arc::new(Self::next(&self.layout, Some(&snapshot), keys, now));
+        self.current.store(Some(Arc::clone(&next)));
+        Some(next)
+    }
+}

@@ -1,0 +1,1 @@
+//! File events as a hint to look again. Never reads a file.

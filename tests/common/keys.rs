@@ -1,0 +1,30 @@
+//! Keys that are made up without files.
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use jwksd::keys::entry::{Declared, SeenKey};
+use jwksd::keys::{Algorithm, Audience, Kid, PublicKey};
+
+/// A kid.
+pub fn kid(name: &str) -> Kid {
+    Kid::new(name).unwrap()
+}
+
+/// The public key number `number`, always the same.
+pub fn public_key(number: u8) -> PublicKey {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[number; 32]).unwrap();
+    PublicKey::Ed25519 { x: pair.public_key().as_ref().try_into().unwrap() }
+}
+
+/// The key number `number` as its files would show it, under the id `name`.
+pub fn seen(name: &str, number: u8) -> SeenKey {
+    SeenKey {
+        kid: kid(name),
+        aliases: Vec::new(),
+        audience: Audience::new("client"),
+        algorithm: Algorithm::EdDSA,
+        public: public_key(number),
+        certificates: Vec::new(),
+        private: Some(format!("/keys/{name}.pem").into()),
+        declared: Declared::default(),
+    }
+}

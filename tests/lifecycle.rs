@@ -1,0 +1,358 @@
+//! The lifecycle as a table of examples, and as properties: never too short, never too long,
+//! nothing happens between two changes, nothing extends a life unless it says so, and a clock
+//! that steps strands nothing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jwksd::keys::Kid;
+use jwksd::keys::lifecycle::{
+    Candidate, Dates, Invalidation, Loss, Phase, Policy, after, before, current,
+};
+use proptest::prelude::*;
+
+const HOUR: u64 = 3600;
+const HOUR_I: i64 = 3600;
+
+fn policy() -> Policy {
+    Policy {
+        announce: Duration::from_secs(24 * HOUR),
+        propagation: Duration::from_secs(3 * HOUR),
+        token_lifetime: Duration::from_secs(HOUR),
+        clock_skew: Duration::from_secs(300),
+        default_grace: Duration::from_secs(HOUR + 420),
+    }
+}
+
+/// `seconds` after an arbitrary origin.
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn phase(dates: &Dates, seconds: i64) -> Phase {
+    dates.at(at(seconds), &policy()).phase
+}
+
+#[test]
+fn a_key_goes_through_its_phases_at_their_exact_instants() {
+    let day = 86_400;
+    let dates = Dates {
+        valid_from: Some(at(0)),
+        valid_to: Some(at(10 * day)),
+        invalidation: Some(Invalidation { at: at(5 * day), grace: secs(100) }),
+        ..Dates::default()
+    };
+    assert_eq!(phase(&dates, -day - 1), Phase::Scheduled);
+    assert_eq!(phase(&dates, -day), Phase::Announced);
+    assert_eq!(phase(&dates, -1), Phase::Announced);
+    assert_eq!(phase(&dates, 0), Phase::Active);
+    assert_eq!(phase(&dates, 5 * day - 1), Phase::Active);
+    assert_eq!(phase(&dates, 5 * day), Phase::Grace);
+    assert_eq!(phase(&dates, 5 * day + 99), Phase::Grace);
+    assert_eq!(phase(&dates, 5 * day + 100), Phase::Retired);
+    assert_eq!(phase(&dates, 10 * day), Phase::Retired, "the first end is the one that counts");
+}
+
+#[test]
+fn the_earlier_of_valid_to_and_grace_ends_the_publication() {
+    let invalidation = Some(Invalidation { at: at(0), grace: secs(1000) });
+    let dates = Dates { valid_to: Some(at(500)), invalidation, ..Dates::default() };
+    assert_eq!(dates.at(at(0), &policy()).published_until, Some(at(500)));
+    assert_eq!(phase(&dates, 499), Phase::Grace);
+    assert_eq!(phase(&dates, 500), Phase::Expired);
+}
+
+#[test]
+fn losing_the_files_of_an_invalidated_key_changes_nothing() {
+    let invalidation = Some(Invalidation { at: at(0), grace: secs(100) });
+    let before = Dates { invalidation, ..Dates::default() };
+    let loss = Some(Loss { at: at(90), clock_set_back_to: None, grace: secs(4000) });
+    let after = Dates { loss, ..before };
+    for instant in 0..200 {
+        assert_eq!(phase(&before, instant), phase(&after, instant), "{instant}");
+    }
+}
+
+#[test]
+fn losing_a_key_before_its_planned_end_ends_it_from_now_on() {
+    let dates = Dates {
+        invalidation: Some(Invalidation { at: at(1000), grace: secs(1000) }),
+        loss: Some(Loss { at: at(0), clock_set_back_to: None, grace: secs(100) }),
+        ..Dates::default()
+    };
+    assert_eq!(phase(&dates, 0), Phase::Grace);
+    assert_eq!(phase(&dates, 100), Phase::Retired);
+}
+
+#[test]
+fn a_deleted_key_is_gone_whatever_its_other_dates_say() {
+    let dates = Dates { deleted_at: Some(at(50)), ..Dates::default() };
+    for instant in [-1_000_000, 0, 50, 1_000_000] {
+        assert_eq!(phase(&dates, instant), Phase::Deleted);
+    }
+}
+
+#[test]
+fn a_published_key_stays_published_when_its_start_is_moved_ahead() {
+    let moved = Some(at(100 * 86_400));
+    let dates = Dates { valid_from: moved, first_published: Some(at(0)), ..Dates::default() };
+    assert_eq!(phase(&dates, 10), Phase::Announced);
+    let unpublished = Dates { first_published: None, ..dates };
+    assert_eq!(phase(&unpublished, 10), Phase::Scheduled);
+}
+
+#[test]
+fn a_key_is_safe_to_sign_when_it_was_published_for_the_propagation_time() {
+    let published = Some(at(0));
+    let dates = Dates { first_published: published, ..Dates::default() };
+    let state = dates.at(at(0), &policy());
+    assert_eq!(state.safe_to_sign_from, Some(at(3 * 3600)));
+    assert!(!dates.at(at(3 * 3600 - 1), &policy()).is_safe_to_sign(at(3 * 3600 - 1)));
+    assert!(dates.at(at(3 * 3600), &policy()).is_safe_to_sign(at(3 * 3600)));
+    let later = Dates { valid_from: Some(at(4 * 3600)), ..dates };
+    assert_eq!(later.at(at(0), &policy()).safe_to_sign_from, Some(at(4 * 3600)));
+}
+
+#[test]
+fn the_newest_key_signs_once_it_is_safe_and_the_longest_published_one_until_then() {
+    let kids = ["old", "new"].map(|kid| Kid::new(kid).unwrap());
+    let old = Dates { first_published: Some(at(0)), ..Dates::default() };
+    let new = Dates { first_published: Some(at(HOUR_I * 10)), ..Dates::default() };
+    let choose = |seconds: i64, new_has_private: bool| {
+        let candidates = [(&kids[0], &old, true), (&kids[1], &new, new_has_private)];
+        let candidates = candidates
+            .map(|(kid, dates, has_private)| Candidate { kid, dates, has_private })
+            .into_iter();
+        current(candidates, at(seconds), &policy()).unwrap().as_str().to_owned()
+    };
+    assert_eq!(choose(HOUR_I, true), "old", "neither is safe, the old one longer published");
+    assert_eq!(choose(HOUR_I * 13 - 1, true), "old", "the new one is not safe yet");
+    assert_eq!(choose(HOUR_I * 13, true), "new");
+    assert_eq!(choose(HOUR_I * 13, false), "old", "a public half can't sign");
+}
+
+#[test]
+fn a_clock_that_ran_ahead_does_not_keep_a_lost_key_alive() {
+    // The loss was noticed while the clock ran a year ahead.
+    let year = 365 * 86_400;
+    let loss = Loss { at: at(year), clock_set_back_to: None, grace: secs(100) };
+    let seen = loss.observed_at(at(0));
+    let dates = |loss| Dates { loss: Some(loss), ..Dates::default() };
+    assert_eq!(phase(&dates(seen), 0), Phase::Grace);
+    assert_eq!(phase(&dates(seen), 99), Phase::Grace);
+    assert_eq!(phase(&dates(seen), 100), Phase::Retired);
+    // And it does not come back when that year is over.
+    let settled = seen.observed_at(at(100));
+    assert_eq!(phase(&dates(settled), year), Phase::Retired);
+}
+
+#[test]
+fn a_clock_that_steps_back_for_a_while_costs_a_lost_key_none_of_its_grace() {
+    let loss = Loss { at: at(0), clock_set_back_to: None, grace: secs(100) };
+    let seen = loss.observed_at(at(-1_000_000)).observed_at(at(-1_000_000 + 99));
+    let back_again = seen.observed_at(at(50));
+    let dates = Dates { loss: Some(back_again), ..Dates::default() };
+    assert_eq!(phase(&dates, 50), Phase::Grace);
+    assert_eq!(phase(&dates, 99), Phase::Grace);
+    assert_eq!(phase(&dates, 100), Phase::Retired);
+}
+
+prop_compose! {
+    fn instants()(seconds in -2_000_000_i64..2_000_000) -> Timestamp { at(seconds) }
+}
+
+prop_compose! {
+    fn invalidations()(at in instants(), grace in 0_u64..500_000) -> Invalidation {
+        Invalidation { at, grace: secs(grace) }
+    }
+}
+
+prop_compose! {
+    fn losses()(
+        loss_at in instants(), back in prop::option::of(1_u64..900_000), grace in 0_u64..500_000,
+    ) -> Loss {
+        let clock_set_back_to = back.map(|back| before(loss_at, secs(back)));
+        Loss { at: loss_at, clock_set_back_to, grace: secs(grace) }
+    }
+}
+
+prop_compose! {
+    fn any_dates()(
+        valid_from in prop::option::of(instants()),
+        length in prop::option::of(1_u64..3_000_000),
+        invalidation in prop::option::of(invalidations()),
+        loss in prop::option::weighted(0.3, losses()),
+        first_published in prop::option::of(instants()),
+        deleted_at in prop::option::weighted(0.1, instants()),
+    ) -> Dates {
+        let valid_to = length.map(|length| after(valid_from.unwrap_or(at(0)), secs(length)));
+        Dates { valid_from, valid_to, invalidation, loss, first_published, deleted_at }
+    }
+}
+
+prop_compose! {
+    fn policies()(
+        announce in 0_u64..200_000, propagation in 0_u64..50_000, token_lifetime in 0_u64..50_000,
+        clock_skew in 0_u64..1_000,
+    ) -> Policy {
+        Policy {
+            announce: secs(announce),
+            propagation: secs(propagation),
+            token_lifetime: secs(token_lifetime),
+            clock_skew: secs(clock_skew),
+            default_grace: secs(token_lifetime + clock_skew + 120),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2048,
+        max_global_rejects: 100_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Never too short: whoever signs while a key may sign gets tokens that verify until they
+    /// expire, where the grace is at least as long as tokens live and nothing else ends the key.
+    #[test]
+    fn a_token_signed_by_the_rules_verifies_until_it_expires(
+        dates in any_dates(), policy in policies(), signed in instants(), age in 0.0_f64..1.0,
+    ) {
+        let lives = policy.token_lifetime + policy.clock_skew;
+        let enough = |grace: Duration| grace >= lives;
+        prop_assume!(dates.invalidation.is_none_or(|end| enough(end.grace)));
+        prop_assume!(dates.loss.is_none() && dates.deleted_at.is_none());
+        prop_assume!(dates.at(signed, &policy).phase == Phase::Active);
+        let verified = after(signed, lives.mul_f64(age));
+        // A signer does not issue tokens that outlive the key's own validTo.
+        prop_assume!(dates.valid_to.is_none_or(|to| verified < to));
+        prop_assert!(dates.at(verified, &policy).phase.is_published() || verified == after(signed, lives));
+    }
+
+    /// Never too short, for keys whose files vanish at a time when they may sign.
+    #[test]
+    fn a_lost_key_stays_published_for_its_whole_grace(
+        dates in any_dates(), policy in policies(), lost in instants(), share in 0.0_f64..1.0,
+    ) {
+        prop_assume!(dates.invalidation.is_none() && dates.deleted_at.is_none());
+        let dates = Dates { loss: None, ..dates };
+        prop_assume!(dates.at(lost, &policy).phase == Phase::Active);
+        let grace = policy.default_grace;
+        let loss = Some(Loss { at: lost, clock_set_back_to: None, grace });
+        let instant = after(lost, grace.mul_f64(share * 0.999));
+        prop_assume!(dates.valid_to.is_none_or(|to| instant < to));
+        let state = Dates { loss, ..dates }.at(instant, &policy);
+        prop_assert_eq!(state.phase, Phase::Grace);
+    }
+
+    /// Never too long: nothing is published from its end on.
+    #[test]
+    fn nothing_is_published_after_its_publication_end(
+        dates in any_dates(), policy in policies(), instant in instants(),
+    ) {
+        let state = dates.at(instant, &policy);
+        if state.published_until.is_some_and(|until| until <= instant) {
+            prop_assert!(!state.phase.is_published());
+        }
+        if dates.deleted_at.is_some() {
+            prop_assert!(!state.phase.is_published());
+        }
+    }
+
+    /// Once it ended, it does not come back as time goes on.
+    #[test]
+    fn an_ended_key_stays_ended(
+        dates in any_dates(), policy in policies(), instant in instants(), later in 0_u64..5_000_000,
+    ) {
+        let dates = Dates { loss: dates.loss.map(|loss| loss.observed_at(instant)), ..dates };
+        let ended = |phase| matches!(phase, Phase::Retired | Phase::Expired | Phase::Deleted);
+        prop_assume!(ended(dates.at(instant, &policy).phase));
+        prop_assert!(ended(dates.at(after(instant, secs(later)), &policy).phase));
+    }
+
+    /// Evaluating between two changes changes nothing, and `next_change` misses none.
+    #[test]
+    fn nothing_changes_before_the_next_change(
+        dates in any_dates(), policy in policies(), instant in instants(), share in 0.0_f64..1.0,
+    ) {
+        let state = dates.at(instant, &policy);
+        let horizon = state.next_change.unwrap_or_else(|| after(instant, secs(10_000_000)));
+        prop_assert!(instant < horizon);
+        let span = Duration::try_from(instant.duration_until(horizon)).unwrap();
+        let between = after(instant, span.mul_f64(share)).min(before(horizon, Duration::from_nanos(1)));
+        let then = dates.at(between, &policy);
+        prop_assert_eq!(then, state);
+    }
+
+    /// No invalidation, repeated or not, and no loss ever extends a publication.
+    #[test]
+    fn no_invalidation_extends_a_publication(
+        dates in any_dates(), policy in policies(), end in invalidations(), loss in losses(),
+        instant in instants(),
+    ) {
+        let until = |dates: &Dates| {
+            dates.at(instant, &policy).published_until.unwrap_or(Timestamp::MAX)
+        };
+        if dates.invalidation.is_none() {
+            let invalidated = Dates { invalidation: Some(end), ..dates };
+            prop_assert!(until(&invalidated) <= until(&dates));
+        }
+        if dates.loss.is_none() {
+            let lost = Dates { loss: Some(loss), ..dates };
+            prop_assert!(until(&lost) <= until(&dates));
+        }
+    }
+
+    /// Whatever the clock does, looking at a loss again and again keeps two promises: the key is
+    /// not published for longer than its grace on any clock that runs forward from the last look,
+    /// and a clock that comes back to where it was has taken nothing away.
+    #[test]
+    fn a_loss_outlives_steps_of_the_clock(
+        loss in losses(), looks in prop::collection::vec(instants(), 1..8),
+    ) {
+        let fresh = Loss { clock_set_back_to: None, ..loss };
+        let mut seen = fresh;
+        for look in &looks {
+            seen = seen.observed_at(*look);
+        }
+        let policy = policy();
+        let last = *looks.last().unwrap();
+        let until = Dates { loss: Some(seen), ..Dates::default() }.at(last, &policy).published_until.unwrap();
+        prop_assert!(until <= after(last.max(fresh.at), fresh.grace));
+        if last < seen.at {
+            prop_assert!(until <= after(last, fresh.grace), "at most a grace from the last look");
+        }
+        if looks.iter().all(|look| *look >= fresh.at) {
+            prop_assert_eq!(seen, fresh);
+        }
+    }
+
+    /// There is a signer whenever there is an active key with a private half, and it may sign.
+    #[test]
+    fn there_is_a_signer_whenever_there_is_an_active_key(
+        keys in prop::collection::vec((any_dates(), any::<bool>()), 0..6),
+        policy in policies(), instant in instants(),
+    ) {
+        let kids: Vec<Kid> = (0..keys.len()).map(|n| Kid::new(&format!("k{n}")).unwrap()).collect();
+        let candidates: Vec<Candidate<'_>> = kids.iter().zip(&keys)
+            .map(|(kid, (dates, has_private))| Candidate { kid, dates, has_private: *has_private })
+            .collect();
+        let chosen = current(candidates.iter().copied(), instant, &policy);
+        let may_sign = |candidate: &&Candidate<'_>| {
+            candidate.has_private && candidate.dates.at(instant, &policy).phase == Phase::Active
+        };
+        prop_assert_eq!(chosen.is_some(), candidates.iter().any(|candidate| may_sign(&candidate)));
+        if let Some(chosen) = chosen {
+            let of = |kid: &Kid| candidates.iter().find(|candidate| candidate.kid == kid).unwrap();
+            prop_assert!(may_sign(&of(chosen)));
+            let safe = |c: &Candidate<'_>| c.dates.at(instant, &policy).is_safe_to_sign(instant);
+            let any_safe = candidates.iter().filter(|c| may_sign(c)).any(safe);
+            prop_assert_eq!(safe(of(chosen)), any_safe, "an unsafe key signs only where none is safe");
+        }
+    }
+}
