@@ -407,20 +407,14 @@ proptest! {
     fn a_key_is_published_exactly_until_its_grace_ends(events in events()) {
         let mut world = World::default();
         let mut now = 0_i64;
-        let mut holds: [Option<(u8, bool)>; 3] = [None; 3];
+        let mut holds: [Option<u8>; 3] = [None; 3];
         let mut gone_since = std::collections::BTreeMap::<u8, i64>::new();
         let names = ["a", "b", "c"];
         for event in events {
             now += 1;
             match event {
                 Event::Put(slot, key) => {
-                    // A key that turns up elsewhere is no longer kept by the bad file it was in.
-                    for other in holds.iter_mut() {
-                        if *other == Some((key, false)) {
-                            *other = None;
-                        }
-                    }
-                    holds[slot] = Some((key, true));
+                    holds[slot] = Some(key);
                     world.put(names[slot], vec![seen(&format!("k{key}"), key)]);
                 }
                 Event::Remove(slot) => {
@@ -428,19 +422,19 @@ proptest! {
                     world.remove(names[slot]);
                 }
                 Event::Spoil(slot) => {
-                    // Only what the ledger saw last in this very slot is kept by a bad file.
-                    let kept = holds[slot].map(|(key, _)| key).filter(|key| {
-                        world.records.get(&kid(&format!("k{key}")))
-                            .is_some_and(|record| record.slot.path() == names[slot] && record.loss.is_none())
+                    // A bad file keeps the key whose place the ledger remembers it to be.
+                    let kept = holds[slot].filter(|key| {
+                        let record = &world.records[&kid(&format!("k{key}"))];
+                        record.slot.path() == names[slot]
                     });
-                    holds[slot] = kept.map(|key| (key, false));
+                    holds[slot] = kept;
                     world.spoil(names[slot], Reason::EmptyFile);
                 }
                 Event::Wait(seconds) => now += i64::from(seconds),
             }
             world.look(now);
             for key in 1..5_u8 {
-                let lies_there = holds.iter().flatten().any(|(held, _)| *held == key);
+                let lies_there = holds.contains(&Some(key));
                 let name = format!("k{key}");
                 let known = world.records.contains_key(&kid(&name));
                 if lies_there {

@@ -108,17 +108,19 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         .filter(|refused| refused.reason.holds_last_good_state())
         .map(|refused| &refused.slot)
         .collect();
-    let lies_there = |record: &Record| {
-        present.contains_key(&record.key_id)
-            || record.loss.is_none()
-                && (bad.contains(&record.slot)
-                    || sight.dark.iter().any(|dark| dark.covers(&record.slot)))
+    // While its place can't be read, a key is taken to lie there as it did.
+    let is_kept = |record: &Record| {
+        record.loss.is_none()
+            && (bad.contains(&record.slot)
+                || sight.dark.iter().any(|dark| dark.covers(&record.slot)))
     };
 
     for (kid, record) in records {
         let mut next = Record::clone(record);
-        let there = lies_there(record);
-        if let Some((seen, slot)) = present.get(kid) {
+        let kept = is_kept(record);
+        let there = kept || present.contains_key(kid);
+        if let Some(&(seen, slot)) = present.get(kid) {
+            let slot = if kept { &record.slot } else { slot };
             next.update_from(seen, slot, looked.now, looked.policy);
             if record.loss.is_some() {
                 outcome.changes.push(Change::Returned(kid.clone()));
