@@ -7,6 +7,7 @@
 //! config      flags, environment, file, defaults  ->  a valid Config
 //! source      a directory  ->  bounded bytes; events  ->  "look again"
 //! keys        bytes  ->  public key or refusal; dates + instant  ->  phase
+//! look        one look at every directory: scanned, and parsed where the bytes are new
 //! ledger      remembered + seen + now  ->  remembered', kept on disk
 //! publish     records + now  ->  rendered documents, swapped in one place
 //! operations  issue a key pair: writes files, nothing else
@@ -15,6 +16,16 @@
 //! cli         the commands and their wording
 //! ```
 
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod hex;
+pub mod http;
 pub mod keys;
+pub mod ledger;
+pub mod logging;
+pub mod look;
+pub mod operations;
+pub mod publish;
+pub mod serve;
 pub mod source;

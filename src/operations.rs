@@ -84,12 +84,7 @@ pub fn make_key_directory(directory: &Path) -> io::Result<()> {
 pub fn issue(directory: &Path, request: &Issue) -> Result<Issued, IssueError> {
     let id = uuid::Uuid::new_v4().to_string();
     let kid = Kid::new(&id).map_err(|_| IssueError::Generate)?;
-    let der = generate(request.algorithm, request.rsa_bits)?;
-    // The allocator wipes what this leaves behind.
-    let key = Zeroizing::new(pem::encode_config(
-        &pem::Pem::new("PRIVATE KEY", &**der),
-        pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
-    ));
+    let key = generate(request.algorithm, request.rsa_bits)?;
     let attributes = Attributes {
         key_id: &kid,
         audience: &request.audience,
@@ -125,8 +120,12 @@ struct Attributes<'a> {
     valid_to: Timestamp,
 }
 
-/// A new private key in PKCS#8.
-fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<Vec<u8>>, IssueError> {
+/// A new private key: PKCS#8 (RFC 5958) in PEM. `rsa_bits` is 2048, 3072 or 4096, and matters to
+/// RSA alone.
+///
+/// # Errors
+/// [`IssueError::Generate`] where there is no such key.
+pub fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<String>, IssueError> {
     let elliptic = |algorithm: &'static EcdsaSigningAlgorithm| {
         let pair = EcdsaKeyPair::generate(algorithm)?;
         Ok(Zeroizing::new(pair.to_pkcs8v1()?.as_ref().to_vec()))
@@ -155,7 +154,12 @@ fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<Vec<u8>>, I
             })
         }
     };
-    generated.map_err(|_| IssueError::Generate)
+    let der = generated.map_err(|_| IssueError::Generate)?;
+    // What the encoder leaves behind, the allocator wipes.
+    Ok(Zeroizing::new(pem::encode_config(
+        &pem::Pem::new("PRIVATE KEY", &**der),
+        pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+    )))
 }
 
 /// Writes a file under a name that is passed over, and renames it into place when it is safe on

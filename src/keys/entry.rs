@@ -3,14 +3,20 @@
 //! [`read`] is the way from an entry's bytes to this; everything after it (ledger, publishing)
 //! sees only these types, in which no private byte can be.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::attributes::{self, Attributes};
+use super::jwk::{Curve, PublicKey, base64url};
+use super::material::{self, Chain, JsonKey, Part};
 use super::names::{Algorithm, Audience, Kid, Slot};
-use super::jwk::PublicKey;
+use super::refusal::{Reason, Refused};
+use crate::hex::hex;
+use crate::source::scan::{Content, EntryFiles};
 
 /// An entry whose every file was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,4 +82,280 @@ mod grace_seconds {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
     }
+}
+
+/// How entries are read.
+#[derive(Debug, Clone)]
+pub struct KeyRules {
+    /// Whom keys may sign for.
+    pub audiences: Vec<Audience>,
+    /// Whom a key signs for about which nothing else is said.
+    pub default_audience: Audience,
+    /// How a key without a kid gets one.
+    pub key_id: KeyIdScheme,
+    /// Whether private parts are opened where a public one lies beside them.
+    pub verify_pairs: bool,
+}
+
+/// How a key without a kid gets one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyIdScheme {
+    /// The JWK thumbprint (RFC 7638) by SHA-256.
+    Thumbprint,
+    /// SHA-256 of the SPKI in base64url, as Kubernetes does.
+    SpkiSha256,
+    /// The first 16 bytes of SHA-256 of the SPKI in lower-case hexadecimal, as Cyoda does.
+    Cyoda,
+    /// The file's name without its ending.
+    FileName,
+}
+
+impl KeyIdScheme {
+    fn kid(self, key: &PublicKey, slot: &Slot) -> Result<Kid, Reason> {
+        let text = match self {
+            Self::Thumbprint => key.thumbprint(),
+            Self::SpkiSha256 => base64url(&key.spki_sha256()),
+            Self::Cyoda => hex(&key.spki_sha256()[..16]),
+            Self::FileName => slot.stem().to_owned(),
+        };
+        Kid::new(&text).map_err(Reason::BadKid)
+    }
+}
+
+/// Reads an entry: its keys, and what its files declare about them.
+///
+/// # Errors
+/// The first reason against it, with the file at fault. One bad file is one bad entry.
+pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
+    let refuse = |file: &Path, reason: Reason| Refused {
+        slot: files.slot.clone(),
+        file: file.to_owned(),
+        reason,
+    };
+    let mut halves = Halves::default();
+    let mut attributes: Option<(&Path, Attributes)> = None;
+    for file in &files.files {
+        let path = &*file.path;
+        let content =
+            file.content.as_ref().map_err(|problem| refuse(path, Reason::File(problem.clone())))?;
+        match content {
+            Content::LeftClosed => halves.private_file = Some(path.to_owned()),
+            Content::Bytes(bytes) if is_attributes(path) => {
+                let read = attributes::parse(bytes, &rules.audiences);
+                attributes = Some((path, read.map_err(|reason| refuse(path, reason))?));
+            }
+            Content::Bytes(bytes) => {
+                let parts = material::parse(bytes, rules.verify_pairs);
+                for part in parts.map_err(|reason| refuse(path, reason))? {
+                    halves.add(part, path).map_err(|reason| refuse(path, reason))?;
+                }
+            }
+        }
+    }
+    let first = files.files.first().map_or_else(|| files.slot.full_path(), |file| file.path.clone());
+    let (declared_in, attributes) = attributes.map_or_else(
+        || (first.clone(), Attributes::default()),
+        |(path, attributes)| (path.to_owned(), attributes),
+    );
+    let (materials, mut notes) = halves.finish().map_err(|(file, reason)| {
+        refuse(file.as_deref().unwrap_or(&first), reason)
+    })?;
+    let mut keys: Vec<SeenKey> = Vec::with_capacity(materials.len());
+    let several = materials.len() > 1;
+    for material in materials {
+        let key = describe(material, &attributes, several, &files.slot, rules, &mut notes)
+            .map_err(|reason| refuse(&declared_in, reason))?;
+        keys.push(key);
+    }
+    check_names(&keys).map_err(|reason| refuse(&declared_in, reason))?;
+    Ok(Entry { slot: files.slot.clone(), keys, notes })
+}
+
+fn is_attributes(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".meta.json"))
+}
+
+/// A key with all that its material says, before anything is declared about it.
+struct Material {
+    public: PublicKey,
+    private: Option<PathBuf>,
+    chain: Option<Chain>,
+    kid: Option<String>,
+    algorithm: Option<String>,
+}
+
+/// The parts of an entry as they are found, until they are put together.
+#[derive(Default)]
+struct Halves {
+    private: Option<PublicKey>,
+    private_file: Option<PathBuf>,
+    encrypted_file: Option<PathBuf>,
+    public: Option<PublicKey>,
+    chain: Option<Chain>,
+    jwks: Vec<(JsonKey, PathBuf)>,
+    notes: Vec<String>,
+}
+
+impl Halves {
+    fn add(&mut self, part: Part, file: &Path) -> Result<(), Reason> {
+        let same = |known: &Option<PublicKey>, key: &PublicKey, what| match known {
+            Some(known) if known != key => Err(Reason::SeveralKeys(what)),
+            _ => Ok(()),
+        };
+        match part {
+            Part::Private(key) => {
+                same(&self.private, &key, "private keys")?;
+                self.private = Some(key);
+                self.private_file = Some(file.to_owned());
+            }
+            Part::Unopened { encrypted: true } => self.encrypted_file = Some(file.to_owned()),
+            Part::Unopened { encrypted: false } => self.private_file = Some(file.to_owned()),
+            Part::Public(key) => {
+                same(&self.public, &key, "public keys")?;
+                self.public = Some(key);
+            }
+            Part::Certificates(chain) => {
+                same(&self.public, &chain.public, "public keys")?;
+                self.public = Some(chain.public.clone());
+                self.chain = Some(chain);
+            }
+            Part::Jwk(key) => self.jwks.push((key, file.to_owned())),
+            Part::PassedOver(note) => self.notes.push(note),
+        }
+        Ok(())
+    }
+
+    /// Puts the parts together: to one key pair, or to the keys of a JWK Set.
+    fn finish(mut self) -> Result<(Vec<Material>, Vec<String>), (Option<PathBuf>, Reason)> {
+        let has_pem = self.private.is_some() || self.public.is_some();
+        if let (Some(private), Some(public)) = (&self.private, &self.public)
+            && private != public
+        {
+            return Err((self.private_file, Reason::PairMismatch));
+        }
+        let notes = self.jwks.iter().filter_map(|(key, _)| key.note.map(str::to_owned));
+        self.notes.extend(notes);
+        let public = self.private.or(self.public);
+        if self.jwks.is_empty() {
+            let Some(public) = public else {
+                return Err(match (self.encrypted_file, self.private_file) {
+                    (Some(file), _) => (Some(file), Reason::Encrypted),
+                    (None, Some(file)) => (Some(file), Reason::NoKey),
+                    (None, None) => (None, Reason::AttributesWithoutKey),
+                });
+            };
+            if self.encrypted_file.is_some() {
+                let note = "the private key is encrypted, so the pair was not checked";
+                self.notes.push(note.to_owned());
+            }
+            let private = self.private_file.or(self.encrypted_file);
+            let chain = self.chain;
+            let material = Material { public, private, chain, kid: None, algorithm: None };
+            return Ok((vec![material], self.notes));
+        }
+        if has_pem && self.jwks.len() > 1 {
+            let file = self.jwks.pop().map(|(_, file)| file);
+            return Err((file, Reason::SeveralKeys("keys, some in a JWK Set and some beside it")));
+        }
+        let chain = self.chain;
+        let mut materials = Vec::new();
+        for (jwk, file) in self.jwks {
+            if public.as_ref().is_some_and(|public| *public != jwk.public) {
+                return Err((Some(file), Reason::PairMismatch));
+            }
+            materials.push(Material {
+                public: jwk.public,
+                private: self.private_file.clone().or_else(|| jwk.is_private.then_some(file)),
+                chain: chain.clone(),
+                kid: jwk.kid,
+                algorithm: jwk.algorithm,
+            });
+        }
+        Ok((materials, self.notes))
+    }
+}
+
+/// Who wins over whom: the attributes, the material, the directory, the defaults.
+fn describe(
+    material: Material,
+    attributes: &Attributes,
+    several: bool,
+    slot: &Slot,
+    rules: &KeyRules,
+    notes: &mut Vec<String>,
+) -> Result<SeenKey, Reason> {
+    let Material { public, private, chain, kid, algorithm } = material;
+    if several && (attributes.kid.is_some() || !attributes.aliases.is_empty()) {
+        let why = "keyId and keyIdAliases can't be given to several keys at once";
+        return Err(Reason::BadAttributes(why.to_owned()));
+    }
+    let of_material = kid.map(|kid| Kid::new(&kid).map_err(Reason::BadKid)).transpose()?;
+    let kid = match attributes.kid.clone().or(of_material) {
+        Some(kid) => kid,
+        None => rules.key_id.kid(&public, slot)?,
+    };
+    let of_material = algorithm.map(|name| algorithm_of_jwk(&name)).transpose()?;
+    let algorithm =
+        attributes.algorithm.or(of_material).unwrap_or_else(|| Algorithm::default_for(&public));
+    if !algorithm.fits(&public) {
+        return Err(Reason::AlgorithmMismatch { algorithm, key: kind(&public) });
+    }
+    let of_directory = slot
+        .first_component()
+        .and_then(|first| rules.audiences.iter().find(|audience| audience.as_str() == first));
+    let audience = attributes
+        .audience
+        .as_ref()
+        .or(of_directory)
+        .unwrap_or(&rules.default_audience)
+        .clone();
+    let declared = Declared {
+        valid_from: attributes.valid_from.or(chain.as_ref().and_then(|chain| chain.not_before)),
+        valid_to: attributes.valid_to.or(chain.as_ref().and_then(|chain| chain.not_after)),
+        invalidated_at: attributes.invalidated_at,
+        grace_period_sec: attributes.grace,
+    };
+    if let (Some(from), Some(to)) = (declared.valid_from, declared.valid_to)
+        && to <= from
+    {
+        let why = format!("validTo ({to}) is not after validFrom ({from})");
+        return Err(Reason::BadAttributes(why));
+    }
+    if declared.grace_period_sec.is_some() && declared.invalidated_at.is_none() {
+        notes.push("gracePeriodSec does nothing without invalidatedAt".to_owned());
+    }
+    let aliases = attributes.aliases.clone();
+    let certificates = chain.map(|chain| chain.der).unwrap_or_default();
+    Ok(SeenKey { kid, aliases, audience, algorithm, public, certificates, private, declared })
+}
+
+/// RFC 9864 has a new name for `EdDSA` with Ed25519, which consumers do not know yet.
+fn algorithm_of_jwk(name: &str) -> Result<Algorithm, Reason> {
+    match name {
+        "Ed25519" => Ok(Algorithm::EdDSA),
+        name => name.parse().map_err(|_| Reason::UnknownAlgorithm(name.to_owned())),
+    }
+}
+
+const fn kind(key: &PublicKey) -> &'static str {
+    match key {
+        PublicKey::Rsa { .. } => "an RSA key",
+        PublicKey::Ec { curve: Curve::P256, .. } => "a key on P-256",
+        PublicKey::Ec { curve: Curve::P384, .. } => "a key on P-384",
+        PublicKey::Ec { curve: Curve::P521, .. } => "a key on P-521",
+        PublicKey::Ed25519 { .. } => "an Ed25519 key",
+    }
+}
+
+/// Kids are distinct within an entry (RFC 7517 §5).
+fn check_names(keys: &[SeenKey]) -> Result<(), Reason> {
+    let mut names = BTreeSet::new();
+    let all = keys.iter().flat_map(|key| std::iter::once(&key.kid).chain(&key.aliases));
+    for name in all {
+        if !names.insert(name) {
+            let name = name.as_str().escape_default();
+            return Err(Reason::BadAttributes(format!("the kid \"{name}\" is given twice")));
+        }
+    }
+    Ok(())
 }

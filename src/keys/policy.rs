@@ -1,1 +1,111 @@
-//! 
+//! Which public keys may be published: sizes, exponents, curves, and known weaknesses.
+//!
+//! Numbers come in, a [`PublicKey`] or the reason against it goes out. Every key passes here,
+//! whatever form it came in, records on disk included.
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
+    EcdsaVerificationAlgorithm, ParsedPublicKey,
+};
+use curve25519_dalek::edwards::CompressedEdwardsY;
+
+use super::jwk::{Curve, PublicKey, UNCOMPRESSED};
+use super::refusal::Reason;
+
+/// The one public exponent that every consumer takes, 65537, big-endian.
+pub const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+
+/// The smallest RSA modulus (RFC 7518 §3.3) and the largest, in bits.
+pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// An RSA key of these big-endian numbers.
+///
+/// # Errors
+/// Where the modulus is too small, too large, even or of the ROCA kind, or the exponent is not
+/// 65537.
+pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, Reason> {
+    let (modulus, exponent) = (without_leading_zeros(modulus), without_leading_zeros(exponent));
+    let bits = bit_length(modulus);
+    if bits < *RSA_BITS.start() {
+        return Err(Reason::RsaTooSmall(bits));
+    }
+    if bits > *RSA_BITS.end() {
+        return Err(Reason::RsaTooLarge(bits));
+    }
+    if exponent != RSA_EXPONENT {
+        return Err(Reason::RsaExponent);
+    }
+    if modulus.last().is_none_or(|last| last % 2 == 0) {
+        return Err(Reason::BadKey("the RSA modulus is even"));
+    }
+    if has_roca_fingerprint(modulus) {
+        return Err(Reason::Roca);
+    }
+    Ok(PublicKey::Rsa { modulus: modulus.into() })
+}
+
+/// An elliptic-curve key of these coordinates (RFC 7518 §6.2.1.2: at full width).
+///
+/// # Errors
+/// Where a coordinate has another width, or the point is not on the curve.
+pub fn coordinates(curve: Curve, x: &[u8], y: &[u8]) -> Result<PublicKey, Reason> {
+    let width = curve.coordinate_length();
+    if x.len() != width || y.len() != width {
+        return Err(Reason::BadKey("a coordinate does not have the full width of its curve"));
+    }
+    let point = [&[UNCOMPRESSED], x, y].concat();
+    ParsedPublicKey::new(verification(curve), &point).map_err(|_| Reason::NotOnCurve)?;
+    Ok(PublicKey::Ec { curve, x: x.into(), y: y.into() })
+}
+
+/// The algorithm by which keys on a curve are read.
+pub(super) fn verification(curve: Curve) -> &'static EcdsaVerificationAlgorithm {
+    match curve {
+        Curve::P256 => &ECDSA_P256_SHA256_FIXED,
+        Curve::P384 => &ECDSA_P384_SHA384_FIXED,
+        Curve::P521 => &ECDSA_P521_SHA512_FIXED,
+    }
+}
+
+/// An Ed25519 key of these bytes (RFC 8032 §5.1.5).
+///
+/// # Errors
+/// Where they are not 32, not a point, or a point of small order, under which anyone can forge.
+pub fn ed25519(bytes: &[u8]) -> Result<PublicKey, Reason> {
+    let x: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| Reason::BadKey("an Ed25519 public key has 32 bytes"))?;
+    let point = CompressedEdwardsY(x).decompress().ok_or(Reason::NotOnCurve)?;
+    if point.is_small_order() {
+        return Err(Reason::BadKey("the Ed25519 point has a small order"));
+    }
+    Ok(PublicKey::Ed25519 { x })
+}
+
+/// The number of bits of a big-endian number.
+#[must_use]
+pub fn bit_length(number: &[u8]) -> usize {
+    let number = without_leading_zeros(number);
+    let unused = number.first().map_or(0, |first| first.leading_zeros() as usize);
+    number.len() * 8 - unused
+}
+
+fn without_leading_zeros(number: &[u8]) -> &[u8] {
+    &number[number.iter().take_while(|byte| **byte == 0).count()..]
+}
+
+/// Keys of the broken Infineon library are of the form k·M + (65537^a mod M): modulo each small
+/// prime, the modulus is a power of 65537 (Nemec et al., "The Return of Coppersmith's Attack",
+/// CCS 2017, §3.3).
+fn has_roca_fingerprint(modulus: &[u8]) -> bool {
+    const PRIMES: [u32; 38] = [
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
+        101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    ];
+    PRIMES.into_iter().all(|prime| {
+        let remainder =
+            modulus.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
+        let powers = std::iter::successors(Some(1), |power| Some(power * 65537 % prime));
+        powers.take(prime as usize).any(|power| power == remainder)
+    })
+}

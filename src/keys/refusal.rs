@@ -1,1 +1,337 @@
-//! 
+//! Why an entry is refused: one variant for each cause, and the words for it.
+//!
+//! Texts name the cause exactly and say what to do. Names from outside are escaped, and nothing of
+//! a file's content is ever quoted, for it may be private.
+
+use std::path::PathBuf;
+
+use super::names::{Algorithm, InvalidKid, Kid, Slot};
+use crate::source::scan::FileProblem;
+
+/// An entry that can't be adopted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Where it lies.
+    pub slot: Slot,
+    /// The file at fault.
+    pub file: PathBuf,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The file can't be read.
+    File(FileProblem),
+    /// A whole key directory can't be read.
+    DirectoryUnreadable {
+        /// The error, with what it is about.
+        error: String,
+    },
+    /// It has no bytes.
+    EmptyFile,
+    /// It is neither PEM nor JSON.
+    NotText,
+    /// It holds no key at all.
+    NoKey,
+    /// It ends in the middle of a block.
+    Truncated,
+    /// A PEM block can't be decoded.
+    BadPem(&'static str),
+    /// A PEM block of a kind that is no key.
+    UnknownLabel(String),
+    /// A private key under a passphrase, and no public key beside it.
+    Encrypted,
+    /// The JSON can't be read.
+    BadJson(String),
+    /// A member stands twice in an object.
+    DuplicateMember(String),
+    /// The key can't be decoded.
+    BadKey(&'static str),
+    /// A kind of key that can't sign tokens.
+    UnsupportedKey(String),
+    /// A curve that consumers do not know.
+    UnsupportedCurve(String),
+    /// A symmetric key.
+    Symmetric,
+    /// Every key in it is for something other than signatures.
+    NoSigningKey,
+    /// An RSA modulus of this many bits, under 2048.
+    RsaTooSmall(usize),
+    /// An RSA modulus of this many bits, over 8192.
+    RsaTooLarge(usize),
+    /// An RSA exponent other than 65537.
+    RsaExponent,
+    /// A modulus with the ROCA fingerprint.
+    Roca,
+    /// A point that is not on its curve.
+    NotOnCurve,
+    /// An algorithm that is none of the ten.
+    UnknownAlgorithm(String),
+    /// An algorithm that does not fit the key.
+    AlgorithmMismatch {
+        /// The algorithm.
+        algorithm: Algorithm,
+        /// The key, as in "an RSA key".
+        key: &'static str,
+    },
+    /// The private and the public part belong to different keys.
+    PairMismatch,
+    /// An entry with more than one key of this kind.
+    SeveralKeys(&'static str),
+    /// A kid that tokens can't carry.
+    BadKid(InvalidKid),
+    /// A kid that belongs to other material.
+    KidTaken {
+        /// The kid.
+        kid: Kid,
+        /// The slot that has it.
+        holder: String,
+    },
+    /// The attributes file says something that makes no sense.
+    BadAttributes(String),
+    /// An attributes file without a key beside it.
+    AttributesWithoutKey,
+}
+
+impl Reason {
+    /// A short name for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::File(problem) => match problem {
+                FileProblem::TooLarge { .. } => "too-large",
+                FileProblem::TooMany { .. } => "too-many-files",
+                FileProblem::NotRegular { .. } => "not-a-regular-file",
+                FileProblem::LeadsOut => "link-leads-out",
+                FileProblem::Dangling => "dangling-link",
+                FileProblem::Unreadable { .. } => "unreadable",
+                FileProblem::Changing => "changing",
+                FileProblem::NameNotUtf8 => "name-not-utf-8",
+            },
+            Self::DirectoryUnreadable { .. } => "directory-unreadable",
+            Self::EmptyFile => "empty",
+            Self::NotText => "not-text",
+            Self::NoKey => "no-key",
+            Self::Truncated => "truncated",
+            Self::BadPem(_) => "bad-pem",
+            Self::UnknownLabel(_) => "unknown-pem-label",
+            Self::Encrypted => "encrypted",
+            Self::BadJson(_) => "bad-json",
+            Self::DuplicateMember(_) => "duplicate-member",
+            Self::BadKey(_) => "bad-key",
+            Self::UnsupportedKey(_) => "unsupported-key-type",
+            Self::UnsupportedCurve(_) => "unsupported-curve",
+            Self::Symmetric => "symmetric-key",
+            Self::NoSigningKey => "no-signing-key",
+            Self::RsaTooSmall(_) => "rsa-too-small",
+            Self::RsaTooLarge(_) => "rsa-too-large",
+            Self::RsaExponent => "rsa-exponent",
+            Self::Roca => "roca",
+            Self::NotOnCurve => "not-on-curve",
+            Self::UnknownAlgorithm(_) => "unknown-algorithm",
+            Self::AlgorithmMismatch { .. } => "algorithm-mismatch",
+            Self::PairMismatch => "pair-mismatch",
+            Self::SeveralKeys(_) => "several-keys",
+            Self::BadKid(_) => "bad-kid",
+            Self::KidTaken { .. } => "kid-taken",
+            Self::BadAttributes(_) => "bad-attributes",
+            Self::AttributesWithoutKey => "attributes-without-key",
+        }
+    }
+
+    /// What is wrong, in a sentence for people.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::File(problem) => file_cause(problem),
+            Self::DirectoryUnreadable { error } => {
+                format!("the key directory can't be read, so its keys stay as they were: {error}")
+            }
+            Self::EmptyFile => "the file is empty".to_owned(),
+            Self::NotText => "the file is neither PEM nor JSON".to_owned(),
+            Self::NoKey => "the file holds no key and no certificate".to_owned(),
+            Self::Truncated => {
+                "the file is cut short: a block has no whole END line, or half a marker follows it"
+                    .to_owned()
+            }
+            Self::BadPem(what) => format!("the PEM can't be decoded: {what}"),
+            Self::UnknownLabel(label) => {
+                format!("a block \"{}\" holds no signing key", label.escape_default())
+            }
+            Self::Encrypted => "the private key is encrypted under a passphrase, and no public key \
+                                or certificate lies beside it"
+                .to_owned(),
+            Self::BadJson(what) => format!("the JSON can't be used: {what}"),
+            Self::DuplicateMember(member) => {
+                format!("the member \"{}\" stands twice", member.escape_default())
+            }
+            Self::BadKey(what) => format!("the key can't be used: {what}"),
+            Self::UnsupportedKey(what) => {
+                format!("a key of type {} can't sign tokens", what.escape_default())
+            }
+            Self::UnsupportedCurve(curve) => format!(
+                "the curve {} is none of P-256, P-384, P-521 and Ed25519",
+                curve.escape_default()
+            ),
+            Self::Symmetric => "a symmetric key (oct) must never be published".to_owned(),
+            Self::NoSigningKey => {
+                "every key in it is marked for something other than signatures".to_owned()
+            }
+            Self::RsaTooSmall(bits) => {
+                format!("the RSA modulus has {bits} bits; 2048 to 8192 are accepted")
+            }
+            Self::RsaTooLarge(bits) => {
+                format!("the RSA modulus has {bits} bits; 2048 to 8192 are accepted")
+            }
+            Self::RsaExponent => {
+                "the RSA public exponent is not 65537, which some consumers refuse".to_owned()
+            }
+            Self::Roca => "the RSA modulus has the ROCA fingerprint (CVE-2017-15361): its private \
+                           key can be computed from it"
+                .to_owned(),
+            Self::NotOnCurve => "the public point is not on its curve".to_owned(),
+            Self::UnknownAlgorithm(name) => {
+                format!("\"{}\" is no algorithm of a signing key", name.escape_default())
+            }
+            Self::AlgorithmMismatch { algorithm, key } => {
+                format!("the algorithm {algorithm} does not fit {key}")
+            }
+            Self::PairMismatch => {
+                "the private and the public part belong to different keys".to_owned()
+            }
+            Self::SeveralKeys(what) => format!("the entry holds different {what}"),
+            Self::BadKid(why) => why.to_string(),
+            Self::KidTaken { kid, holder } => format!(
+                "the kid \"{}\" belongs to the other key at {}: consumers that have that one would \
+                 never fetch this one",
+                kid.as_str().escape_default(),
+                holder.escape_default()
+            ),
+            Self::BadAttributes(what) => what.clone(),
+            Self::AttributesWithoutKey => {
+                "an attributes file lies there, and no key beside it".to_owned()
+            }
+        }
+    }
+
+    /// What to do, in a sentence for people.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let text = match self {
+            Self::File(problem) => file_remedy(problem),
+            Self::DirectoryUnreadable { .. } => {
+                "make the directory exist and be readable by the user that jwksd runs as"
+            }
+            Self::EmptyFile | Self::Truncated => {
+                "write the whole file under a hidden name and rename it into place"
+            }
+            Self::NotText => {
+                "convert it to PEM, for example: openssl pkey -inform DER -in FILE -out FILE.pem"
+            }
+            Self::NoKey => {
+                "remove the file, or put a PEM or JWK key into it; hidden files are passed over"
+            }
+            Self::BadPem(_) => "export the key again",
+            Self::UnknownLabel(_) => {
+                "keep only PRIVATE KEY, PUBLIC KEY and CERTIFICATE blocks; other private keys are \
+                 converted by: openssl pkey -in FILE -out FILE.pem"
+            }
+            Self::Encrypted => {
+                "put the public key beside it (openssl pkey -in FILE -pubout -out STEM.pub), or \
+                 remove the passphrase"
+            }
+            Self::BadJson(_) => "correct the JSON: one JWK, or a JWK Set {\"keys\": [...]}",
+            Self::DuplicateMember(_) => "remove one of the two",
+            Self::BadKey(_) => "export the key again, or issue a new key pair",
+            Self::UnsupportedKey(_) | Self::UnsupportedCurve(_) => {
+                "issue an RSA key, a key on P-256, P-384 or P-521, or an Ed25519 key; an RSASSA-PSS \
+                 key is issued as a plain RSA key with the algorithm PS256"
+            }
+            Self::Symmetric => "issue an asymmetric key pair, and replace this secret: it was here",
+            Self::NoSigningKey => "mark the signing key with \"use\": \"sig\"",
+            Self::RsaTooSmall(_) | Self::RsaTooLarge(_) => {
+                "issue a key pair of 2048 to 8192 bits, for example: openssl genpkey -algorithm RSA \
+                 -pkeyopt rsa_keygen_bits:2048"
+            }
+            Self::RsaExponent => {
+                "issue a key pair with the exponent 65537, as every tool does by default"
+            }
+            Self::Roca => {
+                "issue a new key pair with other software, and invalidate this one everywhere"
+            }
+            Self::NotOnCurve => "export the public key again from the private one",
+            Self::UnknownAlgorithm(_) => {
+                "name one of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA"
+            }
+            Self::AlgorithmMismatch { .. } => {
+                "correct the algorithm, or leave it out to have the key's default"
+            }
+            Self::PairMismatch => {
+                "put the two parts of one key pair together; where they are written one after the \
+                 other, the second one is still to come"
+            }
+            Self::SeveralKeys(_) => "give each key pair a file name of its own, or use a JWK Set",
+            Self::BadKid(_) => "give it a keyId of 1 to 256 printable ASCII characters",
+            Self::KidTaken { .. } => {
+                "give the new key a kid of its own (keyId in STEM.meta.json), or leave it out to \
+                 have the thumbprint"
+            }
+            Self::BadAttributes(_) => {
+                "correct the attributes file; its members are keyId, audience, algorithm, \
+                 validFrom, validTo, invalidatedAt, gracePeriodSec and keyIdAliases"
+            }
+            Self::AttributesWithoutKey => {
+                "put the key beside it under the same stem, or remove the attributes file"
+            }
+        };
+        text.to_owned()
+    }
+
+    /// Whether it is no fault but a writer at work: the next look will tell.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::File(FileProblem::Changing))
+    }
+
+    /// Whether a key that was good stays as it was because of this. Not where its files are gone
+    /// and only their description is left.
+    #[must_use]
+    pub const fn holds_last_good_state(&self) -> bool {
+        !matches!(self, Self::AttributesWithoutKey)
+    }
+}
+
+fn file_cause(problem: &FileProblem) -> String {
+    match problem {
+        FileProblem::TooLarge { limit } => format!("the file has more than {limit} bytes"),
+        FileProblem::TooMany { limit } => {
+            format!("the key directory holds more than {limit} files, and this is one too many")
+        }
+        FileProblem::NotRegular { kind } => format!("it is {kind}, not a file"),
+        FileProblem::LeadsOut => "a symbolic link leads out of the key directory".to_owned(),
+        FileProblem::Dangling => "a symbolic link leads nowhere".to_owned(),
+        FileProblem::Unreadable { error } => format!("it can't be read: {error}"),
+        FileProblem::Changing => "it changed while it was read".to_owned(),
+        FileProblem::NameNotUtf8 => "the file's name is not UTF-8".to_owned(),
+    }
+}
+
+const fn file_remedy(problem: &FileProblem) -> &'static str {
+    match problem {
+        FileProblem::TooLarge { .. } => "remove it, or raise keys.max_file_size",
+        FileProblem::TooMany { .. } => "remove old files, or raise keys.max_files",
+        FileProblem::NotRegular { .. } => "remove it, or put a regular file in its place",
+        FileProblem::LeadsOut => {
+            "copy the file into the key directory, or name the link's directory with --keys"
+        }
+        FileProblem::Dangling => "remove the link, or restore its target",
+        FileProblem::Unreadable { .. } => {
+            "make it readable for the user that jwksd runs as (in Kubernetes: fsGroup, or \
+             defaultMode 0440)"
+        }
+        FileProblem::Changing => "wait until its writer has finished",
+        FileProblem::NameNotUtf8 => "rename the file",
+    }
+}

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::record::Record;
+use crate::hex::hex;
 use crate::keys::Kid;
 
 /// The newest form that this program writes and reads.
@@ -95,17 +96,6 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
 
 fn checksum(key: &RawValue) -> String {
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.get().as_bytes()).as_ref())
-}
-
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The name of a key's record: the kid itself where it can be a file name as it is, else a hash of

@@ -17,11 +17,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::layout::{Content, Layout};
+use crate::hex::hex;
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid};
 use crate::ledger::Records;
-use crate::ledger::codec::hex;
 
 /// A document as it is served.
 #[derive(Debug, Clone)]

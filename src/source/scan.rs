@@ -3,12 +3,77 @@
 //! Nothing is parsed here and nothing is compared; what can't be read is told, not hidden.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use zeroize::Zeroizing;
 
 use crate::keys::Slot;
+
+mod listing;
+mod names;
+mod read;
+mod walk;
+
+use walk::{Found, Stop, Walk};
+
+/// Looks at a key directory once: `directory` is its absolute path, `known` tells which entries
+/// may not be left out where there are more files than the limit.
+///
+/// Files of the directory and of two levels of subdirectories are read, all through directories
+/// that are opened once; where a directory holds a `..data` link, its target is the directory.
+///
+/// # Errors
+/// [`ScanError`] where the key directory itself can't be read. What goes wrong below it is part of
+/// the [`Scan`].
+pub fn scan(
+    directory: &Arc<Path>,
+    limits: &ScanLimits,
+    known: &dyn Fn(&Slot) -> bool,
+) -> Result<Scan, ScanError> {
+    let root = Dir::open_ambient_dir(directory, ambient_authority())
+        .map_err(|error| ScanError::opening(directory, &error))?;
+    let walk = |admitted: Option<&BTreeSet<Slot>>| {
+        let found = Found::default();
+        let mut walk = Walk { root: &root, directory, limits, admitted, found };
+        walk.run().map_err(|stop| ScanError::walking(directory, limits, stop))?;
+        Ok(walk.found)
+    };
+    let mut found = walk(None)?;
+    if found.files > limits.max_files {
+        let admitted = admitted(&found.entries, limits.max_files, known);
+        drop(found);
+        found = walk(Some(&admitted))?;
+    }
+    Ok(Scan {
+        directory: Arc::clone(directory),
+        entries: found.entries,
+        unreadable: found.unreadable,
+        notes: found.notes,
+        directories: found.directories,
+    })
+}
+
+/// Which entries are read when there are too many: those that are known, then the others in the
+/// order of their slots, until the next does not fit.
+fn admitted(
+    entries: &BTreeMap<Slot, EntryFiles>,
+    max_files: usize,
+    known: &dyn Fn(&Slot) -> bool,
+) -> BTreeSet<Slot> {
+    let (first, others): (Vec<_>, Vec<_>) = entries.values().partition(|entry| known(&entry.slot));
+    let mut files = 0;
+    let fitting = first.into_iter().chain(others).take_while(|entry| {
+        files += entry.files.len();
+        files <= max_files
+    });
+    fitting.map(|entry| entry.slot.clone()).collect()
+}
 
 /// How much of a directory is read, and how.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +110,15 @@ pub struct DirectoryIdentity {
     pub device: u64,
     /// Its inode there.
     pub inode: u64,
+}
+
+impl DirectoryIdentity {
+    /// The identity of the directory that `path` leads to now; none where it leads to no directory.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
+        Some(Self { path: path.to_path_buf(), device: found.dev(), inode: found.ino() })
+    }
 }
 
 /// A part of the tree that could not be read.
@@ -115,3 +189,113 @@ pub enum FileProblem {
     /// Its name is not UTF-8.
     NameNotUtf8,
 }
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { limit } => write!(f, "larger than {limit} bytes"),
+            Self::TooMany { limit } => write!(f, "more than {limit} files in the key directory"),
+            Self::NotRegular { kind } => write!(f, "{kind}, not a file"),
+            Self::LeadsOut => f.write_str("a link that leads out of the key directory"),
+            Self::Dangling => f.write_str("a link that leads nowhere"),
+            Self::Unreadable { error } => f.write_str(error),
+            Self::Changing => f.write_str("changed while it was read"),
+            Self::NameNotUtf8 => f.write_str("the name is not UTF-8"),
+        }
+    }
+}
+
+/// Why a key directory could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScanError {
+    /// There is nothing at its path.
+    Missing {
+        /// The key directory.
+        directory: PathBuf,
+    },
+    /// Its path leads to something else.
+    NotADirectory {
+        /// The key directory.
+        directory: PathBuf,
+    },
+    /// The operating system refused; who asked and what the mode was is in the text.
+    Unreadable {
+        /// The key directory.
+        directory: PathBuf,
+        /// The error and, where permission was the matter, uid, gid and mode.
+        error: String,
+    },
+    /// Its `..data` link can't be followed.
+    DataLink {
+        /// The key directory.
+        directory: PathBuf,
+        /// Why.
+        problem: FileProblem,
+    },
+    /// It was replaced while it was read, time and again: not a fault, the next look will tell.
+    Changing {
+        /// The key directory.
+        directory: PathBuf,
+    },
+    /// So many names lie in it that they are not even listed.
+    TooManyFiles {
+        /// The key directory.
+        directory: PathBuf,
+        /// The limit of files that it goes far beyond.
+        limit: usize,
+    },
+}
+
+impl ScanError {
+    fn opening(directory: &Path, error: &io::Error) -> Self {
+        let path = directory;
+        let directory = path.to_path_buf();
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing { directory },
+            io::ErrorKind::NotADirectory => Self::NotADirectory { directory },
+            _ => {
+                let error = read::explained(error, || rustix::fs::stat(path).ok());
+                Self::Unreadable { directory, error }
+            }
+        }
+    }
+
+    fn walking(directory: &Path, limits: &ScanLimits, stop: Stop) -> Self {
+        let directory = directory.to_path_buf();
+        match stop {
+            Stop::TooManyNames => Self::TooManyFiles { directory, limit: limits.max_files },
+            Stop::Directory(FileProblem::Changing) => Self::Changing { directory },
+            Stop::Directory(FileProblem::Unreadable { error }) => {
+                Self::Unreadable { directory, error }
+            }
+            Stop::Directory(problem) => Self::DataLink { directory, problem },
+        }
+    }
+}
+
+impl fmt::Display for ScanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { directory } => {
+                write!(f, "{}: there is no such directory", directory.display())
+            }
+            Self::NotADirectory { directory } => {
+                write!(f, "{}: not a directory", directory.display())
+            }
+            Self::Unreadable { directory, error } => write!(f, "{}: {error}", directory.display()),
+            Self::DataLink { directory, problem } => {
+                write!(f, "{}: its ..data is {problem}", directory.display())
+            }
+            Self::Changing { directory } => {
+                write!(f, "{}: replaced while it was read", directory.display())
+            }
+            Self::TooManyFiles { directory, limit } => write!(
+                f,
+                "{}: it lists far more than the limit of {limit} files",
+                directory.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ScanError {}

@@ -1,1 +1,328 @@
 //! File events as a hint to look again. Never reads a file.
+//!
+//! Directories to watch come in, hints go out. An event is never believed, only followed by a
+//! look: what changed, and whether anything did, is not known here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use super::scan::DirectoryIdentity;
+
+/// How long after a queue overflow the next one is no hint. Reading a very large directory can
+/// overflow the queue by itself, and every look would then ask for the next one; what was lost, the
+/// poll finds.
+const OVERFLOW_PAUSE: Duration = Duration::from_secs(10);
+
+/// How many calls in a row may report newly armed directories, so that a file system with unsteady
+/// inodes can't keep the caller looking without a pause.
+const MOST_ARMED_IN_A_ROW: u8 = 8;
+
+/// Watches directories through inotify, for as long as it can be had.
+#[derive(Debug)]
+pub struct Watcher {
+    hints: Arc<Hints>,
+    backend: Option<Backend>,
+    state: WatchState,
+    armed_in_a_row: u8,
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchState {
+    /// By events, and by polling what events don't tell.
+    Watching {
+        /// How many directories are watched.
+        directories: usize,
+    },
+    /// Only by polling.
+    Polling {
+        /// Why there are no events, or not from everywhere.
+        why: String,
+    },
+}
+
+impl Watcher {
+    /// `on_event` is called on a thread of the watcher with the paths of each event. No path means
+    /// that something unknown happened: events were lost.
+    ///
+    /// Never fails; where events can't be had, the state says so and [`Self::follow`] tries again.
+    pub fn new(on_event: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Self {
+        let hints = Arc::new(Hints {
+            on_event: Box::new(on_event),
+            armed: Mutex::default(),
+            last_overflow: Mutex::default(),
+        });
+        let mut watcher = Self {
+            hints,
+            backend: None,
+            state: WatchState::Watching { directories: 0 },
+            armed_in_a_row: 0,
+        };
+        if let Err(error) = watcher.start() {
+            watcher.state = WatchState::Polling { why: error.to_string() };
+        }
+        watcher
+    }
+
+    /// Makes what is watched equal to `directories`: drops and adds, arms again where another
+    /// directory stands behind a path now, and starts again where the backend failed or died.
+    ///
+    /// Returns whether anything was newly armed. A change before that raised no hint, so the caller
+    /// has to look once more.
+    #[must_use]
+    pub fn follow(&mut self, directories: &BTreeSet<DirectoryIdentity>) -> bool {
+        let (state, is_newly_armed) = match self.start() {
+            Ok(backend) => backend.arm(directories),
+            Err(error) => (WatchState::Polling { why: error.to_string() }, false),
+        };
+        self.state = state;
+        self.armed_in_a_row =
+            if is_newly_armed { self.armed_in_a_row.saturating_add(1) } else { 0 };
+        is_newly_armed && self.armed_in_a_row <= MOST_ARMED_IN_A_ROW
+    }
+
+    /// How changes are noticed as of the last call of [`Self::follow`].
+    #[must_use]
+    pub const fn state(&self) -> &WatchState {
+        &self.state
+    }
+
+    /// The running backend, started where there is none.
+    fn start(&mut self) -> notify::Result<&mut Backend> {
+        let running = self.backend.take().filter(Backend::is_alive);
+        let backend = running.map_or_else(|| Backend::start(&self.hints), Ok)?;
+        Ok(self.backend.insert(backend))
+    }
+}
+
+type OnEvent = dyn Fn(&[PathBuf]) + Send + Sync;
+
+/// What is shared with the thread that events come on.
+struct Hints {
+    on_event: Box<OnEvent>,
+    /// What is watched, by path. Never locked while the backend is called, for it answers on the
+    /// thread that takes this lock.
+    armed: Mutex<BTreeMap<PathBuf, (u64, u64)>>,
+    last_overflow: Mutex<Option<Instant>>,
+}
+
+/// What an event asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asks {
+    Nothing,
+    /// To look again.
+    Look,
+    /// To look again, and to watch anew what stands at its paths and below.
+    Rearm,
+    /// To look again at everything, for events were lost.
+    Overflow,
+}
+
+impl Hints {
+    /// Runs on the backend's thread, which a panic would end.
+    fn take(&self, event: notify::Result<Event>) {
+        let Ok(event) = event else {
+            return self.tell(&[]);
+        };
+        match asks(&event) {
+            Asks::Nothing => {}
+            Asks::Look => self.tell(&event.paths),
+            Asks::Rearm => {
+                let is_gone = |armed: &Path| event.paths.iter().any(|path| armed.starts_with(path));
+                self.armed().retain(|armed, _| !is_gone(armed));
+                self.tell(&event.paths);
+            }
+            Asks::Overflow => {
+                if self.is_first_overflow(Instant::now()) {
+                    self.tell(&[]);
+                }
+            }
+        }
+    }
+
+    fn tell(&self, paths: &[PathBuf]) {
+        // A caller that panics has said so on stderr; its next look comes by poll.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(paths)));
+    }
+
+    fn is_first_overflow(&self, now: Instant) -> bool {
+        let mut last = self.last_overflow.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = last.is_none_or(|last| now.duration_since(last) >= OVERFLOW_PAUSE);
+        if is_first {
+            *last = Some(now);
+        }
+        is_first
+    }
+
+    fn armed(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, (u64, u64)>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Hints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hints").field("armed", &self.armed).finish_non_exhaustive()
+    }
+}
+
+/// What an event asks for. Reading files raises events too, and those must not ask for the next
+/// reading; but the end of a write is one of them, and after a write through a memory map the only.
+fn asks(event: &Event) -> Asks {
+    if event.need_rescan() {
+        return Asks::Overflow;
+    }
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Asks::Look,
+        EventKind::Access(_) => Asks::Nothing,
+        // notify lets go of the path and of all below it, and the inode may be given out again.
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Asks::Rearm,
+        _ => Asks::Look,
+    }
+}
+
+/// A started watcher of notify.
+#[derive(Debug)]
+struct Backend {
+    /// Taken only to be dropped or, dead, forgotten.
+    watcher: Option<RecommendedWatcher>,
+    hints: Arc<Hints>,
+    /// Held by the closure that the thread owns: gone when the thread is.
+    thread: Weak<()>,
+}
+
+impl Backend {
+    fn start(hints: &Arc<Hints>) -> notify::Result<Self> {
+        hints.armed().clear();
+        let alive = Arc::new(());
+        let thread = Arc::downgrade(&alive);
+        let handler = {
+            let hints = Arc::clone(hints);
+            move |event| {
+                let _ = &alive;
+                hints.take(event);
+            }
+        };
+        let watcher = Some(notify::recommended_watcher(handler)?);
+        let backend = Self { watcher, hints: Arc::clone(hints), thread };
+        if backend.is_alive() {
+            Ok(backend)
+        } else {
+            Err(notify::Error::generic("the thread of the file watcher could not be started"))
+        }
+    }
+
+    /// notify panics when a watcher is used, or dropped, whose thread has ended.
+    fn is_alive(&self) -> bool {
+        self.thread.strong_count() > 0
+    }
+
+    fn arm(&mut self, directories: &BTreeSet<DirectoryIdentity>) -> (WatchState, bool) {
+        let wanted = by_path(directories);
+        let armed = self.hints.armed().clone();
+        for path in armed.keys().filter(|path| wanted.get(*path) != armed.get(*path)) {
+            self.disarm(path);
+        }
+        let mut is_newly_armed = false;
+        let mut why = None;
+        for (path, identity) in &wanted {
+            if self.hints.armed().get(path) == Some(identity) {
+                continue;
+            }
+            // An event took it off the list, but notify may still hold it.
+            self.disarm(path);
+            match self.watch(path, *identity) {
+                Ok(()) => is_newly_armed = true,
+                Err(error) => {
+                    why.get_or_insert_with(|| format!("{}: {error}", path.display()));
+                }
+            }
+        }
+        let state = why.map_or_else(
+            || WatchState::Watching { directories: wanted.len() },
+            |why| WatchState::Polling { why },
+        );
+        (state, is_newly_armed)
+    }
+
+    fn watch(&mut self, path: &Path, identity: (u64, u64)) -> notify::Result<()> {
+        // On the list first, so that an event that takes it off again is not too early.
+        self.hints.armed().insert(path.to_path_buf(), identity);
+        let watched = match &mut self.watcher {
+            Some(watcher) if self.thread.strong_count() > 0 => {
+                watcher.watch(path, RecursiveMode::NonRecursive)
+            }
+            _ => Err(notify::Error::generic("the thread of the file watcher has ended")),
+        };
+        let now = DirectoryIdentity::of(path).map(|now| (now.device, now.inode));
+        if watched.is_err() || now != Some(identity) {
+            // Perhaps another directory than the one that was read: not to be relied upon. The
+            // next call finds it missing from the list.
+            self.hints.armed().remove(path);
+        }
+        watched
+    }
+
+    fn disarm(&mut self, path: &Path) {
+        self.hints.armed().remove(path);
+        if let (true, Some(watcher)) = (self.is_alive(), &mut self.watcher) {
+            // It may be gone already, with the directory.
+            let _ = watcher.unwatch(path);
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if !self.is_alive() {
+            std::mem::forget(self.watcher.take());
+        }
+    }
+}
+
+/// One path for each directory: inotify has one watch for it, however many paths lead there.
+fn by_path(directories: &BTreeSet<DirectoryIdentity>) -> BTreeMap<PathBuf, (u64, u64)> {
+    let mut seen = BTreeSet::new();
+    let identified =
+        directories.iter().map(|found| (found.path.clone(), (found.device, found.inode)));
+    identified.filter(|(_, identity)| seen.insert(*identity)).collect()
+}
+
+/// When to look after hints: once it has been quiet for a while, and at the latest some time after
+/// the first hint, for writers that never pause.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    quiet: Duration,
+    cap: Duration,
+    hints: Option<(Instant, Instant)>,
+}
+
+impl Settle {
+    /// Waits `quiet` after the last hint, never longer than `cap` after the first one.
+    #[must_use]
+    pub const fn new(quiet: Duration, cap: Duration) -> Self {
+        Self { quiet, cap, hints: None }
+    }
+
+    /// Takes a hint that came `now`.
+    pub fn note(&mut self, now: Instant) {
+        let first = self.hints.map_or(now, |(first, _)| first);
+        self.hints = Some((first, now));
+    }
+
+    /// When the look is due; never, where there was no hint.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.hints.map(|(first, last)| (last + self.quiet).min(first + self.cap))
+    }
+
+    /// Forgets all hints, for the look begins.
+    pub const fn clear(&mut self) {
+        self.hints = None;
+    }
+}

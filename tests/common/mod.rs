@@ -1,4 +1,6 @@
 //! What several tests share.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod daemon;
 pub mod keys;
+pub mod tokens;

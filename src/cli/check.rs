@@ -1,0 +1,177 @@
+//! `jwksd check`: every entry, accepted or refused, why, and what to do. Writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{DONE, FAILED, Failure, Format, print};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keys::entry::Entry;
+use crate::keys::lifecycle::Phase;
+use crate::keys::refusal::Refused;
+use crate::keys::{Algorithm, Audience, Kid, Slot};
+use crate::serve::{self, Seen};
+
+/// What there is to say of an entry, or of one of its keys.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    slot: String,
+    directory: String,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<KeyLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<RefusalLine>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyLine {
+    key_id: Kid,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    key_id_aliases: Vec<Kid>,
+    audience: Audience,
+    algorithm: Algorithm,
+    phase: Phase,
+    has_private: bool,
+    published_until: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RefusalLine {
+    file: String,
+    reason: &'static str,
+    cause: String,
+    remedy: String,
+}
+
+pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<u8, Failure> {
+    let now = clock.now();
+    let seen = serve::look_once(config, now)?;
+    let lines = lines(&seen, config, now);
+    let refused = lines.iter().filter(|line| line.refusal.is_some()).count();
+    let text = match format {
+        Format::Json => {
+            let mut text = serde_json::to_string_pretty(&lines).unwrap_or_default();
+            text.push('\n');
+            text
+        }
+        Format::Table => table(&lines, &seen.look.notes, refused),
+    };
+    print(text.as_bytes())?;
+    Ok(if refused == 0 { DONE } else { FAILED })
+}
+
+fn lines(seen: &Seen, config: &Config, now: Timestamp) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let refused: BTreeSet<&Slot> =
+        seen.outcome.refused.iter().map(|refused| &refused.slot).collect();
+    for (slot, entry) in &seen.look.sight.entries {
+        let Ok(entry) = entry else { continue };
+        if !refused.contains(slot) {
+            lines.extend(accepted(slot, entry, seen, config, now));
+        }
+    }
+    lines.extend(seen.outcome.refused.iter().map(|Refused { slot, file, reason }| Line {
+        slot: slot.to_string(),
+        directory: slot.directory().display().to_string(),
+        result: "refused",
+        key: None,
+        refusal: Some(RefusalLine {
+            file: file.display().to_string(),
+            reason: reason.code(),
+            cause: reason.cause(),
+            remedy: reason.remedy(),
+        }),
+        notes: Vec::new(),
+    }));
+    lines.sort_by(|one, other| {
+        (&one.directory, &one.slot).cmp(&(&other.directory, &other.slot))
+    });
+    lines
+}
+
+fn accepted<'a>(
+    slot: &'a Slot,
+    entry: &'a Entry,
+    seen: &'a Seen,
+    config: &'a Config,
+    now: Timestamp,
+) -> impl Iterator<Item = Line> + 'a {
+    entry.keys.iter().enumerate().filter_map(move |(index, key)| {
+        let state = seen.outcome.records.get(&key.kid)?.dates(&config.lifecycle).at(now, &config.lifecycle);
+        Some(Line {
+            slot: slot.to_string(),
+            directory: slot.directory().display().to_string(),
+            result: "accepted",
+            key: Some(KeyLine {
+                key_id: key.kid.clone(),
+                key_id_aliases: key.aliases.clone(),
+                audience: key.audience.clone(),
+                algorithm: key.algorithm,
+                phase: state.phase,
+                has_private: key.private.is_some(),
+                published_until: state.published_until,
+            }),
+            refusal: None,
+            notes: if index == 0 { entry.notes.clone() } else { Vec::new() },
+        })
+    })
+}
+
+/// Names from outside may hold anything, and a terminal obeys some of it.
+fn escaped(text: &str) -> String {
+    text.chars()
+        .flat_map(|character| {
+            let escaped = character.is_control().then(|| character.escape_default());
+            let plain = escaped.is_none().then_some(character);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+fn table(lines: &[Line], notes: &[String], refused: usize) -> String {
+    let header = ["ENTRY", "RESULT", "KEY ID", "ALGORITHM", "AUDIENCE", "PHASE"].map(str::to_owned);
+    let mut rows = vec![header];
+    let mut remarks: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for line in lines {
+        let (kid, algorithm, audience, phase) = line.key.as_ref().map_or_else(
+            || ["-"; 4].map(str::to_owned).into(),
+            |key| {
+                let phase = key.phase.to_string();
+                (key.key_id.to_string(), key.algorithm.to_string(), key.audience.to_string(), phase)
+            },
+        );
+        let remarks = remarks.entry(rows.len()).or_default();
+        if let Some(refusal) = &line.refusal {
+            remarks.push(format!("file:   {}", escaped(&refusal.file)));
+            remarks.push(format!("cause:  {} ({})", escaped(&refusal.cause), refusal.reason));
+            remarks.push(format!("remedy: {}", escaped(&refusal.remedy)));
+        }
+        remarks.extend(line.notes.iter().map(|note| format!("note:   {}", escaped(note))));
+        rows.push([escaped(&line.slot), line.result.to_owned(), kid, algorithm, audience, phase]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+        for remark in remarks.get(&index).into_iter().flatten() {
+            text.push_str(&format!("    {remark}\n"));
+        }
+    }
+    for note in notes {
+        text.push_str(&format!("note: {}\n", escaped(note)));
+    }
+    let accepted = lines.len() - refused;
+    text.push_str(&format!("{accepted} accepted, {refused} refused\n"));
+    text
+}

@@ -1,0 +1,287 @@
+//! The commands: what they take, what they print, and how their errors are worded.
+
+mod check;
+mod config;
+mod moment;
+mod render;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use self::moment::Moment;
+use crate::clock::SystemClock;
+use crate::config::{ConfigError, Flags, Loaded, load};
+use crate::keys::Audience;
+use crate::serve;
+
+/// Publishes the JSON Web Key Set of a watched directory of signing keys, correctly over time.
+#[derive(Debug, Parser)]
+#[command(name = "jwksd", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch the key directories and serve their JWK Set
+    Serve {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        daemon: DaemonFlags,
+        /// Issue a key for each audience that has none, so that a first run shows something
+        #[arg(long)]
+        init: bool,
+    },
+    /// Say of every entry whether it is accepted, why not, and what to do
+    Check {
+        #[command(flatten)]
+        common: Common,
+        /// How to print the result
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the JWK Set as it would be served
+    Render {
+        #[command(flatten)]
+        common: Common,
+        /// Only the keys of this audience
+        #[arg(long, value_name = "NAME")]
+        audience: Option<String>,
+        /// At this time: RFC 3339, or relative as in +3h
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        at: Option<Moment>,
+    },
+    /// Print the configuration in force and where each value came from
+    Config {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        daemon: DaemonFlags,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: ConfigFormat,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write a page for each command into this directory instead
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Flags of every command that looks at keys.
+#[derive(Debug, Args)]
+struct Common {
+    /// A directory of key pairs; may be given several times
+    #[arg(long, value_name = "DIR")]
+    keys: Vec<PathBuf>,
+    /// Where the ledger is kept; by default .jwksd in the first key directory
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The least important log lines to print: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// How log lines look: auto, text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+/// Flags of the daemon alone.
+#[derive(Debug, Args)]
+struct DaemonFlags {
+    /// Where to serve the JWK Set, as in 127.0.0.1:8080; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// Where to serve health, metrics and status
+    #[arg(long, value_name = "ADDRESS")]
+    ops_listen: Vec<String>,
+    /// Where to serve key operations
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Vec<String>,
+    /// Threads of the public listener
+    #[arg(long, value_name = "N")]
+    workers: Option<u16>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+/// How a configuration is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum ConfigFormat {
+    /// As a configuration file, the origins in comments
+    #[default]
+    Toml,
+    /// For programs
+    Json,
+}
+
+/// Why a command failed, in the words of the person who has to mend it.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    cause: String,
+    remedy: String,
+    code: u8,
+}
+
+/// Done, and everything is well.
+const DONE: u8 = 0;
+/// Failed, or something is not well.
+const FAILED: u8 = 1;
+/// Wrong usage or configuration.
+const WRONG_USAGE: u8 = 2;
+
+impl From<ConfigError> for Failure {
+    fn from(ConfigError { what, cause, remedy }: ConfigError) -> Self {
+        Self { what, cause, remedy, code: WRONG_USAGE }
+    }
+}
+
+impl From<serve::ServeError> for Failure {
+    fn from(error: serve::ServeError) -> Self {
+        let (what, cause) = (error.what(), error.cause());
+        Self { what, cause, remedy: error.remedy().to_owned(), code: FAILED }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self {
+            what: "can't write the result".to_owned(),
+            cause: error.to_string(),
+            remedy: "free space, or send the output elsewhere".to_owned(),
+            code: FAILED,
+        }
+    }
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { what, cause, remedy, code }) => {
+            // Where stderr is closed there is nobody left to tell.
+            let _ = writeln!(
+                io::stderr(),
+                "error: {what}\n  cause: {cause}\n  remedy: {remedy}"
+            );
+            ExitCode::from(code)
+        }
+    }
+}
+
+impl Cli {
+    fn run(self) -> Result<u8, Failure> {
+        match self.command {
+            Command::Serve { common, daemon, init } => {
+                let loaded = common.load(Some(&daemon))?.with_directories()?;
+                serve::run(&loaded, init)?;
+                Ok(DONE)
+            }
+            Command::Check { common, format } => {
+                let loaded = common.load(None)?.with_directories()?;
+                check::run(&loaded.config, &SystemClock, format)
+            }
+            Command::Render { common, audience, at } => {
+                let loaded = common.load(None)?.with_directories()?;
+                let audience = audience.as_deref().map(Audience::new);
+                render::run(&loaded.config, &SystemClock, audience.as_ref(), at)
+            }
+            Command::Config { common, daemon, format } => {
+                config::run(&common.load(Some(&daemon))?, format)
+            }
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "jwksd", &mut script);
+                print(&script)?;
+                Ok(DONE)
+            }
+            Command::Man { out } => {
+                man(out)?;
+                Ok(DONE)
+            }
+        }
+    }
+}
+
+impl Common {
+    fn load(self, daemon: Option<&DaemonFlags>) -> Result<Loaded, Failure> {
+        let mut flags = Flags {
+            config: self.config,
+            keys: self.keys,
+            state: self.state,
+            log_level: self.log_level,
+            log_format: self.log_format,
+            ..Flags::default()
+        };
+        if let Some(daemon) = daemon {
+            flags.listen.clone_from(&daemon.listen);
+            flags.ops_listen.clone_from(&daemon.ops_listen);
+            flags.admin_listen.clone_from(&daemon.admin_listen);
+            flags.workers = daemon.workers;
+        }
+        Ok(load(&flags, std::env::vars_os())?)
+    }
+}
+
+impl Loaded {
+    fn with_directories(self) -> Result<Self, Failure> {
+        if self.config.keys.dirs.is_empty() {
+            return Err(Failure {
+                what: "there is no key directory to look at".to_owned(),
+                cause: "neither --keys nor JWKSD_KEYS_DIRS nor keys.dirs names one".to_owned(),
+                remedy: "name one: --keys DIR".to_owned(),
+                code: WRONG_USAGE,
+            });
+        }
+        Ok(self)
+    }
+}
+
+/// Prints the whole manual, or writes a page for each command.
+fn man(out: Option<PathBuf>) -> io::Result<()> {
+    let command = Cli::command().name("jwksd");
+    if let Some(directory) = out {
+        std::fs::create_dir_all(&directory)?;
+        return clap_mangen::generate_to(command, directory);
+    }
+    let mut pages = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut pages)?;
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+        let name = format!("jwksd-{}", subcommand.get_name());
+        clap_mangen::Man::new(subcommand.clone().name(name)).render(&mut pages)?;
+    }
+    print(&pages)
+}
+
+/// Prints to stdout. Nobody is wronged where a reader such as `head` has had enough.
+fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}

@@ -1,0 +1,46 @@
+//! `jwksd render`: the JWK Set as it would be served at an instant. Writes nothing.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+
+use super::moment::Moment;
+use super::{DONE, Failure, WRONG_USAGE, print};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keys::Audience;
+use crate::publish::document::{published_keys, render};
+use crate::publish::layout::Content;
+use crate::serve;
+
+pub(super) fn run(
+    config: &Config,
+    clock: &dyn Clock,
+    audience: Option<&Audience>,
+    at: Option<Moment>,
+) -> Result<u8, Failure> {
+    let now = clock.now();
+    let at = at.map_or(now, |moment| moment.resolve(now));
+    let layout = serve::layout(config);
+    let wanted = Content::KeySet(audience.cloned());
+    let Some(index) = layout.contents().iter().position(|content| *content == wanted) else {
+        let known: Vec<&str> = config.keys.audiences.iter().map(Audience::as_str).collect();
+        return Err(Failure {
+            what: "there is no such audience".to_owned(),
+            cause: format!("the configured ones are {}", known.join(", ")),
+            remedy: "name one of them, or add it to keys.audiences".to_owned(),
+            code: WRONG_USAGE,
+        });
+    };
+    let seen = serve::look_once(config, now)?;
+    let policy = &config.lifecycle;
+    let keys = published_keys(&seen.outcome.records, at, policy, config.publish.certificates);
+    let documents = render(&layout, &keys, at, None);
+    let document = documents.get(index).map(Arc::as_ref);
+    let mut body = document.map(|document| document.identity.body.to_vec()).unwrap_or_default();
+    // To a program exactly the served bytes, to a person a whole line.
+    if io::stdout().is_terminal() {
+        body.push(b'\n');
+    }
+    print(&body)?;
+    Ok(DONE)
+}

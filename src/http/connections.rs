@@ -1,0 +1,173 @@
+//! The connections that are open, of every worker of one listener: how many there may be, and which
+//! one makes room for another.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::activity::{Activity, Order};
+use crate::clock::Clock;
+
+/// How much a client may have of this server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How many connections there are at most.
+    pub max_connections: usize,
+    /// The time to the first byte of the first head, and from the first to the last byte of each.
+    pub header_timeout: Duration,
+    /// The time between two requests.
+    pub idle_timeout: Duration,
+    /// The time for which a client may take no byte of what is written to it.
+    pub write_timeout: Duration,
+    /// The time after which a connection ends with the request that it is in.
+    pub max_connection_age: Duration,
+    /// The size of a head.
+    pub max_header_bytes: usize,
+    /// The fields of a head.
+    pub max_headers: usize,
+}
+
+/// How many refused connections are given the time to read why, at most at once.
+const MAX_REFUSALS: usize = 64;
+
+/// The connections of one listener. Workers share it.
+pub struct Connections {
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    start: Instant,
+    open: Mutex<Open>,
+    refusals: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    accepted: u64,
+    connections: HashMap<u64, Arc<Activity>>,
+}
+
+/// A place among the connections, until it is dropped.
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    id: u64,
+    pub(super) activity: Arc<Activity>,
+}
+
+/// A place among the refusals, until it is dropped.
+pub(super) struct Refusal(Arc<Connections>);
+
+impl Connections {
+    /// None are open yet. The clock dates what is said to refused clients.
+    #[must_use]
+    pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            clock,
+            start: Instant::now(),
+            open: Mutex::default(),
+            refusals: AtomicUsize::new(0),
+        })
+    }
+
+    /// The limits that they have.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The instant now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open().connections.len()
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A place for one more. Where all are taken, the connection that has waited for its client for
+    /// longest gives its own; `None` where all of them have a request to answer.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Place> {
+        let mut open = self.open();
+        if open.connections.len() >= self.limits.max_connections {
+            let waiting = open
+                .connections
+                .iter()
+                .filter_map(|(id, activity)| Some((activity.waiting_since()?, *id)));
+            let (_, longest) = waiting.min()?;
+            if let Some(activity) = open.connections.remove(&longest) {
+                activity.order(Order::Abort);
+            }
+        }
+        let id = open.accepted;
+        open.accepted += 1;
+        let activity = Arc::new(Activity::new(self.nanoseconds(Instant::now())));
+        open.connections.insert(id, Arc::clone(&activity));
+        drop(open);
+        Some(Place { connections: Arc::clone(self), id, activity })
+    }
+
+    /// A place to refuse one connection in, where there is one.
+    pub(super) fn refuse(self: &Arc<Self>) -> Option<Refusal> {
+        let before = self.refusals.fetch_add(1, Relaxed);
+        let refusal = Refusal(Arc::clone(self));
+        (before < MAX_REFUSALS).then_some(refusal)
+    }
+
+    /// Gives an order to every connection.
+    pub(super) fn order(&self, order: Order) {
+        for activity in self.open().connections.values() {
+            activity.order(order);
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nanoseconds(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.start).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX - 1)
+    }
+}
+
+impl Place {
+    /// All the connections, this one among them.
+    pub(super) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// The age at which this connection ends: up to a tenth more or less than configured, so that
+    /// connections which began together do not end together.
+    pub(super) fn max_age(&self) -> Duration {
+        // Consecutive connections are spread over the whole range.
+        let step = u32::try_from(self.id.wrapping_mul(79) % 201).unwrap_or(0);
+        self.connections.limits.max_connection_age / 1000 * (900 + step)
+    }
+
+    /// Says to the others since when this connection waits.
+    pub(super) fn waits_since(&self, instant: Instant) {
+        self.activity.waits_since(self.connections.nanoseconds(instant));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open().connections.remove(&self.id);
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.0.refusals.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,41 @@
+//! From a snapshot and a request to a response, and the limits of the connection it travels on.
+//!
+//! [`server`] accepts and [`connection`] bounds what it accepted; neither knows a JWKS. What they
+//! carry is an [`Answer`]: [`public`] is the one that serves the published documents, out of
+//! [`negotiate`]'s decisions. [`head`] is what every listener refuses, in [`problem`]'s words.
+
+mod activity;
+pub mod body;
+pub mod connection;
+pub mod connections;
+pub mod head;
+pub mod negotiate;
+pub mod problem;
+pub mod public;
+pub mod server;
+mod stream;
+
+use std::future::Future;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+
+use self::body::Body;
+use self::problem::Problem;
+
+/// Answers the requests of one listener. Cloned for each connection.
+pub trait Answer: Clone + Send + Sync + Unpin + 'static {
+    /// The answer on its way.
+    type Future: Future<Output = Response<Body>> + Unpin + Send;
+
+    /// Whether requests may declare a body. Where they may not, one that does never gets here.
+    const TAKES_BODIES: bool = false;
+
+    /// Answers a request that [`head::check`] accepts.
+    fn answer(&self, request: Request<Incoming>) -> Self::Future;
+
+    /// Says what is wrong with a request that can't be answered, or with the connection.
+    fn refuse(&self, problem: Problem) -> Response<Body> {
+        problem.response()
+    }
+}

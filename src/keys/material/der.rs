@@ -1,0 +1,237 @@
+//! Keys in DER: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017 §A.1), SEC 1 (RFC 5915), SPKI (RFC 5280) and
+//! X.509.
+//!
+//! The outer structure is looked at first, to name exactly what is wrong; the key itself is checked
+//! by the cryptographic library.
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
+    KeyPair as _, ParsedPublicKey, RsaKeyPair,
+};
+use jiff::Timestamp;
+use x509_parser::oid_registry::asn1_rs::Oid;
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
+
+use super::Chain;
+use crate::keys::jwk::{Curve, PublicKey, UNCOMPRESSED};
+use crate::keys::policy;
+use crate::keys::refusal::Reason;
+
+const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
+const RSA_PSS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
+const EC: &[u8] = b"\x2a\x86\x48\xce\x3d\x02\x01";
+const DSA: &[u8] = b"\x2a\x86\x48\xce\x38\x04\x01";
+const X25519: &[u8] = b"\x2b\x65\x6e";
+const X448: &[u8] = b"\x2b\x65\x6f";
+const ED25519: &[u8] = b"\x2b\x65\x70";
+const ED448: &[u8] = b"\x2b\x65\x71";
+const P256: &[u8] = b"\x2a\x86\x48\xce\x3d\x03\x01\x07";
+const P384: &[u8] = b"\x2b\x81\x04\x00\x22";
+const P521: &[u8] = b"\x2b\x81\x04\x00\x23";
+const SECP256K1: &[u8] = b"\x2b\x81\x04\x00\x0a";
+
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+const CONTEXT_0: u8 = 0xa0;
+
+const NOT_DER: Reason = Reason::BadKey("its DER can't be read");
+const INCONSISTENT: Reason = Reason::BadKey("its private numbers do not fit together");
+
+/// A private key of any kind, by its public half.
+pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, Reason> {
+    let mut key = Elements::whole(der, SEQUENCE)?;
+    key.next(INTEGER)?;
+    let mut algorithm = Elements(key.next(SEQUENCE)?);
+    let kind = algorithm.next(OBJECT_IDENTIFIER)?;
+    let inner = key.next(OCTET_STRING)?;
+    match kind {
+        RSA => rsa_private(inner),
+        EC => {
+            let curve = curve(algorithm.next(OBJECT_IDENTIFIER)?)?;
+            elliptic_private(curve, der)
+        }
+        ED25519 => {
+            let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| INCONSISTENT)?;
+            policy::ed25519(pair.public_key().as_ref())
+        }
+        other => Err(unsupported(other)),
+    }
+}
+
+/// An RSA private key, by its public half.
+pub(super) fn rsa_private(der: &[u8]) -> Result<PublicKey, Reason> {
+    let mut key = Elements::whole(der, SEQUENCE)?;
+    if key.next(INTEGER)? != [0] {
+        return Err(Reason::BadKey("it has more than two primes"));
+    }
+    let public = policy::rsa(key.unsigned()?, key.unsigned()?)?;
+    RsaKeyPair::from_der(der).map_err(|_| INCONSISTENT)?;
+    Ok(public)
+}
+
+/// An elliptic-curve private key, by its public half.
+pub(super) fn sec1(der: &[u8]) -> Result<PublicKey, Reason> {
+    let mut key = Elements::whole(der, SEQUENCE)?;
+    key.next(INTEGER)?;
+    key.next(OCTET_STRING)?;
+    let parameters = key
+        .next(CONTEXT_0)
+        .map_err(|_| Reason::BadKey("it does not name its curve; convert it to PKCS#8"))?;
+    let curve = curve(Elements(parameters).next(OBJECT_IDENTIFIER)?)?;
+    elliptic_private(curve, der)
+}
+
+fn elliptic_private(curve: Curve, der: &[u8]) -> Result<PublicKey, Reason> {
+    let algorithm: &'static EcdsaSigningAlgorithm = signing(curve);
+    let pair = EcdsaKeyPair::from_private_key_der(algorithm, der).map_err(|_| INCONSISTENT)?;
+    point(curve, pair.public_key().as_ref())
+}
+
+/// The algorithm by which private keys on a curve are opened.
+pub(super) fn signing(curve: Curve) -> &'static EcdsaSigningAlgorithm {
+    match curve {
+        Curve::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
+        Curve::P384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
+        Curve::P521 => &ECDSA_P521_SHA512_FIXED_SIGNING,
+    }
+}
+
+/// A public key of any kind.
+pub(super) fn spki(der: &[u8]) -> Result<PublicKey, Reason> {
+    let mut key = Elements::whole(der, SEQUENCE)?;
+    let mut algorithm = Elements(key.next(SEQUENCE)?);
+    let kind = algorithm.next(OBJECT_IDENTIFIER)?;
+    let bits = key.next(BIT_STRING)?;
+    key.end()?;
+    let [0, bytes @ ..] = bits else { return Err(NOT_DER) };
+    match kind {
+        RSA => rsa_public(bytes),
+        EC => point(curve(algorithm.next(OBJECT_IDENTIFIER)?)?, bytes),
+        ED25519 => policy::ed25519(bytes),
+        other => Err(unsupported(other)),
+    }
+}
+
+/// An RSA public key in PKCS#1.
+pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, Reason> {
+    let mut key = Elements::whole(der, SEQUENCE)?;
+    let public = policy::rsa(key.unsigned()?, key.unsigned()?)?;
+    key.end()?;
+    Ok(public)
+}
+
+/// A point, compressed or not (SEC 1 §2.3.3).
+fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, Reason> {
+    let width = curve.coordinate_length();
+    match bytes {
+        [UNCOMPRESSED, coordinates @ ..] if coordinates.len() == 2 * width => {
+            let (x, y) = coordinates.split_at(width);
+            policy::coordinates(curve, x, y)
+        }
+        [2 | 3, x @ ..] if x.len() == width => {
+            let key = ParsedPublicKey::new(policy::verification(curve), bytes);
+            let key = key.map_err(|_| Reason::NotOnCurve)?;
+            let der: PublicKeyX509Der<'_> = key.as_der().map_err(|_| Reason::NotOnCurve)?;
+            // The library writes the point in full.
+            let full = der.as_ref().len().checked_sub(2 * width + 1).map(|at| &der.as_ref()[at..]);
+            match full {
+                Some(full @ [UNCOMPRESSED, ..]) => point(curve, full),
+                _ => Err(Reason::NotOnCurve),
+            }
+        }
+        _ => Err(Reason::NotOnCurve),
+    }
+}
+
+/// A certificate, as the leaf of a chain of one.
+pub(super) fn certificate(der: &[u8]) -> Result<Chain, Reason> {
+    let (rest, certificate) = X509Certificate::from_der(der)
+        .map_err(|_| Reason::BadKey("the certificate's DER can't be read"))?;
+    if !rest.is_empty() {
+        return Err(Reason::BadKey("something follows the certificate in its block"));
+    }
+    let validity = certificate.validity();
+    let instant = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+    Ok(Chain {
+        public: spki(certificate.public_key().raw)?,
+        not_before: instant(validity.not_before),
+        not_after: instant(validity.not_after),
+        der: vec![der.to_vec()],
+    })
+}
+
+fn curve(oid: &[u8]) -> Result<Curve, Reason> {
+    match oid {
+        P256 => Ok(Curve::P256),
+        P384 => Ok(Curve::P384),
+        P521 => Ok(Curve::P521),
+        SECP256K1 => Err(Reason::UnsupportedCurve("secp256k1".to_owned())),
+        other => Err(Reason::UnsupportedCurve(dotted(other))),
+    }
+}
+
+fn unsupported(kind: &[u8]) -> Reason {
+    Reason::UnsupportedKey(match kind {
+        RSA_PSS => "RSASSA-PSS".to_owned(),
+        DSA => "DSA".to_owned(),
+        X25519 => "X25519".to_owned(),
+        X448 => "X448".to_owned(),
+        ED448 => "Ed448".to_owned(),
+        other => dotted(other),
+    })
+}
+
+fn dotted(oid: &[u8]) -> String {
+    Oid::new(oid.into()).to_id_string()
+}
+
+/// Reads DER elements one after the other (X.690 §8.1, with definite lengths).
+struct Elements<'a>(&'a [u8]);
+
+impl<'a> Elements<'a> {
+    /// The elements of the one element that `der` is.
+    fn whole(der: &'a [u8], tag: u8) -> Result<Self, Reason> {
+        let mut outer = Self(der);
+        let inner = outer.next(tag)?;
+        outer.end()?;
+        Ok(Self(inner))
+    }
+
+    /// The content of the next element, which has this tag.
+    fn next(&mut self, tag: u8) -> Result<&'a [u8], Reason> {
+        let [found, length, rest @ ..] = self.0 else { return Err(NOT_DER) };
+        if *found != tag {
+            return Err(NOT_DER);
+        }
+        let (length, rest) = match *length {
+            short @ 0..0x80 => (usize::from(short), rest),
+            long @ (0x81 | 0x82) => {
+                let digits = usize::from(long - 0x80);
+                let (digits, rest) = rest.split_at_checked(digits).ok_or(NOT_DER)?;
+                (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
+            }
+            // Nothing that is read here has 64 KiB.
+            _ => return Err(NOT_DER),
+        };
+        let (content, rest) = rest.split_at_checked(length).ok_or(NOT_DER)?;
+        self.0 = rest;
+        Ok(content)
+    }
+
+    /// The big-endian magnitude of the next element, a number that is not negative.
+    fn unsigned(&mut self) -> Result<&'a [u8], Reason> {
+        match self.next(INTEGER)? {
+            [] | [0x80..=0xff, ..] => Err(NOT_DER),
+            number => Ok(number),
+        }
+    }
+
+    fn end(&self) -> Result<(), Reason> {
+        if self.0.is_empty() { Ok(()) } else { Err(NOT_DER) }
+    }
+}

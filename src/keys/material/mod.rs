@@ -1,0 +1,79 @@
+//! The bytes of one file become the keys in them, told by content: PEM or JSON.
+//!
+//! Private halves are opened to derive their public halves and then dropped; nothing that leaves
+//! this module can hold a private byte.
+
+mod der;
+mod json;
+mod pem;
+
+use jiff::Timestamp;
+
+use super::jwk::PublicKey;
+use super::refusal::Reason;
+
+/// A part of a key pair that a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A private key, by its public half.
+    Private(PublicKey),
+    /// A private key that was not opened: encrypted, or left alone as configured.
+    Unopened {
+        /// Whether a passphrase is on it.
+        encrypted: bool,
+    },
+    /// A public key.
+    Public(PublicKey),
+    /// A certificate chain.
+    Certificates(Chain),
+    /// A JWK.
+    Jwk(JsonKey),
+    /// A JWK that is not for signatures, with a note that says so.
+    PassedOver(String),
+}
+
+/// A certificate chain, by its leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The leaf's key.
+    pub public: PublicKey,
+    /// The leaf's notBefore.
+    pub not_before: Option<Timestamp>,
+    /// The leaf's notAfter.
+    pub not_after: Option<Timestamp>,
+    /// Every certificate in DER, the leaf first.
+    pub der: Vec<Vec<u8>>,
+}
+
+/// What a JWK says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonKey {
+    /// Its public half.
+    pub public: PublicKey,
+    /// Whether it has a private half.
+    pub is_private: bool,
+    /// `kid`
+    pub kid: Option<String>,
+    /// `alg`
+    pub algorithm: Option<String>,
+    /// What looks odd about it.
+    pub note: Option<&'static str>,
+}
+
+/// The parts in a file's bytes, at least one. With `open_private` unset, private keys are left
+/// unopened where the same file holds a public one.
+///
+/// # Errors
+/// The reason for which the whole file is refused.
+pub fn parse(bytes: &[u8], open_private: bool) -> Result<Vec<Part>, Reason> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Reason::EmptyFile);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Reason::NotText)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with(['{', '[']) {
+        json::parse(text, open_private)
+    } else {
+        pem::parse(text, open_private)
+    }
+}

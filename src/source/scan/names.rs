@@ -1,0 +1,74 @@
+//! Which names of a key directory count, and which of them belong together.
+//!
+//! Names come in and nothing else: what lies behind them is not known here.
+
+use std::path::Path;
+
+/// Whether a file or directory of this name is passed over without a word: hidden ones (among them
+/// the inner parts of a Kubernetes volume), what editors and `cp` leave behind, the CA certificate
+/// that cert-manager puts beside a pair, and what file systems keep for themselves.
+pub(super) fn is_passed_over(name: &[u8]) -> bool {
+    const LEFTOVERS: [&[u8]; 4] = [b"~", b".swp", b".tmp", b".bak"];
+    name.starts_with(b".")
+        || name == b"ca.crt"
+        || name == b"lost+found"
+        || LEFTOVERS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// What the files of one entry have in common: `X` of `X.meta.json`, else the name without its
+/// last ending.
+pub(super) fn stem(name: &str) -> &str {
+    let file_stem = || Path::new(name).file_stem().and_then(|stem| stem.to_str());
+    name.strip_suffix(".meta.json").or_else(file_stem).unwrap_or(name)
+}
+
+/// Whether the name promises a public part, beside which a private part may stay closed.
+pub(super) fn is_public_part(name: &str) -> bool {
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+    matches!(ending, Some("crt" | "cer" | "cert" | "pub"))
+}
+
+/// Whether the name is that of an attributes file.
+pub(super) fn is_attributes(name: &str) -> bool {
+    name.ends_with(".meta.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_and_hidden_names_are_passed_over() {
+        for name in [
+            ".jwksd",
+            "..data",
+            "..2026_11_20",
+            ".client.pem.swp",
+            "client.pem~",
+            "client.swp",
+            "client.tmp",
+            "client.pem.bak",
+            "ca.crt",
+            "lost+found",
+        ] {
+            assert!(is_passed_over(name.as_bytes()), "{name}");
+        }
+        for name in ["client.pem", "ca.crt.pem", "tls.crt", "tmp", "bak", "client~1.pem", "a.b"] {
+            assert!(!is_passed_over(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_of_one_entry_share_a_stem() {
+        for (name, expected) in [
+            ("client.pem", "client"),
+            ("client.meta.json", "client"),
+            ("client.2026.pem", "client.2026"),
+            ("client.2026.meta.json", "client.2026"),
+            ("client", "client"),
+            ("meta.json", "meta"),
+        ] {
+            assert_eq!(stem(name), expected, "{name}");
+        }
+    }
+}

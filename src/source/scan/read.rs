@@ -1,0 +1,211 @@
+//! One file to its bytes: bounded, never blocking, and only if it did not change meanwhile.
+//!
+//! A name in an opened directory comes in. Which entry the file belongs to is not known here.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statat, statx};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::FileProblem;
+
+/// A FIFO that took the place of a file since it was looked at must not block the open, nor a
+/// terminal become ours.
+const HARMLESS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// What a name stands for, without following it.
+pub(super) struct Status {
+    pub(super) kind: FileType,
+    size: u64,
+    pub(super) mount: Mount,
+}
+
+/// By what a mount is told from another: its id, or only its device on an older kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mount {
+    Id(u64),
+    Device(u64),
+}
+
+impl Mount {
+    pub(super) fn differs_from(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Id(one), Self::Id(other)) | (Self::Device(one), Self::Device(other)) => {
+                one != other
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Looks at `name` in `directory`, or at the directory itself where the name is empty.
+pub(super) fn status(directory: BorrowedFd<'_>, name: &str) -> Result<Status, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let wanted = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::MNT_ID;
+    match statx(directory, name, flags, wanted) {
+        Ok(found) => {
+            let has_mount_id =
+                StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+            let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+            Ok(Status {
+                kind: FileType::from_raw_mode(found.stx_mode.into()),
+                size: found.stx_size,
+                mount: if has_mount_id {
+                    Mount::Id(found.stx_mnt_id)
+                } else {
+                    Mount::Device(device)
+                },
+            })
+        }
+        // A kernel without statx, or a sandbox that does not know it.
+        Err(Errno::NOSYS | Errno::PERM) => statat(directory, name, flags).map(|found| Status {
+            kind: FileType::from_raw_mode(found.st_mode),
+            size: size(&found),
+            mount: Mount::Device(found.st_dev),
+        }),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Reads the regular file `name` of `directory`, which is `status`; follows nothing.
+pub(super) fn file(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    status: &Status,
+    limit: u64,
+) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
+    must_be_readable(status.kind, status.size, limit)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | HARMLESS;
+    match openat(directory, name, flags, Mode::empty()) {
+        Ok(opened) => whole(opened.as_fd(), limit),
+        // Gone, or something else by now.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Err(FileProblem::Changing),
+        Err(errno) => {
+            let owner = || statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+            Err(unreadable(&errno.into(), owner))
+        }
+    }
+}
+
+/// Reads the file that the path `link` leads to, which must lie beneath `root`.
+pub(super) fn linked(
+    root: &Dir,
+    link: &Path,
+    limit: u64,
+) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
+    let owner = || stat_beneath(root, link);
+    let found = root.metadata(link).map_err(|error| link_problem(&error, owner))?;
+    let kind = cap_std::fs::MetadataExt::mode(&found);
+    must_be_readable(FileType::from_raw_mode(kind), found.len(), limit)?;
+    let flags = HARMLESS.bits().cast_signed();
+    let opened = root.open_with(link, OpenOptions::new().read(true).custom_flags(flags));
+    whole(opened.map_err(|error| link_problem(&error, owner))?.as_fd(), limit)
+}
+
+/// Why a path with a symbolic link in it could not be followed.
+pub(super) fn link_problem(error: &io::Error, owner: impl FnOnce() -> Option<Stat>) -> FileProblem {
+    if escapes(error) {
+        FileProblem::LeadsOut
+    } else if error.kind() == io::ErrorKind::NotFound {
+        FileProblem::Dangling
+    } else {
+        unreadable(error, owner)
+    }
+}
+
+/// Whether the sandbox refused the path, not the operating system.
+pub(super) fn escapes(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+}
+
+/// The status of what `path` leads to beneath `root`.
+pub(super) fn stat_beneath(root: &Dir, path: &Path) -> Option<Stat> {
+    let flags = OFlags::PATH.bits().cast_signed();
+    let opened = root.open_with(path, OpenOptions::new().read(true).custom_flags(flags)).ok()?;
+    fstat(opened).ok()
+}
+
+/// The problem that the operating system names. Where permission is the matter, who asked and
+/// whose it is are part of it: an fsGroup or a mode of 0400 is not to be guessed from afar.
+pub(super) fn unreadable(error: &io::Error, owner: impl FnOnce() -> Option<Stat>) -> FileProblem {
+    FileProblem::Unreadable { error: explained(error, owner) }
+}
+
+pub(super) fn explained(error: &io::Error, owner: impl FnOnce() -> Option<Stat>) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error.to_string();
+    }
+    let uid = rustix::process::geteuid();
+    let gid = rustix::process::getegid();
+    let asked = format!("{error}: asked as uid {uid}, gid {gid}");
+    owner().map_or_else(
+        || asked.clone(),
+        |owner| {
+            let mode = owner.st_mode & 0o7777;
+            format!(
+                "{asked}; it belongs to uid {}, gid {}, mode {mode:04o}",
+                owner.st_uid, owner.st_gid
+            )
+        },
+    )
+}
+
+fn must_be_readable(kind: FileType, size: u64, limit: u64) -> Result<(), FileProblem> {
+    let kind = match kind {
+        FileType::RegularFile if size > limit => return Err(FileProblem::TooLarge { limit }),
+        FileType::RegularFile => return Ok(()),
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice => "a character device",
+        FileType::BlockDevice => "a block device",
+        // Both were something else when the directory was listed.
+        FileType::Directory | FileType::Symlink => return Err(FileProblem::Changing),
+        FileType::Unknown => "of an unknown kind",
+    };
+    Err(FileProblem::NotRegular { kind })
+}
+
+/// All bytes of an opened file, if they are of one moment.
+fn whole(file: BorrowedFd<'_>, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
+    let failed = |errno: Errno| unreadable(&errno.into(), || None);
+    let before = fstat(file).map_err(failed)?;
+    must_be_readable(FileType::from_raw_mode(before.st_mode), size(&before), limit)?;
+    // One byte more than there should be, so that growth shows; and never more than that, so that
+    // the buffer is not moved and leaves no copy of a private key behind.
+    let capacity = usize::try_from(size(&before)).map_err(|_| FileProblem::TooLarge { limit })? + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+    while bytes.len() < bytes.capacity() {
+        match rustix::io::read(file, rustix::buffer::spare_capacity(&mut *bytes)) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        if bytes.len() as u64 == size(&before) {
+            break;
+        }
+    }
+    let after = fstat(file).map_err(failed)?;
+    if is_unchanged(&before, &after) && bytes.len() as u64 == size(&before) {
+        Ok(bytes)
+    } else {
+        Err(FileProblem::Changing)
+    }
+}
+
+fn is_unchanged(before: &Stat, after: &Stat) -> bool {
+    let look = |stat: &Stat| {
+        let modified = (stat.st_mtime, stat.st_mtime_nsec);
+        let changed = (stat.st_ctime, stat.st_ctime_nsec);
+        (stat.st_ino, stat.st_size, modified, changed)
+    };
+    look(before) == look(after)
+}
+
+/// No file has a negative size.
+fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(u64::MAX)
+}

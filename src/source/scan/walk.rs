@@ -1,0 +1,371 @@
+//! A key directory's tree to its entries: which directories, which files, and in what moment.
+//!
+//! The opened key directory comes in. Every directory is opened once and its files are read
+//! through it; what a file says is not known here, but that it holds a public part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
+use rustix::io::Errno;
+
+use super::listing::Way;
+use super::names::{is_attributes, is_public_part};
+use super::read::{self, Mount, Status};
+use super::{
+    Content, DirectoryIdentity, EntryFiles, FileProblem, FileRead, ScanLimits, Unreadable,
+};
+use crate::keys::Slot;
+
+/// The link that kubelet's `AtomicWriter` swaps, and whose target is the directory.
+const DATA: &str = "..data";
+
+/// How often a directory is read again because its `..data` was swapped meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// How many levels of subdirectories are read.
+const DEEPEST: usize = 2;
+
+/// How many names may be listed for each file that may be read.
+const NAMES_PER_FILE: usize = 10;
+
+/// Goes through a key directory.
+pub(super) struct Walk<'a> {
+    pub(super) root: &'a Dir,
+    pub(super) directory: &'a Arc<Path>,
+    pub(super) limits: &'a ScanLimits,
+    /// The entries that may be opened; without it, all until there are too many.
+    pub(super) admitted: Option<&'a BTreeSet<Slot>>,
+    pub(super) found: Found,
+}
+
+/// What was found on the way.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) entries: BTreeMap<Slot, EntryFiles>,
+    pub(super) unreadable: Vec<Unreadable>,
+    pub(super) notes: Vec<String>,
+    pub(super) directories: BTreeSet<DirectoryIdentity>,
+    /// How many files belong to entries.
+    pub(super) files: usize,
+    names: usize,
+}
+
+/// Why a directory could not be read to its end.
+pub(super) enum Stop {
+    /// It concerns this directory alone.
+    Directory(FileProblem),
+    /// There are so many names that the walk ends.
+    TooManyNames,
+}
+
+/// Where a directory stands.
+pub(super) struct Place {
+    /// Its part of the slots' paths; empty for the key directory.
+    slot: String,
+    /// The path below the key directory by which it is reached now.
+    pub(super) real: PathBuf,
+    /// The path that people know it by.
+    shown: PathBuf,
+    depth: usize,
+    /// Inside `..data`: the names that have a link of their own beside it.
+    linked: Option<BTreeSet<Vec<u8>>>,
+}
+
+impl Walk<'_> {
+    /// Reads the whole tree into `found`.
+    pub(super) fn run(&mut self) -> Result<(), Stop> {
+        let place = Place {
+            slot: String::new(),
+            real: PathBuf::new(),
+            shown: self.directory.to_path_buf(),
+            depth: 0,
+            linked: None,
+        };
+        self.directory(self.root.as_fd(), &place)
+    }
+
+    fn directory(&mut self, opened: BorrowedFd<'_>, place: &Place) -> Result<(), Stop> {
+        self.remember(opened, &place.real)?;
+        match statat(opened, DATA, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(data) if FileType::from_raw_mode(data.st_mode).is_symlink() => {
+                self.data_directory(opened, place)
+            }
+            _ => self.files_and_below(opened, place),
+        }
+    }
+
+    /// Reads what `..data` leads to. A swap on the way lets kubelet clear the directory that was
+    /// opened, so that keys would seem to be gone; then the new one is read instead.
+    fn data_directory(&mut self, outer: BorrowedFd<'_>, place: &Place) -> Result<(), Stop> {
+        for _ in 0..ATTEMPTS {
+            let Ok(target) = readlinkat(outer, DATA, Vec::new()) else { continue };
+            let real = self.link_target(&place.real, &target);
+            let opened = match self.root.open_dir(&real) {
+                Ok(opened) => opened,
+                Err(_) if readlinkat(outer, DATA, Vec::new()) != Ok(target) => continue,
+                Err(error) => {
+                    let owner = || read::stat_beneath(self.root, &real);
+                    return Err(Stop::Directory(read::link_problem(&error, owner)));
+                }
+            };
+            let inner = Place {
+                slot: place.slot.clone(),
+                shown: place.shown.clone(),
+                real,
+                depth: place.depth,
+                linked: Some(self.names(outer)?),
+            };
+            let before = self.start_anew();
+            let outcome = self
+                .remember(opened.as_fd(), &inner.real)
+                .and_then(|()| self.files_and_below(opened.as_fd(), &inner));
+            let is_current = readlinkat(outer, DATA, Vec::new()) == Ok(target)
+                && same_directory(self.root, &inner.real, opened.as_fd());
+            let of_data = mem::replace(&mut self.found, before);
+            if is_current {
+                self.found.append(of_data);
+                return outcome;
+            }
+            if matches!(outcome, Err(Stop::TooManyNames)) {
+                return outcome;
+            }
+        }
+        Err(Stop::Directory(FileProblem::Changing))
+    }
+
+    fn files_and_below(&mut self, opened: BorrowedFd<'_>, place: &Place) -> Result<(), Stop> {
+        let listing = self.list(opened, place)?;
+        let mount = read::status(opened, "").ok().map(|status| status.mount);
+        for (stem, files) in listing.entries {
+            let slot = Slot::new(Arc::clone(self.directory), &place.slot_of(&stem));
+            self.found.files += files.len();
+            let is_admitted = self.admitted.map_or_else(
+                || self.found.files <= self.limits.max_files,
+                |admitted| admitted.contains(&slot),
+            );
+            let files = if is_admitted {
+                self.entry(opened, place, mount, files)
+            } else {
+                let limit = self.limits.max_files;
+                let too_many = |name: String| FileRead {
+                    path: place.shown_path(&name),
+                    content: Err(FileProblem::TooMany { limit }),
+                };
+                files.into_keys().map(too_many).collect()
+            };
+            self.found.entries.insert(slot.clone(), EntryFiles { slot, files });
+        }
+        for (name, way) in listing.subdirectories {
+            let slot = place.slot_of(&name);
+            if let Err(problem) = self.subdirectory(opened, place, &name, way) {
+                match problem {
+                    Stop::Directory(problem) => {
+                        self.found.unreadable.push(Unreadable { path: slot, problem });
+                    }
+                    Stop::TooManyNames => return Err(Stop::TooManyNames),
+                }
+            }
+        }
+        // A directory that was removed lists as an empty one.
+        match fstat(opened) {
+            Ok(stat) if stat.st_nlink > 0 => Ok(()),
+            _ => Err(Stop::Directory(FileProblem::Changing)),
+        }
+    }
+
+    fn subdirectory(
+        &mut self,
+        opened: BorrowedFd<'_>,
+        place: &Place,
+        name: &str,
+        way: Way,
+    ) -> Result<(), Stop> {
+        if place.depth == DEEPEST {
+            let path = place.shown_path(name);
+            self.found.notes.push(format!(
+                "{}: directories more than {DEEPEST} levels deep are not read",
+                path.display()
+            ));
+            return Ok(());
+        }
+        let below = |real: PathBuf| Place {
+            slot: place.slot_of(name),
+            shown: place.shown_path(name),
+            real,
+            depth: place.depth + 1,
+            linked: None,
+        };
+        match way {
+            Way::Closed(problem) => Err(Stop::Directory(problem)),
+            Way::Link(path) => match self.root.open_dir(&path) {
+                Ok(directory) => self.directory(directory.as_fd(), &below(path)),
+                Err(error) => {
+                    let owner = || read::stat_beneath(self.root, &path);
+                    Err(Stop::Directory(read::link_problem(&error, owner)))
+                }
+            },
+            Way::Name => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match openat(opened, name, flags, Mode::empty()) {
+                    Ok(directory) => {
+                        self.directory(directory.as_fd(), &below(place.real.join(name)))
+                    }
+                    // Gone, or something else by now.
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                        Err(Stop::Directory(FileProblem::Changing))
+                    }
+                    Err(errno) => {
+                        let owner = || statat(opened, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+                        Err(Stop::Directory(read::unreadable(&errno.into(), owner)))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the files of one entry, in the order of their names. Public parts come first where
+    /// they decide whether the others are opened.
+    fn entry(
+        &mut self,
+        opened: BorrowedFd<'_>,
+        place: &Place,
+        mount: Option<Mount>,
+        files: BTreeMap<String, Way>,
+    ) -> Vec<FileRead> {
+        let mut contents = BTreeMap::new();
+        let mut left = files;
+        if !self.limits.verify_pairs {
+            let public = left.extract_if(.., |name, _| is_public_part(name)).collect::<Vec<_>>();
+            for (name, way) in public {
+                let content = self.file(opened, place, mount, &name, way);
+                contents.insert(name, content);
+            }
+            if contents.values().any(holds_public_part) {
+                let private = left.extract_if(.., |name, _| !is_attributes(name));
+                contents.extend(private.map(|(name, _)| (name, Ok(Content::LeftClosed))));
+            }
+        }
+        for (name, way) in left {
+            let content = self.file(opened, place, mount, &name, way);
+            contents.insert(name, content);
+        }
+        let read =
+            |(name, content): (String, _)| FileRead { path: place.shown_path(&name), content };
+        contents.into_iter().map(read).collect()
+    }
+
+    fn file(
+        &mut self,
+        opened: BorrowedFd<'_>,
+        place: &Place,
+        mount: Option<Mount>,
+        name: &str,
+        way: Way,
+    ) -> Result<Content, FileProblem> {
+        let limit = self.limits.max_file_size;
+        let bytes = match way {
+            Way::Closed(problem) => Err(problem),
+            Way::Link(path) => read::linked(self.root, &path, limit),
+            Way::Name => match read::status(opened, name) {
+                Ok(status) => {
+                    self.note_mount(mount, &status, || place.shown_path(name));
+                    read::file(opened, name, &status, limit)
+                }
+                Err(Errno::NOENT) => Err(FileProblem::Changing),
+                Err(errno) => Err(read::unreadable(&errno.into(), || fstat(opened).ok())),
+            },
+        };
+        bytes.map(Content::Bytes)
+    }
+
+    fn note_mount(&mut self, mount: Option<Mount>, file: &Status, path: impl Fn() -> PathBuf) {
+        if file.kind.is_file() && mount.is_some_and(|mount| mount.differs_from(file.mount)) {
+            self.found.notes.push(format!(
+                "{}: the file is a mount point of its own, and kubelet never updates a subPath mount",
+                path().display()
+            ));
+        }
+    }
+
+    fn names(&mut self, opened: BorrowedFd<'_>) -> Result<BTreeSet<Vec<u8>>, Stop> {
+        let mut names = BTreeSet::new();
+        for entry in rustix::fs::Dir::read_from(opened).map_err(failed)? {
+            self.count_name()?;
+            names.insert(entry.map_err(failed)?.file_name().to_bytes().to_vec());
+        }
+        Ok(names)
+    }
+
+    pub(super) fn count_name(&mut self) -> Result<(), Stop> {
+        self.found.names += 1;
+        if self.found.names > self.limits.max_files.saturating_mul(NAMES_PER_FILE) {
+            return Err(Stop::TooManyNames);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, opened: BorrowedFd<'_>, real: &Path) -> Result<(), Stop> {
+        let stat = fstat(opened).map_err(failed)?;
+        self.found.directories.insert(DirectoryIdentity {
+            path: if real.as_os_str().is_empty() {
+                self.directory.to_path_buf()
+            } else {
+                self.directory.join(real)
+            },
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        });
+        Ok(())
+    }
+
+    /// Puts aside what was found, and goes on counting.
+    fn start_anew(&mut self) -> Found {
+        let anew = Found { files: self.found.files, names: self.found.names, ..Found::default() };
+        mem::replace(&mut self.found, anew)
+    }
+}
+
+impl Found {
+    fn append(&mut self, mut more: Self) {
+        self.entries.append(&mut more.entries);
+        self.unreadable.append(&mut more.unreadable);
+        self.notes.append(&mut more.notes);
+        self.directories.append(&mut more.directories);
+        self.files = more.files;
+        self.names = more.names;
+    }
+}
+
+impl Place {
+    fn slot_of(&self, name: &str) -> String {
+        if self.slot.is_empty() { name.to_owned() } else { format!("{}/{name}", self.slot) }
+    }
+
+    /// A path that leads to `name` now, and after the next swap of `..data` too.
+    fn shown_path(&self, name: &str) -> PathBuf {
+        match &self.linked {
+            Some(linked) if !linked.contains(name.as_bytes()) => self.shown.join(DATA).join(name),
+            _ => self.shown.join(name),
+        }
+    }
+}
+
+fn holds_public_part(content: &Result<Content, FileProblem>) -> bool {
+    const PUBLIC: [&[u8]; 2] = [b"-----BEGIN CERTIFICATE", b"PUBLIC KEY-----"];
+    let Ok(Content::Bytes(bytes)) = content else { return false };
+    PUBLIC.iter().any(|label| bytes.windows(label.len()).any(|window| window == *label))
+}
+
+fn same_directory(root: &Dir, path: &Path, opened: BorrowedFd<'_>) -> bool {
+    let Some(now) = read::stat_beneath(root, path) else { return false };
+    fstat(opened).is_ok_and(|read| (read.st_dev, read.st_ino) == (now.st_dev, now.st_ino))
+}
+
+pub(super) fn failed(errno: Errno) -> Stop {
+    Stop::Directory(read::unreadable(&errno.into(), || None))
+}

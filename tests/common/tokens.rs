@@ -1,0 +1,70 @@
+//! Tokens, signed by a private key file and verified against nothing but a JWK Set.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use jwksd::keys::Algorithm;
+use serde_json::{Value, json};
+
+/// A token that expires in an hour, signed with a PKCS#8 PEM.
+pub fn sign(algorithm: Algorithm, kid: &str, pem: &str) -> String {
+    let claims = json!({ "sub": "someone", "exp": jsonwebtoken::get_current_timestamp() + 3600 });
+    if algorithm == Algorithm::ES512 {
+        return sign_es512(kid, &claims, pem);
+    }
+    let mut header = Header::new(algorithm.as_str().parse().unwrap());
+    header.kid = Some(kid.to_owned());
+    let key = match algorithm {
+        Algorithm::ES256 | Algorithm::ES384 => EncodingKey::from_ec_pem(pem.as_bytes()),
+        Algorithm::EdDSA => EncodingKey::from_ed_pem(pem.as_bytes()),
+        _ => EncodingKey::from_rsa_pem(pem.as_bytes()),
+    };
+    jsonwebtoken::encode(&header, &claims, &key.unwrap()).unwrap()
+}
+
+/// Whether a consumer that knows only this JWK Set accepts the token.
+pub fn verifies(token: &str, jwks: &[u8]) -> bool {
+    let set: JwkSet = serde_json::from_slice(jwks).expect("jsonwebtoken takes the set");
+    let header: Value = serde_json::from_slice(&part(token, 0)).unwrap();
+    let kid = header["kid"].as_str().unwrap();
+    if header["alg"] == "ES512" {
+        return verifies_es512(token, kid, jwks);
+    }
+    let Some(jwk) = set.find(kid) else { return false };
+    let algorithm = header["alg"].as_str().unwrap().parse().unwrap();
+    assert_eq!(jwk.common.key_algorithm.unwrap().to_string(), header["alg"].as_str().unwrap());
+    let key = DecodingKey::from_jwk(jwk).unwrap();
+    jsonwebtoken::decode::<Value>(token, &key, &Validation::new(algorithm)).is_ok()
+}
+
+fn part(token: &str, index: usize) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(token.split('.').nth(index).unwrap()).unwrap()
+}
+
+/// The jsonwebtoken crate does not know ES512, so its JWS (RFC 7515 §3.1) is put together here.
+fn sign_es512(kid: &str, claims: &Value, pem: &str) -> String {
+    let header = json!({ "alg": "ES512", "kid": kid }).to_string();
+    let input = [header, claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let der = pem::parse(pem).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_FIXED_SIGNING, der.contents()).unwrap();
+    let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn verifies_es512(token: &str, kid: &str, jwks: &[u8]) -> bool {
+    let set: Value = serde_json::from_slice(jwks).unwrap();
+    let keys = set["keys"].as_array().unwrap();
+    let Some(jwk) = keys.iter().find(|jwk| jwk["kid"] == kid) else { return false };
+    assert_eq!(jwk["alg"], "ES512");
+    let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    let point = [vec![4], coordinate("x"), coordinate("y")].concat();
+    let (input, _) = token.rsplit_once('.').unwrap();
+    UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point)
+        .verify(input.as_bytes(), &part(token, 2))
+        .is_ok()
+}
