@@ -116,6 +116,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    make_state_directory(config);
     if init {
         issue_first_keys(config, clock.now())?;
     }
@@ -302,6 +303,15 @@ fn state_directory(config: &Config) -> PathBuf {
         first.join(".jwksd")
     };
     config.ledger.state.clone().unwrap_or_else(beside_keys)
+}
+
+/// Makes the directory that the ledger's lies in, where one was configured.
+fn make_state_directory(config: &Config) {
+    let parent = config.ledger.state.as_deref().and_then(Path::parent);
+    if let Some(Err(error)) = parent.map(std::fs::create_dir_all) {
+        // The ledger says so too, and goes on trying.
+        warn!(cause = %error, "can't make the directory for the ledger");
+    }
 }
 
 /// Issues a key for each audience that has none.

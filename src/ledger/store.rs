@@ -63,7 +63,8 @@ pub struct Locked<'a> {
 }
 
 impl Store {
-    /// Opens the directory, making it where it is missing.
+    /// Opens the directory, making it where it is missing, but not what it lies in: a key
+    /// directory that is not there yet is others' to make.
     ///
     /// # Errors
     /// Those of the operating system; the path is in the message.
@@ -72,12 +73,14 @@ impl Store {
             io::Error::new(error.kind(), format!("{what} {}: {error}", directory.display()))
         };
         let mirror = directory.join(MIRROR);
-        let mut builder = fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o755)
-            .create(&mirror)
-            .map_err(|error| about("can't make the directory", &error))?;
+        for made in [directory, &mirror] {
+            match fs::DirBuilder::new().mode(0o755).create(made) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(about("can't make the directory", &error));
+                }
+                _ => {}
+            }
+        }
         let lock = OpenOptions::new()
             .read(true)
             .write(true)

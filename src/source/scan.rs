@@ -9,8 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
 use crate::keys::Slot;
@@ -36,8 +36,10 @@ pub fn scan(
     limits: &ScanLimits,
     known: &dyn Fn(&Slot) -> bool,
 ) -> Result<Scan, ScanError> {
-    let root = Dir::open_ambient_dir(directory, ambient_authority())
-        .map_err(|error| ScanError::opening(directory, &error))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&**directory, flags, Mode::empty())
+        .map_err(|errno| ScanError::opening(directory, &errno.into()))?;
+    let root = Dir::from_std_file(root.into());
     let walk = |admitted: Option<&BTreeSet<Slot>>| {
         let found = Found::default();
         let mut walk = Walk { root: &root, directory, limits, admitted, found };

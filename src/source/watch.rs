@@ -326,3 +326,133 @@ impl Settle {
         self.hints = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RemoveKind};
+
+    use super::*;
+
+    fn hints(on_event: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Arc<Hints> {
+        let on_event = Box::new(on_event);
+        Arc::new(Hints { on_event, armed: Mutex::default(), last_overflow: Mutex::default() })
+    }
+
+    #[test]
+    fn reading_asks_for_nothing_and_writing_for_a_look() {
+        let open = AccessKind::Open(AccessMode::Any);
+        for kind in [open, AccessKind::Close(AccessMode::Read), AccessKind::Read] {
+            assert_eq!(asks(&Event::new(EventKind::Access(kind))), Asks::Nothing, "{kind:?}");
+        }
+        for kind in [
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Create(CreateKind::File),
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)),
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+            EventKind::Other,
+        ] {
+            assert_eq!(asks(&Event::new(kind)), Asks::Look, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn lost_events_are_a_hint_without_paths_but_not_time_and_again() {
+        let (sender, told) = channel();
+        let hints = hints(move |paths| sender.send(paths.to_vec()).unwrap());
+        let overflow = || Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan));
+        hints.take(overflow());
+        hints.take(overflow());
+        hints.take(Err(notify::Error::generic("as the test asked")));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Vec::<PathBuf>::new(), Vec::new()]);
+        let later = Instant::now() + OVERFLOW_PAUSE;
+        assert!(hints.is_first_overflow(later));
+        assert!(!hints.is_first_overflow(later + OVERFLOW_PAUSE / 2));
+    }
+
+    #[test]
+    fn a_removed_directory_and_those_below_are_to_be_armed_again_whatever_their_inode() {
+        let hints = hints(|_| {});
+        let paths = ["/keys", "/keys/sub", "/keys/sub/deep", "/keys/subway"].map(PathBuf::from);
+        for kind in [
+            EventKind::Remove(RemoveKind::Folder),
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)),
+        ] {
+            hints.armed().extend(paths.iter().map(|path| (path.clone(), (1, 1))));
+            hints.take(Ok(Event::new(kind).add_path("/keys/sub".into())));
+            let left = hints.armed().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(left, [paths[0].clone(), paths[3].clone()]);
+        }
+    }
+
+    #[test]
+    fn a_dead_backend_is_replaced_without_a_panic() {
+        let keys = tempfile::tempdir().unwrap();
+        let directories = BTreeSet::from([DirectoryIdentity::of(keys.path()).unwrap()]);
+        let (sender, told) = channel();
+        let mut watcher = Watcher::new(move |paths| drop(sender.send(paths.to_vec())));
+        // A backend whose thread ends by the first event, as no handler of ours ends it.
+        let alive = Arc::new(());
+        let thread = Arc::downgrade(&alive);
+        let deadly = notify::recommended_watcher(move |_| {
+            let _ = &alive;
+            panic!("as the test asked");
+        });
+        let hints = Arc::clone(&watcher.hints);
+        watcher.backend = Some(Backend { watcher: Some(deadly.unwrap()), hints, thread });
+        assert!(watcher.follow(&directories));
+        std::fs::write(keys.path().join("unseen.pem"), "").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while watcher.backend.as_ref().is_some_and(Backend::is_alive) {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        assert!(watcher.follow(&directories), "armed again");
+        assert_eq!(watcher.state(), &WatchState::Watching { directories: 1 });
+        std::fs::write(keys.path().join("control.pem"), "").unwrap();
+        let hint = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(hint, [keys.path().join("control.pem")]);
+    }
+
+    #[test]
+    fn one_directory_behind_two_paths_is_watched_once() {
+        let identity =
+            |path: &str, inode| DirectoryIdentity { path: path.into(), device: 1, inode };
+        let directories = [identity("/current", 7), identity("/v3", 7), identity("/v4", 8)];
+        let paths = by_path(&BTreeSet::from(directories)).into_keys().collect::<Vec<_>>();
+        assert_eq!(paths, [PathBuf::from("/current"), PathBuf::from("/v4")]);
+    }
+
+    #[test]
+    fn unsteady_inodes_do_not_keep_the_caller_looking() {
+        let keys = tempfile::tempdir().unwrap();
+        let mut watcher = Watcher::new(|_| {});
+        let mut follow = |inode| {
+            let path = keys.path().to_path_buf();
+            watcher.follow(&BTreeSet::from([DirectoryIdentity { path, device: 0, inode }]))
+        };
+        assert!(follow(0));
+        assert!(!(1..=u64::from(MOST_ARMED_IN_A_ROW)).all(&mut follow));
+    }
+
+    #[test]
+    fn a_look_is_due_after_the_quiet_time_and_never_later_than_the_cap() {
+        let [quiet, cap] = [50, 1000].map(Duration::from_millis);
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut settle = Settle::new(quiet, cap);
+        assert_eq!(settle.due(), None);
+        settle.note(at(0));
+        assert_eq!(settle.due(), Some(at(50)));
+        for millis in (10..=990).step_by(10) {
+            settle.note(at(millis));
+            assert_eq!(settle.due(), Some(at((millis + 50).min(1000))));
+        }
+        settle.clear();
+        assert_eq!(settle.due(), None);
+        settle.note(at(2000));
+        assert_eq!(settle.due(), Some(at(2050)));
+    }
+}

@@ -87,11 +87,12 @@ impl Daemon {
         Connection::open(self.address)?.request("GET", path, &[])
     }
 
-    /// The kids of the served set, in its order.
+    /// The kids of the served set, in its order, as soon as there is one.
     pub fn kids(&self) -> Vec<String> {
-        let response = self.get("/.well-known/jwks.json");
-        assert_eq!(response.status, 200, "{}", response.text());
-        response.kids()
+        eventually("the keys are read", || {
+            let response = self.get("/.well-known/jwks.json");
+            (response.status == 200).then(|| response.kids())
+        })
     }
 
     /// Waits until the served set has exactly these kids, in any order.

@@ -209,7 +209,7 @@ impl<'a> Elements<'a> {
             return Err(NOT_DER);
         }
         let (length, rest) = match *length {
-            short @ 0..0x80 => (usize::from(short), rest),
+            short @ 0..=0x7f => (usize::from(short), rest),
             long @ (0x81 | 0x82) => {
                 let digits = usize::from(long - 0x80);
                 let (digits, rest) = rest.split_at_checked(digits).ok_or(NOT_DER)?;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statat, statx};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
@@ -104,6 +104,12 @@ pub(super) fn linked(
     let flags = HARMLESS.bits().cast_signed();
     let opened = root.open_with(link, OpenOptions::new().read(true).custom_flags(flags));
     whole(opened.map_err(|error| link_problem(&error, owner))?.as_fd(), limit)
+}
+
+/// Opens the directory that `path` leads to beneath `root`, so that it can be listed.
+pub(super) fn directory_beneath(root: &Dir, path: &Path) -> io::Result<File> {
+    let flags = (OFlags::DIRECTORY | OFlags::CLOEXEC).bits().cast_signed();
+    root.open_with(path, OpenOptions::new().read(true).custom_flags(flags))
 }
 
 /// Why a path with a symbolic link in it could not be followed.
@@ -208,4 +214,53 @@ fn is_unchanged(before: &Stat, after: &Stat) -> bool {
 /// No file has a negative size.
 fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_permission_names_who_asked_and_whose_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pem");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
+        let stat = rustix::fs::stat(&path).unwrap();
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let asked = format!("Permission denied (os error 13): asked as uid {uid}, gid {gid}");
+        let owner = format!("; it belongs to uid {}, gid {}, mode 0400", stat.st_uid, stat.st_gid);
+        assert_eq!(explained(&Errno::ACCESS.into(), || Some(stat)), asked.clone() + &owner);
+        assert_eq!(explained(&Errno::ACCESS.into(), || None), asked);
+        assert_eq!(explained(&Errno::IO.into(), || None), "Input/output error (os error 5)");
+    }
+
+    #[test]
+    fn a_file_that_was_written_meanwhile_is_told_even_at_the_same_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pem");
+        fs::write(&path, "one").unwrap();
+        let file = File::open(&path).unwrap();
+        let before = fstat(&file).unwrap();
+        assert!(is_unchanged(&before, &fstat(&file).unwrap()));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        // Until the clock of the file system ticks.
+        while is_unchanged(&before, &fstat(&file).unwrap()) {
+            fs::write(&path, "two").unwrap();
+            assert!(std::time::Instant::now() < deadline);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn the_buffer_is_never_moved() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pem");
+        fs::write(&path, vec![b'x'; 4096]).unwrap();
+        let bytes = whole(File::open(&path).unwrap().as_fd(), 4096).unwrap();
+        assert_eq!((bytes.len(), bytes.capacity()), (4096, 4097));
+    }
 }

@@ -105,7 +105,7 @@ impl Walk<'_> {
         for _ in 0..ATTEMPTS {
             let Ok(target) = readlinkat(outer, DATA, Vec::new()) else { continue };
             let real = self.link_target(&place.real, &target);
-            let opened = match self.root.open_dir(&real) {
+            let opened = match read::directory_beneath(self.root, &real) {
                 Ok(opened) => opened,
                 Err(_) if readlinkat(outer, DATA, Vec::new()) != Ok(target) => continue,
                 Err(error) => {
@@ -202,7 +202,7 @@ impl Walk<'_> {
         };
         match way {
             Way::Closed(problem) => Err(Stop::Directory(problem)),
-            Way::Link(path) => match self.root.open_dir(&path) {
+            Way::Link(path) => match read::directory_beneath(self.root, &path) {
                 Ok(directory) => self.directory(directory.as_fd(), &below(path)),
                 Err(error) => {
                     let owner = || read::stat_beneath(self.root, &path);
