@@ -181,46 +181,60 @@ impl Locked<'_> {
     /// same again is harmless.
     pub fn write(&mut self, changed: &[Arc<Record>], forgotten: &[Kid]) -> io::Result<()> {
         let Store { directory, lock } = self.store;
-        let copies = [directory.join(MIRROR), directory.clone()];
+        let mirror = directory.join(MIRROR);
         // First of all: a process that reads the count after this one dies must look again.
         self.changes += 1;
         lock.write_all_at(format!("{:<20}", self.changes).as_bytes(), 0)?;
 
-        let mut written = Vec::with_capacity(changed.len() * copies.len());
-        let outcome = changed.iter().try_for_each(|record| {
-            let name = codec::file_name(&record.key_id);
-            let bytes = codec::encode(record);
-            copies.iter().try_for_each(|copy| {
-                let temporary = copy.join(format!("{name}{TEMPORARY}"));
-                let mut file = create(&temporary)?;
-                written.push((temporary, copy.join(&name)));
-                file.write_all(&bytes)?;
-                if changed.len() < FLUSH_ALL_FROM { file.sync_all() } else { Ok(()) }
-            })
-        });
-        let outcome = outcome.and_then(|()| {
-            if changed.len() < FLUSH_ALL_FROM { Ok(()) } else { Ok(rustix::fs::syncfs(lock)?) }
-        });
-        if let Err(error) = outcome {
-            for (temporary, _) in written {
-                let _ = fs::remove_file(temporary);
-            }
-            return Err(error);
-        }
-        for (temporary, name) in written {
-            fs::rename(temporary, name)?;
-        }
+        let files: Vec<(String, Vec<u8>)> = changed
+            .iter()
+            .map(|record| (codec::file_name(&record.key_id), codec::encode(record)))
+            .collect();
+        let flush = if changed.len() < FLUSH_ALL_FROM { Flush::Each } else { Flush::All(lock) };
+        replace(directory, &files, flush)?;
+        // A copy that a power failure tears is mended from the one above: it need not be flushed.
+        replace(&mirror, &files, Flush::None)?;
         for kid in forgotten {
-            let name = codec::file_name(kid);
-            for copy in &copies {
-                match fs::remove_file(copy.join(&name)) {
+            // The copy first: what is left of it alone would bring the record back.
+            for copy in [&mirror, directory] {
+                match fs::remove_file(copy.join(codec::file_name(kid))) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
             }
         }
-        copies.iter().try_for_each(|copy| File::open(copy)?.sync_all())
+        File::open(directory)?.sync_all()
     }
+}
+
+/// When new files are made safe on disk.
+#[derive(Clone, Copy)]
+enum Flush<'a> {
+    None,
+    Each,
+    /// All of them at once, with the file system that this file lies on.
+    All(&'a File),
+}
+
+/// Puts each file in place as a whole, or none of them.
+fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> io::Result<()> {
+    let temporary = |name: &str| directory.join(format!("{name}{TEMPORARY}"));
+    let written = files.iter().try_for_each(|(name, bytes)| {
+        let mut file = create(&temporary(name))?;
+        file.write_all(bytes)?;
+        if matches!(flush, Flush::Each) { file.sync_all() } else { Ok(()) }
+    });
+    let written = written.and_then(|()| match flush {
+        Flush::All(file) => Ok(rustix::fs::syncfs(file)?),
+        Flush::None | Flush::Each => Ok(()),
+    });
+    if written.is_err() {
+        for (name, _) in files {
+            let _ = fs::remove_file(temporary(name));
+        }
+    }
+    written?;
+    files.iter().try_for_each(|(name, _)| fs::rename(temporary(name), directory.join(name)))
 }
 
 const MIRROR: &str = "mirror";
