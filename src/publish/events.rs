@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::snapshot::Snapshot;
 use crate::keys::Kid;
-use crate::keys::lifecycle::{Policy, before};
+use crate::keys::lifecycle::{Phase, Policy, before};
 use crate::keys::refusal::Refused;
 use crate::ledger::store::SetAside;
 use crate::ledger::{Change, Persistence, Record, Records};
@@ -116,6 +116,14 @@ pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Poli
         Change::Published(kid) => info!(kid = %kid, "a key is published for the first time"),
         Change::Forgotten(kid) => info!(kid = %kid, "a key that ended long ago is forgotten"),
     }
+}
+
+/// A key is no longer published.
+pub fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
+    let phase = records.get(kid).map(|record| record.dates(policy).at(now, policy).phase);
+    // An alias has no record of its own, nor has a key that was just forgotten.
+    let phase = phase.map_or("-", Phase::as_str);
+    info!(kid = %kid, phase, "a key is no longer published");
 }
 
 /// A grace that is shorter than tokens live is obeyed, and strands some of them.

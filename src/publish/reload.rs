@@ -66,6 +66,7 @@ pub struct Reload {
     refused: BTreeMap<(Slot, PathBuf), Refused>,
     steadiness: Steadiness,
     has_published: bool,
+    published: BTreeSet<Kid>,
     told: events::Told,
 }
 
@@ -118,6 +119,7 @@ impl Reload {
             refused: BTreeMap::new(),
             steadiness,
             has_published: false,
+            published: BTreeSet::new(),
             told: events::Told::default(),
         }
     }
@@ -216,6 +218,11 @@ impl Reload {
             return;
         }
         self.has_published = true;
+        let published = keys.iter().map(|key| key.kid.clone()).collect();
+        for kid in self.published.difference(&published) {
+            events::ended(kid, self.ledger.records(), now, policy);
+        }
+        self.published = published;
         if let Some(snapshot) = self.publisher.publish(keys, now) {
             events::published(&snapshot);
         }

@@ -48,13 +48,13 @@ pub fn scan(
     };
     let mut found = walk(None)?;
     if found.files > limits.max_files {
-        let admitted = admitted(&found.entries, limits.max_files, known);
+        let admitted = admitted(&mut found.entries, limits.max_files, known);
         drop(found);
         found = walk(Some(&admitted))?;
     }
     Ok(Scan {
         directory: Arc::clone(directory),
-        entries: found.entries,
+        entries: found.entries.into_iter().map(|entry| (entry.slot.clone(), entry)).collect(),
         unreadable: found.unreadable,
         notes: found.notes,
         directories: found.directories,
@@ -64,13 +64,13 @@ pub fn scan(
 /// Which entries are read when there are too many: those that are known, then the others in the
 /// order of their slots, until the next does not fit.
 fn admitted(
-    entries: &BTreeMap<Slot, EntryFiles>,
+    entries: &mut [EntryFiles],
     max_files: usize,
     known: &dyn Fn(&Slot) -> bool,
 ) -> BTreeSet<Slot> {
-    let (first, others): (Vec<_>, Vec<_>) = entries.values().partition(|entry| known(&entry.slot));
+    entries.sort_by_cached_key(|entry| (!known(&entry.slot), entry.slot.clone()));
     let mut files = 0;
-    let fitting = first.into_iter().chain(others).take_while(|entry| {
+    let fitting = entries.iter().take_while(|entry| {
         files += entry.files.len();
         files <= max_files
     });

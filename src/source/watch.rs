@@ -14,6 +14,10 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::scan::DirectoryIdentity;
 
+mod settle;
+
+pub use settle::Settle;
+
 /// How long after a queue overflow the next one is no hint. Reading a very large directory can
 /// overflow the queue by itself, and every look would then ask for the next one; what was lost, the
 /// poll finds.
@@ -293,40 +297,6 @@ fn by_path(directories: &BTreeSet<DirectoryIdentity>) -> BTreeMap<PathBuf, (u64,
     identified.filter(|(_, identity)| seen.insert(*identity)).collect()
 }
 
-/// When to look after hints: once it has been quiet for a while, and at the latest some time after
-/// the first hint, for writers that never pause.
-#[derive(Debug, Clone)]
-pub struct Settle {
-    quiet: Duration,
-    cap: Duration,
-    hints: Option<(Instant, Instant)>,
-}
-
-impl Settle {
-    /// Waits `quiet` after the last hint, never longer than `cap` after the first one.
-    #[must_use]
-    pub const fn new(quiet: Duration, cap: Duration) -> Self {
-        Self { quiet, cap, hints: None }
-    }
-
-    /// Takes a hint that came `now`.
-    pub fn note(&mut self, now: Instant) {
-        let first = self.hints.map_or(now, |(first, _)| first);
-        self.hints = Some((first, now));
-    }
-
-    /// When the look is due; never, where there was no hint.
-    #[must_use]
-    pub fn due(&self) -> Option<Instant> {
-        self.hints.map(|(first, last)| (last + self.quiet).min(first + self.cap))
-    }
-
-    /// Forgets all hints, for the look begins.
-    pub const fn clear(&mut self) {
-        self.hints = None;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -435,24 +405,5 @@ mod tests {
         };
         assert!(follow(0));
         assert!(!(1..=u64::from(MOST_ARMED_IN_A_ROW)).all(&mut follow));
-    }
-
-    #[test]
-    fn a_look_is_due_after_the_quiet_time_and_never_later_than_the_cap() {
-        let [quiet, cap] = [50, 1000].map(Duration::from_millis);
-        let start = Instant::now();
-        let at = |millis| start + Duration::from_millis(millis);
-        let mut settle = Settle::new(quiet, cap);
-        assert_eq!(settle.due(), None);
-        settle.note(at(0));
-        assert_eq!(settle.due(), Some(at(50)));
-        for millis in (10..=990).step_by(10) {
-            settle.note(at(millis));
-            assert_eq!(settle.due(), Some(at((millis + 50).min(1000))));
-        }
-        settle.clear();
-        assert_eq!(settle.due(), None);
-        settle.note(at(2000));
-        assert_eq!(settle.due(), Some(at(2050)));
     }
 }

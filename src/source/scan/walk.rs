@@ -46,7 +46,7 @@ pub(super) struct Walk<'a> {
 /// What was found on the way.
 #[derive(Default)]
 pub(super) struct Found {
-    pub(super) entries: BTreeMap<Slot, EntryFiles>,
+    pub(super) entries: Vec<EntryFiles>,
     pub(super) unreadable: Vec<Unreadable>,
     pub(super) notes: Vec<String>,
     pub(super) directories: BTreeSet<DirectoryIdentity>,
@@ -158,7 +158,7 @@ impl Walk<'_> {
                 };
                 files.into_keys().map(too_many).collect()
             };
-            self.found.entries.insert(slot.clone(), EntryFiles { slot, files });
+            self.found.entries.push(EntryFiles { slot, files });
         }
         for (name, way) in listing.subdirectories {
             let slot = place.slot_of(&name);

@@ -1,0 +1,61 @@
+//! When a look is due after hints. Pure: instants come in, an instant goes out.
+
+use std::time::{Duration, Instant};
+
+/// When to look after hints: once it has been quiet for a while, and at the latest some time after
+/// the first hint, for writers that never pause.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    quiet: Duration,
+    cap: Duration,
+    hints: Option<(Instant, Instant)>,
+}
+
+impl Settle {
+    /// Waits `quiet` after the last hint, never longer than `cap` after the first one.
+    #[must_use]
+    pub const fn new(quiet: Duration, cap: Duration) -> Self {
+        Self { quiet, cap, hints: None }
+    }
+
+    /// Takes a hint that came `now`.
+    pub fn note(&mut self, now: Instant) {
+        let first = self.hints.map_or(now, |(first, _)| first);
+        self.hints = Some((first, now));
+    }
+
+    /// When the look is due; never, where there was no hint.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.hints.map(|(first, last)| (last + self.quiet).min(first + self.cap))
+    }
+
+    /// Forgets all hints, for the look begins.
+    pub const fn clear(&mut self) {
+        self.hints = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_due_after_the_quiet_time_and_never_later_than_the_cap() {
+        let [quiet, cap] = [50, 1000].map(Duration::from_millis);
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut settle = Settle::new(quiet, cap);
+        assert_eq!(settle.due(), None);
+        settle.note(at(0));
+        assert_eq!(settle.due(), Some(at(50)));
+        for millis in (10..=990).step_by(10) {
+            settle.note(at(millis));
+            assert_eq!(settle.due(), Some(at((millis + 50).min(1000))));
+        }
+        settle.clear();
+        assert_eq!(settle.due(), None);
+        settle.note(at(2000));
+        assert_eq!(settle.due(), Some(at(2050)));
+    }
+}
