@@ -53,6 +53,8 @@ pub enum ServeError {
         /// Why.
         error: io::Error,
     },
+    /// A setting asks for what this version does not have.
+    Unsupported(&'static str),
     /// A first key could not be issued.
     Issue(operations::IssueError),
     /// The operating system refused a thread, a signal handler or an event queue.
@@ -71,6 +73,7 @@ impl ServeError {
             Self::KeyDirectory { directory, .. } => {
                 format!("can't make the key directory {}", directory.display())
             }
+            Self::Unsupported(setting) => format!("can't do what {setting} asks for"),
             Self::Issue(_) => "can't issue a first key".to_owned(),
             Self::System(_) => "can't start".to_owned(),
         }
@@ -84,6 +87,7 @@ impl ServeError {
             | Self::Ledger { error, .. }
             | Self::KeyDirectory { error, .. }
             | Self::System(error) => error.to_string(),
+            Self::Unsupported(_) => "this version of jwksd does not have it".to_owned(),
             Self::Issue(error) => error.to_string(),
         }
     }
@@ -95,6 +99,7 @@ impl ServeError {
             Self::Listen { .. } => "end what listens there, or name another address with --listen",
             Self::Ledger { .. } => "make the directory readable, or name another with --state",
             Self::KeyDirectory { .. } => "make it yourself, or name another with --keys",
+            Self::Unsupported(_) => "leave the setting out",
             Self::Issue(_) => "make the key directory writable, or go without --init",
             Self::System(_) => "raise the limits on processes and open files",
         }
@@ -107,6 +112,7 @@ impl ServeError {
 /// [`ServeError`] where it can't start; nothing that happens later ends it.
 pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let config = &loaded.config;
+    refuse_unsupported(config)?;
     logging::init(config.log);
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -149,6 +155,20 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         std::thread::park_timeout(Duration::from_millis(1));
     }
     info!("stopped");
+    Ok(())
+}
+
+/// Serving without TLS where it was asked for, say, would be worse than not serving.
+fn refuse_unsupported(config: &Config) -> Result<(), ServeError> {
+    for (is_asked_for, setting) in [
+        (config.public.tls.is_some(), "public.tls"),
+        (!config.admin.listen.is_empty(), "admin.listen"),
+        (config.workers > 1, "workers"),
+    ] {
+        if is_asked_for {
+            return Err(ServeError::Unsupported(setting));
+        }
+    }
     Ok(())
 }
 

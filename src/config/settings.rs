@@ -237,7 +237,8 @@ impl Settings {
             let Some(variable) = variable.to_str().filter(|name| name.starts_with("JWKSD_")) else {
                 continue;
             };
-            if variable == CONFIG_VARIABLE || is_of_kubernetes(variable) {
+            // An empty variable says nothing, as templates leave it.
+            if variable == CONFIG_VARIABLE || is_of_kubernetes(variable) || value.is_empty() {
                 continue;
             }
             let Some((name, kind, _)) = KNOWN.iter().find(|(name, ..)| self::variable(name) == variable)

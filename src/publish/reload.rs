@@ -166,10 +166,15 @@ impl Reload {
         // Armed before the look that counts: what happened between a look and the arming is seen
         // by the look after it.
         let armed = self.follow();
-        let soon = self.look.is_unsettled.then_some(UNSETTLED_PAUSE);
-        let confirm = (!self.missed.is_empty()).then_some(self.rules.settle);
-        let at_once = armed.then_some(Duration::ZERO);
-        [soon, confirm, at_once].into_iter().flatten().min().map(|pause| Instant::now() + pause)
+        let pause = if !self.missed.is_empty() {
+            // Two looks that agree on a removal are some time apart.
+            Some(self.rules.settle)
+        } else if armed {
+            Some(Duration::ZERO)
+        } else {
+            self.look.is_unsettled.then_some(UNSETTLED_PAUSE)
+        };
+        pause.map(|pause| Instant::now() + pause)
     }
 
     fn follow(&mut self) -> bool {
