@@ -16,6 +16,8 @@
 //! cli         the commands and their wording
 //! ```
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod cli;
 pub mod clock;
 pub mod config;

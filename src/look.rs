@@ -13,9 +13,7 @@ use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{Reason, Refused};
 use crate::ledger::Sight;
 use crate::ledger::reconcile::Dark;
-use crate::source::scan::{
-    Content, DirectoryIdentity, EntryFiles, ScanLimits, Unreadable, scan,
-};
+use crate::source::scan::{Content, DirectoryIdentity, EntryFiles, ScanLimits, Unreadable, scan};
 
 /// Looks at the key directories again and again.
 #[derive(Debug)]
@@ -23,8 +21,11 @@ pub struct Looker {
     directories: Vec<Arc<Path>>,
     limits: ScanLimits,
     rules: KeyRules,
-    parsed: HashMap<Slot, ([u8; 32], Result<Arc<Entry>, Refused>)>,
+    parsed: HashMap<Slot, Parsed>,
 }
+
+/// The hash of an entry's files, and what they said.
+type Parsed = ([u8; 32], Result<Arc<Entry>, Refused>);
 
 /// What a look showed.
 #[derive(Debug, Default)]
@@ -98,10 +99,13 @@ impl Looker {
 
 impl Look {
     /// What the accepted entries have to note, by slot.
+    #[must_use]
     pub fn entry_notes(&self) -> BTreeMap<&Slot, &[String]> {
-        let accepted = self.sight.entries.iter().filter_map(|(slot, entry)| {
-            entry.as_ref().ok().map(|entry| (slot, &*entry.notes))
-        });
+        let accepted = self
+            .sight
+            .entries
+            .iter()
+            .filter_map(|(slot, entry)| entry.as_ref().ok().map(|entry| (slot, &*entry.notes)));
         accepted.filter(|(_, notes)| !notes.is_empty()).collect()
     }
 }
@@ -124,10 +128,14 @@ fn digest(files: &EntryFiles) -> [u8; 32] {
         match &file.content {
             Ok(Content::Bytes(bytes)) => part(bytes),
             // Two parts and three where bytes have one, so that the kinds can't meet.
-            Ok(Content::LeftClosed) => [b"left".as_slice(), b"closed"].into_iter().for_each(&mut part),
+            Ok(Content::LeftClosed) => {
+                part(b"left");
+                part(b"closed");
+            }
             Err(problem) => {
-                let problem = format!("{problem:?}");
-                ["a", "problem", &problem].into_iter().for_each(|text| part(text.as_bytes()));
+                part(b"a");
+                part(b"problem");
+                part(format!("{problem:?}").as_bytes());
             }
         }
     }

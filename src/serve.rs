@@ -127,7 +127,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         issue_first_keys(config, clock.now())?;
     }
 
-    let (publisher, published) = snapshot::channel(Arc::new(layout(config)));
+    let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
     let rules = rules(config);
     let ledger = Ledger::new(Some(state_directory(config)));
@@ -144,7 +144,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         .spawn(move || reload.run(&received))
         .map_err(ServeError::System)?;
     let max_age = config.publish.max_age.as_secs();
-    let handler = PublicHandler::new(published, Arc::clone(&clock), max_age, config.publish.cors);
+    let handler = PublicHandler::new(reader, Arc::clone(&clock), max_age, config.publish.cors);
     let connections = Connections::new(limits(config), clock);
     runtime.block_on(answer(listeners, &handler, &connections, config.drain, &signals))?;
     let _ = signals.send(Signal::Stop);
@@ -177,7 +177,9 @@ async fn bind(addresses: &[ListenAddress]) -> Result<Vec<TcpListener>, ServeErro
     for address in addresses {
         let listen_error = |error| ServeError::Listen { address: address.clone(), error };
         let listener = match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).await.map_err(listen_error)?,
+            ListenAddress::Tcp(address) => {
+                TcpListener::bind(address).await.map_err(listen_error)?
+            }
             ListenAddress::Unix(_) => {
                 let unsupported = "Unix sockets are not served yet";
                 return Err(listen_error(io::Error::new(io::ErrorKind::Unsupported, unsupported)));
@@ -246,9 +248,8 @@ pub struct Seen {
 /// [`ServeError::Ledger`] where there is a ledger that can't be read.
 pub fn look_once(config: &Config, now: Timestamp) -> Result<Seen, ServeError> {
     let directory = state_directory(config);
-    let remembered = store::read(&directory)
-        .map_err(|error| ServeError::Ledger { directory, error })?
-        .records;
+    let remembered =
+        store::read(&directory).map_err(|error| ServeError::Ledger { directory, error })?.records;
     let look = looker(config).look();
     let looked = Looked {
         now,
@@ -337,10 +338,8 @@ fn make_state_directory(config: &Config) {
 /// Issues a key for each audience that has none.
 fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
     let Some(directory) = config.keys.dirs.first() else { return Ok(()) };
-    operations::make_key_directory(directory).map_err(|error| ServeError::KeyDirectory {
-        directory: directory.to_path_buf(),
-        error,
-    })?;
+    operations::make_key_directory(directory)
+        .map_err(|error| ServeError::KeyDirectory { directory: directory.to_path_buf(), error })?;
     let look = looker(config).look();
     let has_key = |audience: &Audience| {
         let entries = look.sight.entries.values().filter_map(|entry| entry.as_ref().ok());

@@ -172,7 +172,8 @@ fn every_sample_can_be_used() {
     assert!(samples.len() > 1);
     for sample in samples {
         let flags = Flags { config: Some(sample.clone()), ..Flags::default() };
-        let loaded = load(&flags, []).unwrap_or_else(|error| panic!("{}: {error}", sample.display()));
+        let loaded =
+            load(&flags, []).unwrap_or_else(|error| panic!("{}: {error}", sample.display()));
         assert_eq!(loaded.risks, [], "{}", sample.display());
     }
 }
@@ -193,7 +194,10 @@ fn the_reference_names_every_setting_with_its_default() {
             }
             None => {
                 let member = name.rsplit('.').next().unwrap();
-                assert!(text.contains(&format!("\n# {member} = ")), "{name} is not in the reference");
+                assert!(
+                    text.contains(&format!("\n# {member} = ")),
+                    "{name} is not in the reference"
+                );
             }
         }
     }
@@ -263,6 +267,8 @@ fn completions_and_manual_pages_are_printed() {
         assert!(pages.contains(&format!(".TH jwksd-{command}")), "{command}");
     }
     let directory = tempfile::tempdir().unwrap();
-    assert!(jwksd().args(["man", "--out"]).arg(directory.path()).output().unwrap().status.success());
+    assert!(
+        jwksd().args(["man", "--out"]).arg(directory.path()).output().unwrap().status.success()
+    );
     assert!(directory.path().join("jwksd-serve.1").exists());
 }

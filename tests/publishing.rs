@@ -5,12 +5,12 @@ mod common;
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd};
-use jiff::Timestamp;
+use common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd, now};
 use jwksd::hex::hex;
 use jwksd::keys::Algorithm;
 
@@ -148,10 +148,12 @@ fn refusals_are_problems_that_say_what_to_do() {
             assert_eq!(response.header("allow"), "GET, HEAD, OPTIONS");
         }
     }
-    let preflight = request(&daemon, "OPTIONS", PATH, &[
-        ("origin", "https://app.example"),
-        ("access-control-request-method", "GET"),
-    ]);
+    let preflight = request(
+        &daemon,
+        "OPTIONS",
+        PATH,
+        &[("origin", "https://app.example"), ("access-control-request-method", "GET")],
+    );
     assert_eq!(preflight.status, 204);
     assert_eq!(preflight.header("access-control-allow-origin"), "*");
 }
@@ -260,7 +262,7 @@ fn without_a_readable_directory_or_memory_the_answer_is_503_and_never_an_empty_s
 #[test]
 fn max_age_shrinks_towards_the_end_of_a_key_and_never_reaches_beyond_it() {
     let directory = tempfile::tempdir().unwrap();
-    let ends = Timestamp::now() + Duration::from_secs(4);
+    let ends = now() + Duration::from_secs(4);
     write_key(directory.path(), "a", &json!({ "keyId": "a", "validTo": ends }));
     write_key(directory.path(), "b", &json!({ "keyId": "b" }));
     let daemon = Daemon::start(directory.path());
@@ -269,10 +271,10 @@ fn max_age_shrinks_towards_the_end_of_a_key_and_never_reaches_beyond_it() {
     let mut connection = Connection::open(daemon.address).unwrap();
     let mut shortest = u64::MAX;
     eventually("the key ends", || {
-        let sent = Timestamp::now();
+        let sent = now();
         let headers = [("if-none-match", etag.as_str())];
         let response = connection.request("GET", PATH, &headers).unwrap();
-        let received = Timestamp::now();
+        let received = now();
         if response.status == 200 {
             assert!(received >= ends, "taken back too early");
             assert_eq!(response.kids(), ["b"]);
@@ -292,7 +294,7 @@ fn max_age_shrinks_towards_the_end_of_a_key_and_never_reaches_beyond_it() {
 #[test]
 fn a_scheduled_key_appears_when_its_announcement_is_due() {
     let directory = tempfile::tempdir().unwrap();
-    let announced = Timestamp::now() + Duration::from_secs(3);
+    let announced = now() + Duration::from_secs(3);
     let valid_from = announced + Duration::from_secs(3600);
     write_key(directory.path(), "now", &json!({ "keyId": "now" }));
     write_key(directory.path(), "later", &json!({ "keyId": "later", "validFrom": valid_from }));
@@ -300,9 +302,9 @@ fn a_scheduled_key_appears_when_its_announcement_is_due() {
         command.env("JWKSD_LIFECYCLE_ANNOUNCE", "1h").env("JWKSD_KEYS_POLL_INTERVAL", "1h")
     });
     daemon.await_kids(&["now"]);
-    assert!(Timestamp::now() < announced, "the machine is too slow for this test");
+    assert!(now() < announced, "the machine is too slow for this test");
     daemon.await_kids(&["later", "now"]);
-    assert!(Timestamp::now() >= announced);
+    assert!(now() >= announced);
 }
 
 #[test]
@@ -338,7 +340,6 @@ fn the_first_key_is_issued_where_that_is_asked_for() {
     drop(daemon);
     let again = Daemon::start_with(&keys, |command| command.arg("--init"));
     assert_eq!(again.kids(), kids, "and no second one");
-    use std::os::unix::fs::PermissionsExt as _;
     for entry in fs::read_dir(&keys).unwrap().map(Result::unwrap) {
         if entry.file_name().to_string_lossy().ends_with(".pem") {
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);

@@ -6,9 +6,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::daemon::{Daemon, drop_by_rename, eventually};
+use common::daemon::{Daemon, drop_by_rename, eventually, now};
 use common::tokens::{sign, verifies};
-use jiff::Timestamp;
 use jwksd::keys::Algorithm;
 use serde_json::json;
 
@@ -36,7 +35,7 @@ fn a_rotation_by_attributes(algorithm: Algorithm) {
     let jwks = daemon.get(PATH).body;
     assert!(verifies(&old, &jwks) && verifies(&new, &jwks));
 
-    let invalidated_at = Timestamp::now();
+    let invalidated_at = now();
     let grace_ends = invalidated_at + std::time::Duration::from_secs(2);
     let attributes = json!({
         "keyId": "old", "algorithm": algorithm,
@@ -45,9 +44,9 @@ fn a_rotation_by_attributes(algorithm: Algorithm) {
     drop_by_rename(keys, "old.meta.json", attributes.to_string());
     // Until the grace ends both verify, and not a moment longer.
     eventually("the grace ends", || {
-        let before = Timestamp::now();
+        let before = now();
         let response = daemon.get(PATH);
-        let after = Timestamp::now();
+        let after = now();
         assert!(verifies(&new, &response.body));
         let both = verifies(&old, &response.body);
         assert!(both || after >= grace_ends, "taken back too early");

@@ -1,6 +1,7 @@
 //! `jwksd check`: every entry, accepted or refused, why, and what to do. Writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -91,9 +92,7 @@ fn lines(seen: &Seen, config: &Config, now: Timestamp) -> Vec<Line> {
         }),
         notes: Vec::new(),
     }));
-    lines.sort_by(|one, other| {
-        (&one.directory, &one.slot).cmp(&(&other.directory, &other.slot))
-    });
+    lines.sort_by(|one, other| (&one.directory, &one.slot).cmp(&(&other.directory, &other.slot)));
     lines
 }
 
@@ -105,7 +104,8 @@ fn accepted<'a>(
     now: Timestamp,
 ) -> impl Iterator<Item = Line> + 'a {
     entry.keys.iter().enumerate().filter_map(move |(index, key)| {
-        let state = seen.outcome.records.get(&key.kid)?.dates(&config.lifecycle).at(now, &config.lifecycle);
+        let state =
+            seen.outcome.records.get(&key.kid)?.dates(&config.lifecycle).at(now, &config.lifecycle);
         Some(Line {
             slot: slot.to_string(),
             directory: slot.directory().display().to_string(),
@@ -157,21 +157,23 @@ fn table(lines: &[Line], notes: &[String], refused: usize) -> String {
         remarks.extend(line.notes.iter().map(|note| format!("note:   {}", escaped(note))));
         rows.push([escaped(&line.slot), line.result.to_owned(), kid, algorithm, audience, phase]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
+    // Writing to a string does not fail.
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
         for remark in remarks.get(&index).into_iter().flatten() {
-            text.push_str(&format!("    {remark}\n"));
+            let _ = writeln!(text, "    {remark}");
         }
     }
     for note in notes {
-        text.push_str(&format!("note: {}\n", escaped(note)));
+        let _ = writeln!(text, "note: {}", escaped(note));
     }
     let accepted = lines.len() - refused;
-    text.push_str(&format!("{accepted} accepted, {refused} refused\n"));
+    let _ = writeln!(text, "{accepted} accepted, {refused} refused");
     text
 }

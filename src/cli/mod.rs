@@ -184,10 +184,7 @@ pub fn run() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Failure { what, cause, remedy, code }) => {
             // Where stderr is closed there is nobody left to tell.
-            let _ = writeln!(
-                io::stderr(),
-                "error: {what}\n  cause: {cause}\n  remedy: {remedy}"
-            );
+            let _ = writeln!(io::stderr(), "error: {what}\n  cause: {cause}\n  remedy: {remedy}");
             ExitCode::from(code)
         }
     }

@@ -175,12 +175,17 @@ impl Settings {
             cause: error.to_string().trim().to_owned(),
             remedy: "correct the TOML".to_owned(),
         })?;
-        self.read_table("", table, &|name| {
-            let member = name.rsplit('.').next().unwrap_or(name);
-            let line = text.lines().position(|line| line.trim_start().starts_with(member));
-            let line = line.map_or_else(String::new, |line| format!(", line {}", line + 1));
-            format!("{}{line}", file.display())
-        }, file)
+        self.read_table(
+            "",
+            table,
+            &|name| {
+                let member = name.rsplit('.').next().unwrap_or(name);
+                let line = text.lines().position(|line| line.trim_start().starts_with(member));
+                let line = line.map_or_else(String::new, |line| format!(", line {}", line + 1));
+                format!("{}{line}", file.display())
+            },
+            file,
+        )
     }
 
     fn read_table(
@@ -241,7 +246,8 @@ impl Settings {
             if variable == CONFIG_VARIABLE || is_of_kubernetes(variable) || value.is_empty() {
                 continue;
             }
-            let Some((name, kind, _)) = KNOWN.iter().find(|(name, ..)| self::variable(name) == variable)
+            let Some((name, kind, _)) =
+                KNOWN.iter().find(|(name, ..)| self::variable(name) == variable)
             else {
                 let known = KNOWN.iter().map(|(name, ..)| self::variable(name));
                 let near = suggestion(variable, known);
@@ -284,9 +290,9 @@ fn is_of_kubernetes(variable: &str) -> bool {
     variable.ends_with("_SERVICE_HOST")
         || variable.contains("_SERVICE_PORT")
         || variable.ends_with("_PORT")
-        || variable.split_once("_PORT_").is_some_and(|(_, rest)| {
-            rest.starts_with(|first: char| first.is_ascii_digit())
-        })
+        || variable
+            .split_once("_PORT_")
+            .is_some_and(|(_, rest)| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn typed(value: Value, kind: Kind) -> Result<Value, &'static str> {

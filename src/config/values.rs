@@ -1,6 +1,6 @@
 //! Values that are written as text: durations, addresses.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -49,8 +49,11 @@ pub fn format_duration(duration: Duration) -> String {
     for (name, length) in UNITS {
         // 24h and 30d read better than 1d and 720h: whole days only from two on.
         let count = rest / length;
-        if count > 0 && !(name == "d" && (duration.as_millis() % length != 0 || count < 2)) {
-            text.push_str(&format!("{count}{name}"));
+        if count > 0
+            && !(name == "d" && (!duration.as_millis().is_multiple_of(length) || count < 2))
+        {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{count}{name}");
             rest %= length;
         }
     }

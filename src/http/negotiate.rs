@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, lines: &[&str]) -> HeaderMap {
         lines.iter().map(|line| (name.clone(), HeaderValue::from_str(line).unwrap())).collect()
     }
 
@@ -153,7 +153,7 @@ mod tests {
             (&[",, ,gzip,"], true),
             (&["gzippy"], false),
         ] {
-            assert_eq!(wants_gzip(&headers(ACCEPT_ENCODING, lines)), expected, "{lines:?}");
+            assert_eq!(wants_gzip(&headers(&ACCEPT_ENCODING, lines)), expected, "{lines:?}");
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
             (&["application/jwk-set+json ; charset=utf-8 ; q=0.1"], true),
             (&["application/jwk+json"], false),
         ] {
-            assert_eq!(names_jwk_set(&headers(ACCEPT, lines)), expected, "{lines:?}");
+            assert_eq!(names_jwk_set(&headers(&ACCEPT, lines)), expected, "{lines:?}");
         }
     }
 
@@ -196,7 +196,7 @@ mod tests {
             (&["\"ABC\""], Some(false)),
             (&["\"x\" \"abc\""], Some(true)),
         ] {
-            assert_eq!(if_none_match(&headers(IF_NONE_MATCH, lines), &etag), expected, "{lines:?}");
+            assert_eq!(if_none_match(&headers(&IF_NONE_MATCH, lines), &etag), expected, "{lines:?}");
         }
     }
 }

@@ -155,8 +155,8 @@ mod tests {
             (r#"{"gracePeriodSec": 31622401}"#, "gracePeriodSec"),
             (r#"{"gracePeriodSec": 1.5}"#, "i64"),
             (r#"{"keyIdAliases": "a"}"#, "sequence"),
-            (r#"[]"#, "attributes"),
-            (r#"{} x"#, "attributes"),
+            ("[]", "attributes"),
+            ("{} x", "attributes"),
         ] {
             let reason = read(text).expect_err(text);
             let cause = reason.cause();

@@ -75,11 +75,16 @@ mod grace_seconds {
     use serde::{Deserialize, Deserializer, Serializer};
 
     #[expect(clippy::ref_option, reason = "the signature that serde's `with` calls")]
-    pub fn serialize<S: Serializer>(grace: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        grace: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_some(&grace.map_or(0, |grace| grace.as_secs()))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
     }
 }
@@ -152,14 +157,15 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
             }
         }
     }
-    let first = files.files.first().map_or_else(|| files.slot.full_path(), |file| file.path.clone());
+    let first =
+        files.files.first().map_or_else(|| files.slot.full_path(), |file| file.path.clone());
     let (declared_in, attributes) = attributes.map_or_else(
         || (first.clone(), Attributes::default()),
         |(path, attributes)| (path.to_owned(), attributes),
     );
-    let (materials, mut notes) = halves.finish().map_err(|(file, reason)| {
-        refuse(file.as_deref().unwrap_or(&first), reason)
-    })?;
+    let (materials, mut notes) = halves
+        .finish()
+        .map_err(|(file, reason)| refuse(file.as_deref().unwrap_or(&first), reason))?;
     let mut keys: Vec<SeenKey> = Vec::with_capacity(materials.len());
     let several = materials.len() > 1;
     for material in materials {
@@ -183,6 +189,9 @@ struct Material {
     kid: Option<String>,
     algorithm: Option<String>,
 }
+
+/// The keys of an entry, and notes about them.
+type Finished = (Vec<Material>, Vec<String>);
 
 /// The parts of an entry as they are found, until they are put together.
 #[derive(Default)]
@@ -226,7 +235,7 @@ impl Halves {
     }
 
     /// Puts the parts together: to one key pair, or to the keys of a JWK Set.
-    fn finish(mut self) -> Result<(Vec<Material>, Vec<String>), (Option<PathBuf>, Reason)> {
+    fn finish(mut self) -> Result<Finished, (Option<PathBuf>, Reason)> {
         let has_pem = self.private.is_some() || self.public.is_some();
         if let (Some(private), Some(public)) = (&self.private, &self.public)
             && private != public
@@ -303,12 +312,8 @@ fn describe(
     let of_directory = slot
         .first_component()
         .and_then(|first| rules.audiences.iter().find(|audience| audience.as_str() == first));
-    let audience = attributes
-        .audience
-        .as_ref()
-        .or(of_directory)
-        .unwrap_or(&rules.default_audience)
-        .clone();
+    let audience =
+        attributes.audience.as_ref().or(of_directory).unwrap_or(&rules.default_audience).clone();
     let declared = Declared {
         valid_from: attributes.valid_from.or(chain.as_ref().and_then(|chain| chain.not_before)),
         valid_to: attributes.valid_to.or(chain.as_ref().and_then(|chain| chain.not_after)),

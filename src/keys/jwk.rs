@@ -118,7 +118,11 @@ impl PublicKey {
     }
 
     /// `kty` and the public members, in the order in which they are published.
-    fn members<M: SerializeMap>(&self, map: &mut M, before: &[(&str, &str)]) -> Result<(), M::Error> {
+    fn members<M: SerializeMap>(
+        &self,
+        map: &mut M,
+        before: &[(&str, &str)],
+    ) -> Result<(), M::Error> {
         let kty = match self {
             Self::Rsa { .. } => "RSA",
             Self::Ec { .. } => "EC",
@@ -187,12 +191,18 @@ impl Curve {
     /// All of the `SubjectPublicKeyInfo` that stands before the point (RFC 5480 §2).
     const fn spki_prefix(self) -> &'static [u8] {
         match self {
-            Self::P256 => b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\
-                \xce\x3d\x03\x01\x07\x03\x42\x00",
-            Self::P384 => b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\
-                \x00\x22\x03\x62\x00",
-            Self::P521 => b"\x30\x81\x9b\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\
-                \x04\x00\x23\x03\x81\x86\x00",
+            Self::P256 => {
+                b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\
+                \xce\x3d\x03\x01\x07\x03\x42\x00"
+            }
+            Self::P384 => {
+                b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\
+                \x00\x22\x03\x62\x00"
+            }
+            Self::P521 => {
+                b"\x30\x81\x9b\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\
+                \x04\x00\x23\x03\x81\x86\x00"
+            }
         }
     }
 }
@@ -286,7 +296,8 @@ pub(super) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 pub(super) fn unsigned(magnitude: &[u8]) -> Vec<u8> {
-    let sign: &[u8] = if magnitude.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
+    let sign: &[u8] =
+        if magnitude.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
     tagged(INTEGER, &[sign, magnitude])
 }
 
@@ -305,7 +316,9 @@ fn tagged(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
             element.extend_from_slice(digits);
         }
     }
-    parts.iter().for_each(|part| element.extend_from_slice(part));
+    for part in parts {
+        element.extend_from_slice(part);
+    }
     element
 }
 

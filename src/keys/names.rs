@@ -61,7 +61,9 @@ impl fmt::Display for InvalidKid {
         match self {
             Self::Empty => f.write_str("the kid is empty"),
             Self::TooLong(length) => write!(f, "the kid has {length} characters, more than 256"),
-            Self::NotPrintableAscii => f.write_str("the kid holds a character that is not printable ASCII"),
+            Self::NotPrintableAscii => {
+                f.write_str("the kid holds a character that is not printable ASCII")
+            }
         }
     }
 }

@@ -72,9 +72,8 @@ pub(super) fn verification(curve: Curve) -> &'static EcdsaVerificationAlgorithm 
 /// # Errors
 /// Where they are not 32, not a point, or a point of small order, under which anyone can forge.
 pub fn ed25519(bytes: &[u8]) -> Result<PublicKey, Reason> {
-    let x: [u8; 32] = bytes
-        .try_into()
-        .map_err(|_| Reason::BadKey("an Ed25519 public key has 32 bytes"))?;
+    let x: [u8; 32] =
+        bytes.try_into().map_err(|_| Reason::BadKey("an Ed25519 public key has 32 bytes"))?;
     let point = CompressedEdwardsY(x).decompress().ok_or(Reason::NotOnCurve)?;
     if point.is_small_order() {
         return Err(Reason::BadKey("the Ed25519 point has a small order"));
@@ -99,8 +98,8 @@ fn without_leading_zeros(number: &[u8]) -> &[u8] {
 /// CCS 2017, §3.3).
 fn has_roca_fingerprint(modulus: &[u8]) -> bool {
     const PRIMES: [u32; 38] = [
-        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
-        101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89,
+        97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
     ];
     PRIMES.into_iter().all(|prime| {
         let remainder =

@@ -160,9 +160,11 @@ impl Reason {
             Self::UnknownLabel(label) => {
                 format!("a block \"{}\" holds no signing key", label.escape_default())
             }
-            Self::Encrypted => "the private key is encrypted under a passphrase, and no public key \
+            Self::Encrypted => {
+                "the private key is encrypted under a passphrase, and no public key \
                                 or certificate lies beside it"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::BadJson(what) => format!("the JSON can't be used: {what}"),
             Self::DuplicateMember(member) => {
                 format!("the member \"{}\" stands twice", member.escape_default())
@@ -179,10 +181,7 @@ impl Reason {
             Self::NoSigningKey => {
                 "every key in it is marked for something other than signatures".to_owned()
             }
-            Self::RsaTooSmall(bits) => {
-                format!("the RSA modulus has {bits} bits; 2048 to 8192 are accepted")
-            }
-            Self::RsaTooLarge(bits) => {
+            Self::RsaTooSmall(bits) | Self::RsaTooLarge(bits) => {
                 format!("the RSA modulus has {bits} bits; 2048 to 8192 are accepted")
             }
             Self::RsaExponent => {

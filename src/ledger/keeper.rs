@@ -91,11 +91,11 @@ impl Ledger {
             self.records = records;
             return answer;
         };
-        let (store, mut trouble) = match self.store.take().map_or_else(|| Store::open(&directory), Ok)
-        {
-            Ok(store) => (Some(store), None),
-            Err(error) => (None, Some(error)),
-        };
+        let (store, mut trouble) =
+            match self.store.take().map_or_else(|| Store::open(&directory), Ok) {
+                Ok(store) => (Some(store), None),
+                Err(error) => (None, Some(error)),
+            };
         let mut locked = None;
         if let Some(store) = &store {
             let taken = store.lock().and_then(|lock| self.refresh(&lock).map(|()| lock));
@@ -114,8 +114,8 @@ impl Ledger {
         drop(locked);
         // A directory that failed is opened anew next time: it may have been replaced.
         self.store = store.filter(|_| trouble.is_none());
-        self.persistence = trouble
-            .map_or(Persistence::Disk, |error| Persistence::Failing(error.to_string()));
+        self.persistence =
+            trouble.map_or(Persistence::Disk, |error| Persistence::Failing(error.to_string()));
         answer
     }
 

@@ -204,9 +204,8 @@ fn adopt<'a>(
             }
         }
     }
-    let is_known = |key: &SeenKey| {
-        records.get(&key.kid).is_some_and(|record| record.public_key == key.public)
-    };
+    let is_known =
+        |key: &SeenKey| records.get(&key.kid).is_some_and(|record| record.public_key == key.public);
     let mut accepted = Vec::new();
     refused.extend(sight.dark.iter().map(|dark| dark.refused.clone()));
     for (slot, entry) in &sight.entries {

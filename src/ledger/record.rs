@@ -111,7 +111,6 @@ impl DeclaredInvalidation {
 }
 
 impl Operation {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -156,10 +155,9 @@ impl Record {
     pub fn dates(&self, policy: &Policy) -> Dates {
         let Self { declared, operation, .. } = self;
         let files_say = DeclaredInvalidation::of(declared);
-        let declared_invalidation = files_say.at.map(|at| Invalidation {
-            at,
-            grace: files_say.grace.unwrap_or(policy.default_grace),
-        });
+        let declared_invalidation = files_say
+            .at
+            .map(|at| Invalidation { at, grace: files_say.grace.unwrap_or(policy.default_grace) });
         Dates {
             valid_from: Order::in_force(operation.valid_from.as_ref(), &declared.valid_from)
                 .unwrap_or(declared.valid_from),

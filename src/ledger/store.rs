@@ -325,5 +325,5 @@ fn free_name_beside(file: &Path) -> PathBuf {
         name.push(format!(".damaged-{number}"));
         PathBuf::from(name)
     };
-    (1..).map(numbered).find(|path| !path.exists()).unwrap_or_else(|| numbered(0))
+    (1..10_000).map(numbered).find(|path| !path.exists()).unwrap_or_else(|| numbered(10_000))
 }

@@ -92,7 +92,8 @@ pub fn published_keys(
             continue;
         }
         for kid in record.names() {
-            let chain = Some(&*record.certificates).filter(|chain| certificates && !chain.is_empty());
+            let chain =
+                Some(&*record.certificates).filter(|chain| certificates && !chain.is_empty());
             let jwk = Jwk {
                 kid,
                 algorithm: record.algorithm,

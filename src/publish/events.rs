@@ -33,14 +33,15 @@ impl Told {
         if why == self.watcher {
             return;
         }
-        match &why {
-            Some(why) => warn!(
+        if let Some(why) = &why {
+            warn!(
                 cause = %why,
                 remedy = "changes are noticed at the next poll; raise fs.inotify.max_user_instances \
                           or max_user_watches if this lasts",
                 "file events can't be had"
-            ),
-            None => info!("file events are noticed again"),
+            );
+        } else {
+            info!("file events are noticed again");
         }
         self.watcher = why;
     }

@@ -40,24 +40,25 @@ impl Layout {
         let everyone = std::iter::once(None).chain(audiences.iter().map(Some));
         for audience in everyone {
             let below = audience.map_or_else(String::new, |audience| format!("/{audience}"));
-            layout.add(Content::KeySet(audience.cloned()), &[
-                format!("{below}{path}"),
-                format!("{issuer_path}{below}{path}"),
-            ]);
+            layout.add(
+                Content::KeySet(audience.cloned()),
+                &[format!("{below}{path}"), format!("{issuer_path}{below}{path}")],
+            );
             if issuer.is_some() {
                 // RFC 8414 §3.1 puts the well-known part before the issuer's path, OIDC Discovery
                 // §4 behind it; both are served for both.
                 layout.add(
                     Content::Discovery(audience.cloned()),
-                    &["openid-configuration", "oauth-authorization-server"].map(|name| {
-                        [
-                            format!("{below}/.well-known/{name}"),
-                            format!("{issuer_path}{below}/.well-known/{name}"),
-                            format!("/.well-known/{name}{below}"),
-                            format!("/.well-known/{name}{issuer_path}{below}"),
-                        ]
-                    })
-                    .concat(),
+                    &["openid-configuration", "oauth-authorization-server"]
+                        .map(|name| {
+                            [
+                                format!("{below}/.well-known/{name}"),
+                                format!("{issuer_path}{below}/.well-known/{name}"),
+                                format!("/.well-known/{name}{below}"),
+                                format!("/.well-known/{name}{issuer_path}{below}"),
+                            ]
+                        })
+                        .concat(),
                 );
             }
         }
@@ -142,10 +143,7 @@ mod tests {
             content(&layout, "/.well-known/openid-configuration"),
             Some(&Content::Discovery(None))
         );
-        assert_eq!(
-            content(&layout, "/tenant/.well-known/jwks.json"),
-            Some(&Content::KeySet(None))
-        );
+        assert_eq!(content(&layout, "/tenant/.well-known/jwks.json"), Some(&Content::KeySet(None)));
         assert_eq!(layout.issuer(None).as_deref(), Some("https://id.example/tenant"));
     }
 }

@@ -91,8 +91,7 @@ impl Publisher {
                 _ => false,
             };
             if same {
-                let changed =
-                    before.is_none_or(|before| before.generation != next.generation);
+                let changed = before.is_none_or(|before| before.generation != next.generation);
                 let next = Arc::new(next);
                 self.0.current.store(Some(Arc::clone(&next)));
                 drop(writing);

@@ -256,7 +256,7 @@ impl ScanError {
             io::ErrorKind::NotFound => Self::Missing { directory },
             io::ErrorKind::NotADirectory => Self::NotADirectory { directory },
             _ => {
-                let error = read::explained(error, || rustix::fs::stat(path).ok());
+                let error = read::explained(error, || rustix::fs::stat(path).ok().map(Into::into));
                 Self::Unreadable { directory, error }
             }
         }

@@ -228,6 +228,7 @@ impl Backend {
 
     fn arm(&mut self, directories: &BTreeSet<DirectoryIdentity>) -> (WatchState, bool) {
         let wanted = by_path(directories);
+        // First all that go, for a directory that moved has one watch for both of its paths.
         let armed = self.hints.armed().clone();
         for path in armed.keys().filter(|path| wanted.get(*path) != armed.get(*path)) {
             self.disarm(path);

@@ -2,5 +2,6 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod daemon;
+pub mod faults;
 pub mod keys;
 pub mod tokens;

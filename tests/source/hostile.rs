@@ -77,19 +77,28 @@ fn a_name_that_is_not_utf8_costs_only_itself() {
 }
 
 #[test]
-fn a_file_that_grows_while_it_is_read_is_never_half_read() {
+fn a_file_that_grows_while_it_is_read_is_told() {
+    // Starts again from nothing before the limit of a file is reached.
+    until_looks_meet_a_change(OpenOptions::new().write(true).truncate(true));
+}
+
+#[test]
+fn a_file_that_is_written_over_while_it_is_read_is_told() {
+    until_looks_meet_a_change(OpenOptions::new().write(true));
+}
+
+fn until_looks_meet_a_change(options: &OpenOptions) {
     let keys = tempdir().unwrap();
     let path = keys.path().join("busy.pem");
-    fs::write(&path, "").unwrap();
-    let append = || {
-        // Starts again from nothing before the limit of a file is reached.
-        let mut file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+    fs::write(&path, [b'x'; 64 * 32]).unwrap();
+    let write = || {
+        let mut file = options.open(&path).unwrap();
         for _ in 0..64 {
             file.write_all(&[b'x'; 32]).unwrap();
         }
     };
-    meanwhile(append, || {
-        let deadline = Instant::now() + Duration::from_secs(10);
+    meanwhile(write, || {
+        let deadline = Instant::now() + Duration::from_secs(20);
         let mut changing = 0;
         while changing < 20 {
             assert!(Instant::now() < deadline, "only {changing} looks met a change");

@@ -53,9 +53,8 @@ fn key(object: &Map<String, Value>, open_private: bool) -> Result<Part, Reason> 
     {
         return Ok(Part::PassedOver("a key that is not for signatures was passed over".to_owned()));
     }
-    let needed = |name: &str| {
-        text(name)?.ok_or_else(|| Reason::BadJson(format!("a key has no \"{name}\"")))
-    };
+    let needed =
+        |name: &str| text(name)?.ok_or_else(|| Reason::BadJson(format!("a key has no \"{name}\"")));
     let bytes = |name: &str| number(name, needed(name)?);
     let is_private = object.contains_key("d");
     let mut note = None;
@@ -116,23 +115,24 @@ fn key(object: &Map<String, Value>, open_private: bool) -> Result<Part, Reason> 
     Ok(Part::Jwk(JsonKey { public, is_private, kid, algorithm, note }))
 }
 
+/// A big-endian number that may be private.
+type Number = Zeroizing<Vec<u8>>;
+
 /// Has the library open the private half, in the form that it reads: PKCS#1.
-fn check_rsa(
-    names: &[&str],
-    bytes: &dyn Fn(&str) -> Result<Zeroizing<Vec<u8>>, Reason>,
-) -> Result<(), Reason> {
+fn check_rsa(names: &[&str], bytes: &dyn Fn(&str) -> Result<Number, Reason>) -> Result<(), Reason> {
     let mut elements = vec![Zeroizing::new(unsigned(&[0]))];
     for name in names {
         let number = bytes(name)?;
         let zeros = number.iter().take_while(|byte| **byte == 0).count();
-        elements.push(Zeroizing::new(unsigned(&number[zeros.min(number.len().saturating_sub(1))..])));
+        elements
+            .push(Zeroizing::new(unsigned(&number[zeros.min(number.len().saturating_sub(1))..])));
     }
     let parts: Vec<&[u8]> = elements.iter().map(|element| &***element).collect();
     let der = Zeroizing::new(sequence(&parts));
     RsaKeyPair::from_der(&der).map(|_| ()).map_err(|_| Reason::PairMismatch)
 }
 
-fn number(name: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Reason> {
+fn number(name: &str, text: &str) -> Result<Number, Reason> {
     URL_SAFE_NO_PAD
         .decode(text)
         .map(Zeroizing::new)

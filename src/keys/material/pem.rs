@@ -13,9 +13,8 @@ struct Block<'a> {
 
 pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason> {
     let blocks = blocks(text)?;
-    let is_public = |block: &Block<'_>| {
-        matches!(block.label, "PUBLIC KEY" | "RSA PUBLIC KEY" | "CERTIFICATE")
-    };
+    let is_public =
+        |block: &Block<'_>| matches!(block.label, "PUBLIC KEY" | "RSA PUBLIC KEY" | "CERTIFICATE");
     let open_private = open_private || !blocks.iter().any(is_public);
     let mut parts = Vec::new();
     let mut chain: Option<Chain> = None;

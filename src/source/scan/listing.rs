@@ -125,7 +125,7 @@ impl Walk<'_> {
                     Err(_) => FileProblem::Changing,
                 }
             }
-            Err(error) => read::unreadable(&error, || read::stat_beneath(self.root, &link)),
+            Err(error) => read::unreadable(&error, || read::owner_beneath(self.root, &link)),
         };
         // Asks only what kind it is; nothing out there is opened.
         let is_directory = statat(opened, name, AtFlags::empty())

@@ -3,10 +3,10 @@
 //! A name in an opened directory comes in. Which entry the file belongs to is not known here.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statat, statx};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
@@ -85,7 +85,7 @@ pub(super) fn file(
         // Gone, or something else by now.
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Err(FileProblem::Changing),
         Err(errno) => {
-            let owner = || statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+            let owner = || statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(Owner::from);
             Err(unreadable(&errno.into(), owner))
         }
     }
@@ -97,23 +97,28 @@ pub(super) fn linked(
     link: &Path,
     limit: u64,
 ) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
-    let owner = || stat_beneath(root, link);
+    let owner = || owner_beneath(root, link);
     let found = root.metadata(link).map_err(|error| link_problem(&error, owner))?;
-    let kind = cap_std::fs::MetadataExt::mode(&found);
-    must_be_readable(FileType::from_raw_mode(kind), found.len(), limit)?;
+    must_be_readable(FileType::from_raw_mode(found.mode()), found.len(), limit)?;
     let flags = HARMLESS.bits().cast_signed();
     let opened = root.open_with(link, OpenOptions::new().read(true).custom_flags(flags));
     whole(opened.map_err(|error| link_problem(&error, owner))?.as_fd(), limit)
 }
 
 /// Opens the directory that `path` leads to beneath `root`, so that it can be listed.
-pub(super) fn directory_beneath(root: &Dir, path: &Path) -> io::Result<File> {
-    let flags = (OFlags::DIRECTORY | OFlags::CLOEXEC).bits().cast_signed();
-    root.open_with(path, OpenOptions::new().read(true).custom_flags(flags))
+pub(super) fn directory_beneath(root: &Dir, path: &Path) -> io::Result<OwnedFd> {
+    // What the sandbox opens is a place only. And where openat2 is denied, it does not follow a
+    // link to a directory but in this way.
+    let place = root.open_dir(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(place, ".", flags, Mode::empty())?)
 }
 
 /// Why a path with a symbolic link in it could not be followed.
-pub(super) fn link_problem(error: &io::Error, owner: impl FnOnce() -> Option<Stat>) -> FileProblem {
+pub(super) fn link_problem(
+    error: &io::Error,
+    owner: impl FnOnce() -> Option<Owner>,
+) -> FileProblem {
     if escapes(error) {
         FileProblem::LeadsOut
     } else if error.kind() == io::ErrorKind::NotFound {
@@ -128,20 +133,32 @@ pub(super) fn escapes(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
-/// The status of what `path` leads to beneath `root`.
-pub(super) fn stat_beneath(root: &Dir, path: &Path) -> Option<Stat> {
-    let flags = OFlags::PATH.bits().cast_signed();
-    let opened = root.open_with(path, OpenOptions::new().read(true).custom_flags(flags)).ok()?;
-    fstat(opened).ok()
+/// Whose a file or directory is.
+pub(super) struct Owner {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+impl From<Stat> for Owner {
+    fn from(stat: Stat) -> Self {
+        Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode }
+    }
+}
+
+/// Whose that is what `path` leads to beneath `root`.
+pub(super) fn owner_beneath(root: &Dir, path: &Path) -> Option<Owner> {
+    let found = root.metadata(path).ok()?;
+    Some(Owner { uid: found.uid(), gid: found.gid(), mode: found.mode() })
 }
 
 /// The problem that the operating system names. Where permission is the matter, who asked and
 /// whose it is are part of it: an fsGroup or a mode of 0400 is not to be guessed from afar.
-pub(super) fn unreadable(error: &io::Error, owner: impl FnOnce() -> Option<Stat>) -> FileProblem {
+pub(super) fn unreadable(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) -> FileProblem {
     FileProblem::Unreadable { error: explained(error, owner) }
 }
 
-pub(super) fn explained(error: &io::Error, owner: impl FnOnce() -> Option<Stat>) -> String {
+pub(super) fn explained(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error.to_string();
     }
@@ -151,11 +168,8 @@ pub(super) fn explained(error: &io::Error, owner: impl FnOnce() -> Option<Stat>)
     owner().map_or_else(
         || asked.clone(),
         |owner| {
-            let mode = owner.st_mode & 0o7777;
-            format!(
-                "{asked}; it belongs to uid {}, gid {}, mode {mode:04o}",
-                owner.st_uid, owner.st_gid
-            )
+            let mode = owner.mode & 0o7777;
+            format!("{asked}; it belongs to uid {}, gid {}, mode {mode:04o}", owner.uid, owner.gid)
         },
     )
 }
@@ -233,7 +247,7 @@ mod tests {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let asked = format!("Permission denied (os error 13): asked as uid {uid}, gid {gid}");
         let owner = format!("; it belongs to uid {}, gid {}, mode 0400", stat.st_uid, stat.st_gid);
-        assert_eq!(explained(&Errno::ACCESS.into(), || Some(stat)), asked.clone() + &owner);
+        assert_eq!(explained(&Errno::ACCESS.into(), || Some(stat.into())), asked.clone() + &owner);
         assert_eq!(explained(&Errno::ACCESS.into(), || None), asked);
         assert_eq!(explained(&Errno::IO.into(), || None), "Input/output error (os error 5)");
     }
@@ -253,6 +267,25 @@ mod tests {
             assert!(std::time::Instant::now() < deadline);
         }
         assert_eq!(fs::metadata(&path).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_file_that_became_something_else_since_it_was_looked_at_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, foreign] = ["x.pem", "foreign"].map(|name| directory.path().join(name));
+        fs::write(&path, "key").unwrap();
+        fs::write(&foreign, "foreign").unwrap();
+        let opened = File::open(directory.path()).unwrap();
+        let looked_at = status(opened.as_fd(), "x.pem").unwrap();
+        let read = || file(opened.as_fd(), "x.pem", &looked_at, 4096).map(|bytes| bytes.to_vec());
+        assert_eq!(read(), Ok(b"key".to_vec()));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(read(), Err(FileProblem::Changing));
+        std::os::unix::fs::symlink(&foreign, &path).unwrap();
+        assert_eq!(read(), Err(FileProblem::Changing));
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(&opened, "x.pem", FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert_eq!(read(), Err(FileProblem::NotRegular { kind: "a FIFO" }));
     }
 
     #[test]

@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::listing::Way;
 use super::names::{is_attributes, is_public_part};
-use super::read::{self, Mount, Status};
+use super::read::{self, Mount, Owner, Status};
 use super::{
     Content, DirectoryIdentity, EntryFiles, FileProblem, FileRead, ScanLimits, Unreadable,
 };
@@ -109,7 +109,7 @@ impl Walk<'_> {
                 Ok(opened) => opened,
                 Err(_) if readlinkat(outer, DATA, Vec::new()) != Ok(target) => continue,
                 Err(error) => {
-                    let owner = || read::stat_beneath(self.root, &real);
+                    let owner = || read::owner_beneath(self.root, &real);
                     return Err(Stop::Directory(read::link_problem(&error, owner)));
                 }
             };
@@ -205,7 +205,7 @@ impl Walk<'_> {
             Way::Link(path) => match read::directory_beneath(self.root, &path) {
                 Ok(directory) => self.directory(directory.as_fd(), &below(path)),
                 Err(error) => {
-                    let owner = || read::stat_beneath(self.root, &path);
+                    let owner = || read::owner_beneath(self.root, &path);
                     Err(Stop::Directory(read::link_problem(&error, owner)))
                 }
             },
@@ -220,7 +220,9 @@ impl Walk<'_> {
                         Err(Stop::Directory(FileProblem::Changing))
                     }
                     Err(errno) => {
-                        let owner = || statat(opened, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+                        let owner = || {
+                            statat(opened, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(Owner::from)
+                        };
                         Err(Stop::Directory(read::unreadable(&errno.into(), owner)))
                     }
                 }
@@ -277,7 +279,9 @@ impl Walk<'_> {
                     read::file(opened, name, &status, limit)
                 }
                 Err(Errno::NOENT) => Err(FileProblem::Changing),
-                Err(errno) => Err(read::unreadable(&errno.into(), || fstat(opened).ok())),
+                Err(errno) => {
+                    Err(read::unreadable(&errno.into(), || fstat(opened).ok().map(Owner::from)))
+                }
             },
         };
         bytes.map(Content::Bytes)
@@ -362,8 +366,8 @@ fn holds_public_part(content: &Result<Content, FileProblem>) -> bool {
 }
 
 fn same_directory(root: &Dir, path: &Path, opened: BorrowedFd<'_>) -> bool {
-    let Some(now) = read::stat_beneath(root, path) else { return false };
-    fstat(opened).is_ok_and(|read| (read.st_dev, read.st_ino) == (now.st_dev, now.st_ino))
+    let Ok(now) = root.metadata(path) else { return false };
+    fstat(opened).is_ok_and(|read| (read.st_dev, read.st_ino) == (now.dev(), now.ino()))
 }
 
 pub(super) fn failed(errno: Errno) -> Stop {

@@ -1,0 +1,115 @@
+//! How the world goes wrong around the daemon: kubelet's swaps, full disks, missing events.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use jwksd::keys::Algorithm;
+use serde_json::json;
+
+use super::daemon::{Daemon, drop_by_rename, eventually};
+
+/// A new private key that is fast to make.
+pub fn new_pem() -> String {
+    jwksd::operations::generate(Algorithm::ES256, 2048).unwrap().to_string()
+}
+
+/// Drops a new key of this id, and returns its PEM.
+pub fn drop_key(keys: &Path, kid: &str) -> String {
+    let pem = new_pem();
+    drop_by_rename(keys, &format!("{kid}.meta.json"), json!({ "keyId": kid }).to_string());
+    drop_by_rename(keys, &format!("{kid}.pem"), &pem);
+    pem
+}
+
+/// Removes the files of [`drop_key`].
+pub fn remove_key(keys: &Path, kid: &str) {
+    fs::remove_file(keys.join(format!("{kid}.pem"))).unwrap();
+    fs::remove_file(keys.join(format!("{kid}.meta.json"))).unwrap();
+}
+
+/// Waits until a line with all these texts is in the log.
+pub fn await_log(daemon: &Daemon, texts: &[&str]) {
+    eventually(&format!("{texts:?} in the log"), || (count_log(daemon, texts) > 0).then_some(()));
+}
+
+/// How many lines of the log have all these texts.
+pub fn count_log(daemon: &Daemon, texts: &[&str]) -> usize {
+    let log = daemon.log();
+    log.iter().filter(|line| texts.iter().all(|text| line.contains(text))).count()
+}
+
+/// Makes `command` run by `wrapper`, which must replace itself by it, so that the process id is the
+/// same.
+pub fn wrap<'a>(command: &'a mut Command, wrapper: &[&str]) -> &'a mut Command {
+    let mut wrapped = Command::new(wrapper[0]);
+    wrapped.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    *command = wrapped;
+    command
+}
+
+/// A wrapper that runs `preparation` as root of namespaces of its own; none, with a word about it,
+/// where that is forbidden.
+pub fn namespace(preparation: &str) -> Option<[String; 5]> {
+    let script = format!("{preparation} && exec \"$@\"");
+    let wrapper = ["unshare", "-rm", "sh", "-c", &script].map(str::to_owned);
+    let mut probe = Command::new("unshare");
+    probe.args(&wrapper[1..]).args(["sh", "true"]).stderr(Stdio::null());
+    if probe.status().is_ok_and(|status| status.success()) {
+        return Some(wrapper);
+    }
+    eprintln!("skipped: no namespace can be had in which `{preparation}` works");
+    None
+}
+
+/// What stands in the way of file events: a limit of none at all.
+pub const NO_INOTIFY: &str = "echo 0 >/proc/sys/user/max_inotify_instances";
+
+/// [`wrap`] by the result of [`namespace`].
+pub fn wrap_in<'a>(command: &'a mut Command, namespace: &[String; 5]) -> &'a mut Command {
+    let wrapper: Vec<&str> = namespace.iter().map(String::as_str).chain(["sh"]).collect();
+    wrap(command, &wrapper)
+}
+
+/// kubelet's AtomicWriter on a volume.
+pub struct AtomicWriter {
+    volume: PathBuf,
+    swaps: u32,
+}
+
+impl AtomicWriter {
+    /// For the volume at this directory.
+    pub fn new(volume: &Path) -> Self {
+        Self { volume: volume.to_owned(), swaps: 0 }
+    }
+
+    /// Swaps in these files, in kubelet's order of steps.
+    pub fn write(&mut self, files: &[(&str, String)]) {
+        use std::os::unix::fs::symlink;
+        self.swaps += 1;
+        let data = self.volume.join("..data");
+        let old = fs::read_link(&data).ok();
+        let name = format!("..2026_11_20_10_00_00.{}", self.swaps);
+        fs::create_dir(self.volume.join(&name)).unwrap();
+        for (file, content) in files {
+            fs::write(self.volume.join(&name).join(file), content).unwrap();
+        }
+        symlink(&name, self.volume.join("..data_tmp")).unwrap();
+        fs::rename(self.volume.join("..data_tmp"), data).unwrap();
+        for (file, _) in files {
+            let link = self.volume.join(file);
+            if link.symlink_metadata().is_err() {
+                symlink(Path::new("..data").join(file), link).unwrap();
+            }
+        }
+        if let Some(old) = old {
+            fs::remove_dir_all(self.volume.join(old)).unwrap();
+        }
+    }
+}
