@@ -13,7 +13,9 @@ use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{Reason, Refused};
 use crate::ledger::Sight;
 use crate::ledger::reconcile::Dark;
-use crate::source::scan::{Content, DirectoryIdentity, EntryFiles, ScanLimits, Unreadable, scan};
+use crate::source::scan::{
+    Content, DirectoryIdentity, EntryFiles, FileProblem, ScanError, ScanLimits, Unreadable, scan,
+};
 
 /// Looks at the key directories again and again.
 #[derive(Debug)]
@@ -67,8 +69,7 @@ impl Looker {
                     look.directories.extend(scan.directories);
                     look.notes.extend(scan.notes);
                     for Unreadable { path, problem } in scan.unreadable {
-                        let reason = Reason::File(problem);
-                        look.sight.dark.push(dark(directory, path, reason));
+                        look.see_nothing(directory, path, Reason::File(problem));
                     }
                     for (slot, files) in scan.entries {
                         let digest = digest(&files);
@@ -83,8 +84,11 @@ impl Looker {
                     }
                 }
                 Err(error) => {
-                    let reason = Reason::DirectoryUnreadable { error: error.to_string() };
-                    look.sight.dark.push(dark(directory, String::new(), reason));
+                    let reason = match error {
+                        ScanError::Changing { .. } => Reason::File(FileProblem::Changing),
+                        error => Reason::DirectoryUnreadable { error: error.to_string() },
+                    };
+                    look.see_nothing(directory, String::new(), reason);
                     // What was parsed stays known: the directory may come back as it was.
                     let of_this = |(slot, _): &(&Slot, _)| slot.directory() == directory;
                     let kept = self.parsed.iter().filter(of_this);
@@ -98,6 +102,14 @@ impl Looker {
 }
 
 impl Look {
+    /// Notes that everything below a path is unknown.
+    fn see_nothing(&mut self, directory: &Arc<Path>, below: String, reason: Reason) {
+        self.is_unsettled |= reason.is_passing();
+        let slot = Slot::new(Arc::clone(directory), &below);
+        let refused = Refused { file: slot.full_path(), slot, reason };
+        self.sight.dark.push(Dark { directory: Arc::clone(directory), below, refused });
+    }
+
     /// What the accepted entries have to note, by slot.
     #[must_use]
     pub fn entry_notes(&self) -> BTreeMap<&Slot, &[String]> {
@@ -108,12 +120,6 @@ impl Look {
             .filter_map(|(slot, entry)| entry.as_ref().ok().map(|entry| (slot, &*entry.notes)));
         accepted.filter(|(_, notes)| !notes.is_empty()).collect()
     }
-}
-
-fn dark(directory: &Arc<Path>, below: String, reason: Reason) -> Dark {
-    let slot = Slot::new(Arc::clone(directory), &below);
-    let refused = Refused { file: slot.full_path(), slot, reason };
-    Dark { directory: Arc::clone(directory), below, refused }
 }
 
 /// A hash of all that an entry's files show.

@@ -196,7 +196,11 @@ mod tests {
             (&["\"ABC\""], Some(false)),
             (&["\"x\" \"abc\""], Some(true)),
         ] {
-            assert_eq!(if_none_match(&headers(&IF_NONE_MATCH, lines), &etag), expected, "{lines:?}");
+            assert_eq!(
+                if_none_match(&headers(&IF_NONE_MATCH, lines), &etag),
+                expected,
+                "{lines:?}"
+            );
         }
     }
 }
