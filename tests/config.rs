@@ -187,18 +187,13 @@ fn the_reference_names_every_setting_with_its_default() {
     for (name, _, default) in KNOWN {
         let value = loaded.settings.value(name).map(|(value, _)| value);
         assert_eq!(value, defaults.settings.value(name).map(|(value, _)| value), "{name}");
-        match default {
-            Some(_) => {
-                let (_, origin) = loaded.settings.value(name).unwrap();
-                assert!(matches!(origin, Origin::File(_)), "{name} is not in the reference");
-            }
-            None => {
-                let member = name.rsplit('.').next().unwrap();
-                assert!(
-                    text.contains(&format!("\n# {member} = ")),
-                    "{name} is not in the reference"
-                );
-            }
+        if default.is_some() {
+            let (_, origin) = loaded.settings.value(name).unwrap();
+            assert!(matches!(origin, Origin::File(_)), "{name} is not in the reference");
+        } else {
+            let member = name.rsplit('.').next().unwrap();
+            let line = format!("\n# {member} = ");
+            assert!(text.contains(&line), "{name} is not in the reference");
         }
     }
 }

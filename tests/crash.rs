@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd};
-use common::faults::{await_log, count_log, drop_key, namespace, new_pem, remove_key, wrap_in};
+use common::faults::{
+    Opens, await_log, count_log, drop_key, namespace, new_pem, remove_key, wrap_in,
+};
 use jiff::Timestamp;
 use jwksd::clock::{Clock as _, SystemClock};
 use jwksd::keys::lifecycle::Loss;
@@ -126,7 +128,7 @@ fn a_deleted_key_stays_away_though_its_file_lies_there() {
     }
 }
 
-/// A sequence that looks random and is the same for the same seed (SplitMix64).
+/// A sequence that looks random and is the same for the same seed (`SplitMix64`).
 struct Dice(u64);
 
 impl Dice {
@@ -300,6 +302,14 @@ fn on_a_full_disk_it_goes_on_from_memory_and_catches_up() {
         &["WARN", "the ledger is kept in memory only", "No space left", "free space"],
     );
     assert!(!records(&state).contains_key("b"));
+    // It tries again at each poll, and its own tries are no reason for another one.
+    let opens = Opens::of(&state);
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let tries = opens.count();
+    assert!((1..100).contains(&tries), "{tries} files opened in five polls");
 
     fs::remove_file(disk.join("ballast")).unwrap();
     drop(ballast);
@@ -312,8 +322,10 @@ fn on_a_full_disk_it_goes_on_from_memory_and_catches_up() {
         (count_log(&daemon, &["the ledger is kept on disk"]) == 2).then_some(())
     });
     assert_eq!(count_log(&daemon, &["the ledger is kept in memory only"]), 1);
-    let temporary = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name());
-    assert!(!temporary.into_iter().any(|name| name.to_string_lossy().ends_with(".tmp")));
+    for directory in [state.clone(), state.join("mirror")] {
+        let mut names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!names.any(|name| name.to_string_lossy().ends_with(".tmp")));
+    }
 }
 
 #[test]
@@ -349,7 +361,9 @@ fn two_daemons_share_one_memory() {
         drop_key(&keys, &expected[number]);
         if number % 3 == 2 {
             let kids: Vec<&str> = expected.iter().map(String::as_str).collect();
-            daemons.iter().for_each(|daemon| daemon.await_kids(&kids));
+            for daemon in &daemons {
+                daemon.await_kids(&kids);
+            }
             remove_key(&keys, &expected[number - 1]);
         }
     }

@@ -5,7 +5,6 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +12,10 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{SHA256, digest};
 use common::daemon::{Connection, Daemon, PATIENCE, Response, drop_by_rename, eventually};
 use common::faults::{
-    AtomicWriter, NO_INOTIFY, await_log, count_log, drop_key, namespace, new_pem, remove_key, wrap,
-    wrap_in,
+    AtomicWriter, NO_INOTIFY, Opens, await_log, count_log, drop_key, namespace, new_pem,
+    remove_key, wrap, wrap_in,
 };
 use jwksd::hex::hex;
-use rustix::fs::inotify;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -318,24 +316,6 @@ fn a_hangup_looks_at_once() {
     daemon.await_kids(&["a", "b"]);
     // It takes its second look by itself.
     await_log(&daemon, &["files are gone", "\"a\""]);
-}
-
-/// Counts the opens in a directory, as the daemon's own watcher would see them.
-struct Opens(OwnedFd);
-
-impl Opens {
-    fn of(directory: &Path) -> Self {
-        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-        let queue = inotify::init(flags).unwrap();
-        inotify::add_watch(&queue, directory, inotify::WatchFlags::OPEN).unwrap();
-        Self(queue)
-    }
-
-    fn count(&self) -> usize {
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&self.0, &mut buffer);
-        std::iter::from_fn(|| events.next().ok().map(|_| ())).count()
-    }
 }
 
 #[test]

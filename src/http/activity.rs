@@ -63,7 +63,7 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// A connection that was accepted at `now`, in nanoseconds of the registry's own clock.
+    /// A connection that was accepted at `now`, in the registry's own time.
     pub(super) fn new(now: u64) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Fresh as u8),
@@ -186,9 +186,9 @@ impl Activity {
     }
 
     /// Says to the registry since when the connection waits for its client, if it does.
-    pub(super) fn waits_since(&self, nanoseconds: u64) {
+    pub(super) fn waits_since(&self, time: u64) {
         let is_busy = matches!(self.phase(), Phase::Answering | Phase::Stuck);
-        self.waiting_since.store(if is_busy { BUSY } else { nanoseconds }, Relaxed);
+        self.waiting_since.store(if is_busy { BUSY } else { time }, Relaxed);
     }
 
     /// Since when the connection has waited for its client without a whole request.

@@ -1,4 +1,8 @@
 //! The body of a response: one run of bytes that is there already, or none.
+//!
+//! hyper copies it behind the head, so that both are written by one call, which is cheaper than
+//! two buffers by more than the copy costs. Large bodies go in pieces, so that no connection holds
+//! more than a piece of its own.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,6 +10,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+
+/// The most that is given to hyper at once.
+const PIECE: usize = 16 * 1024;
 
 /// The bytes of a response. A clone shares them.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +46,9 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        let Some(bytes) = &mut self.0 else { return Poll::Ready(None) };
+        let piece = if bytes.len() > PIECE { Some(bytes.split_to(PIECE)) } else { self.0.take() };
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

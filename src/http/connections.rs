@@ -110,7 +110,7 @@ impl Connections {
         }
         let id = open.accepted;
         open.accepted += 1;
-        let activity = Arc::new(Activity::new(self.nanoseconds(Instant::now())));
+        let activity = Arc::new(Activity::new(self.time_of(Instant::now())));
         open.connections.insert(id, Arc::clone(&activity));
         drop(open);
         Some(Place { connections: Arc::clone(self), id, activity })
@@ -134,9 +134,10 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn nanoseconds(&self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.start).as_nanos();
-        u64::try_from(since).unwrap_or(u64::MAX - 1)
+    /// An instant as a number that later instants exceed.
+    fn time_of(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.start);
+        since.as_secs() << 32 | u64::from(since.subsec_nanos())
     }
 }
 
@@ -156,7 +157,7 @@ impl Place {
 
     /// Says to the others since when this connection waits.
     pub(super) fn waits_since(&self, instant: Instant) {
-        self.activity.waits_since(self.connections.nanoseconds(instant));
+        self.activity.waits_since(self.connections.time_of(instant));
     }
 }
 

@@ -17,15 +17,14 @@ pub fn check<B>(request: &Request<B>, takes_bodies: bool) -> Result<(), Problem>
     let mut host: Option<&HeaderValue> = None;
     // One pass: most requests have few fields.
     for (name, value) in request.headers() {
-        if name == HOST {
-            if host.is_some() {
-                return Err(Problem::HostRepeated);
+        match *name {
+            HOST if host.is_some() => return Err(Problem::HostRepeated),
+            HOST => host = Some(value),
+            CONTENT_LENGTH if !takes_bodies && !is_zero(value) => {
+                return Err(Problem::BodyDeclared);
             }
-            host = Some(value);
-        } else if !takes_bodies && (name == CONTENT_LENGTH && !is_zero(value))
-            || (!takes_bodies && name == TRANSFER_ENCODING)
-        {
-            return Err(Problem::BodyDeclared);
+            TRANSFER_ENCODING if !takes_bodies => return Err(Problem::BodyDeclared),
+            _ => {}
         }
     }
     match host {

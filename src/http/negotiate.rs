@@ -2,13 +2,43 @@
 //! the current bytes already (RFC 9110 §12 and §13). Wrong syntax asks for nothing.
 
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+};
 
 /// The media type of a JWK Set (RFC 7517 §8.5.2).
 pub const JWK_SET: &str = "application/jwk-set+json";
 
 /// A quality value (RFC 9110 §12.4.2) in thousandths.
 type Quality = u16;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// See [`wants_gzip`].
+    pub gzip: bool,
+    /// See [`names_jwk_set`].
+    pub jwk_set: bool,
+    /// Whether the client may have the bytes already.
+    pub is_conditional: bool,
+}
+
+impl Wishes {
+    /// Reads `headers` once; most requests wish for nothing.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut wishes = Self::default();
+        for name in headers.keys() {
+            match *name {
+                ACCEPT => wishes.jwk_set = names_jwk_set(headers),
+                ACCEPT_ENCODING => wishes.gzip = wants_gzip(headers),
+                IF_NONE_MATCH | IF_MODIFIED_SINCE => wishes.is_conditional = true,
+                _ => {}
+            }
+        }
+        wishes
+    }
+}
 
 /// Whether gzip is to be sent (RFC 9110 §12.5.3): where it is named, or covered by `*`, and not
 /// liked less than no coding at all.
@@ -73,7 +103,7 @@ fn is_gzip(coding: &str) -> bool {
 /// The elements of every line of a field and their qualities.
 fn elements<'a>(
     headers: &'a HeaderMap,
-    name: &hyper::header::HeaderName,
+    name: &HeaderName,
 ) -> impl Iterator<Item = (&'a str, Quality)> {
     headers
         .get_all(name)

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use super::Answer;
 use super::body::Body;
-use super::negotiate::{JWK_SET, if_none_match, names_jwk_set, wants_gzip};
+use super::negotiate::{self, Wishes};
 use super::problem::Problem;
 use crate::clock::Clock;
 use crate::publish::document::{Document, Representation};
@@ -26,6 +26,20 @@ use crate::publish::snapshot::{Published, Snapshot};
 
 /// The methods of every path.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The media type of a JWK Set (RFC 7517 §8.5.2).
+const JWK_SET: HeaderValue = HeaderValue::from_static(negotiate::JWK_SET);
+
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+const NEGOTIATED: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding");
+
+const EVERY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+
+/// What a script may read beside what it always may.
+const EXPOSED: HeaderValue = HeaderValue::from_static("ETag");
 
 /// The fields that a script may send. `*` does not cover Authorization (Fetch §4.8).
 const CORS_REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
@@ -36,14 +50,14 @@ const CORS_REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
 /// How long a preflight's answer holds, in seconds.
 const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 
-const EVERY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
-
 /// Serves what is published. A clone shares everything.
 #[derive(Clone)]
 pub struct PublicHandler(Arc<Shared>);
 
 struct Shared {
     published: Published,
+    /// Where everybody's key set stands, which nearly every request is for.
+    key_set: Option<usize>,
     clock: Arc<dyn Clock>,
     max_age: u64,
     /// Cache-Control where no key ends within `max_age`.
@@ -53,18 +67,16 @@ struct Shared {
 
 /// What is answered, before it is written.
 enum Reply {
-    Document(Selected),
+    Document { snapshot: Arc<Snapshot>, index: usize, choice: Choice },
     Options { is_preflight: bool },
     Problem(Problem),
 }
 
-/// A document as one request gets it.
-struct Selected {
-    snapshot: Arc<Snapshot>,
-    index: usize,
+/// How one request gets its document.
+struct Choice {
     cache_control: HeaderValue,
     is_gzip: bool,
-    media_type: &'static str,
+    is_jwk_set: bool,
     /// Whether the client has it already.
     is_unchanged: bool,
 }
@@ -74,8 +86,10 @@ impl PublicHandler {
     /// origin.
     #[must_use]
     pub fn new(published: Published, clock: Arc<dyn Clock>, max_age: u64, cors: bool) -> Self {
+        let layout = published.layout();
+        let key_set = layout.find(layout.key_set_path());
         let cache_control = cache_control(max_age);
-        Self(Arc::new(Shared { published, clock, max_age, cache_control, cors }))
+        Self(Arc::new(Shared { published, key_set, clock, max_age, cache_control, cors }))
     }
 
     /// Answers a request for any path.
@@ -106,7 +120,9 @@ impl Shared {
     fn decide<B>(&self, request: &Request<B>) -> Reply {
         let path = request.uri().path();
         let is_options = *request.method() == Method::OPTIONS;
-        let Some(index) = self.published.layout().find(path) else {
+        let layout = self.published.layout();
+        let index = if path == layout.key_set_path() { self.key_set } else { layout.find(path) };
+        let Some(index) = index else {
             // The asterisk asks about the server as a whole (RFC 9110 §9.3.7).
             let is_server = is_options && path == "*";
             return if is_server { options(request) } else { Reply::Problem(Problem::NotFound) };
@@ -119,28 +135,22 @@ impl Shared {
         }
         let now = self.clock.now();
         match self.published.at(now) {
-            Some(snapshot) => Reply::Document(self.select(snapshot, index, request.headers(), now)),
+            Some(snapshot) => {
+                let choice = self.choose(&snapshot.documents[index], request.headers(), now);
+                Reply::Document { snapshot, index, choice }
+            }
             None => Reply::Problem(Problem::NothingPublished),
         }
     }
 
-    fn select(
-        &self,
-        snapshot: Arc<Snapshot>,
-        index: usize,
-        headers: &HeaderMap,
-        now: Timestamp,
-    ) -> Selected {
-        let document = &*snapshot.documents[index];
-        let is_gzip = wants_gzip(headers);
-        let is_jwk_set = document.is_key_set && names_jwk_set(headers);
-        Selected {
+    fn choose(&self, document: &Document, headers: &HeaderMap, now: Timestamp) -> Choice {
+        let wishes = Wishes::of(headers);
+        let etag = &representation(document, wishes.gzip).etag;
+        Choice {
             cache_control: self.cache_control(document, now),
-            is_gzip,
-            media_type: if is_jwk_set { JWK_SET } else { "application/json" },
-            is_unchanged: is_unchanged(document, representation(document, is_gzip), headers),
-            snapshot,
-            index,
+            is_gzip: wishes.gzip,
+            is_jwk_set: document.is_key_set && wishes.jwk_set,
+            is_unchanged: wishes.is_conditional && is_unchanged(document, etag, headers),
         }
     }
 
@@ -156,61 +166,77 @@ impl Shared {
         }
     }
 
-    fn write(&self, reply: Reply, mut headers: HeaderMap) -> Response<Body> {
-        let mut status = StatusCode::OK;
-        let mut body = Body::empty();
+    /// Writes the reply into `headers`, which are empty.
+    fn write(&self, reply: Reply, headers: HeaderMap) -> Response<Body> {
         match reply {
-            Reply::Document(selected) => {
-                let document = &*selected.snapshot.documents[selected.index];
-                let representation = representation(document, selected.is_gzip);
-                if selected.is_unchanged {
-                    // The fields of the 200 that steer caches (RFC 9110 §15.4.5).
-                    status = StatusCode::NOT_MODIFIED;
-                } else {
-                    // hyper leaves the body out where the method is HEAD, and keeps its length.
-                    body = Body::from(representation.body.clone());
-                    headers.insert(CONTENT_TYPE, HeaderValue::from_static(selected.media_type));
-                    if selected.is_gzip {
-                        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                    }
-                }
-                headers.insert(CACHE_CONTROL, selected.cache_control);
-                headers.insert(ETAG, representation.etag.clone());
-                headers.insert(LAST_MODIFIED, document.last_modified.clone());
-                headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-                if self.cors {
-                    // The others that a script could want are exposed without being named.
-                    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("ETag"));
-                }
+            Reply::Document { snapshot, index, choice } => {
+                self.write_document(&snapshot.documents[index], choice, headers)
             }
-            Reply::Options { is_preflight } => {
-                status = StatusCode::NO_CONTENT;
-                headers.insert(ALLOW, METHODS);
-                if is_preflight && self.cors {
-                    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-                    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_FIELDS);
-                    headers.insert(ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE);
-                }
+            Reply::Options { is_preflight } => self.write_options(is_preflight, headers),
+            Reply::Problem(problem) => self.write_problem(problem),
+        }
+    }
+
+    fn write_document(
+        &self,
+        document: &Document,
+        choice: Choice,
+        mut headers: HeaderMap,
+    ) -> Response<Body> {
+        let representation = representation(document, choice.is_gzip);
+        let (status, body) = if choice.is_unchanged {
+            // What follows are the fields of the 200 that steer caches (RFC 9110 §15.4.5).
+            (StatusCode::NOT_MODIFIED, Body::empty())
+        } else {
+            headers.insert(CONTENT_TYPE, if choice.is_jwk_set { JWK_SET } else { JSON });
+            if choice.is_gzip {
+                headers.insert(CONTENT_ENCODING, GZIP);
             }
-            Reply::Problem(problem) => {
-                let mut response = problem.response();
-                if problem == Problem::MethodNotAllowed {
-                    response.headers_mut().insert(ALLOW, METHODS);
-                }
-                if self.cors {
-                    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
-                }
-                return response;
-            }
+            // hyper leaves the body out where the method is HEAD, and keeps its length.
+            (StatusCode::OK, Body::from(representation.body.clone()))
+        };
+        headers.insert(CACHE_CONTROL, choice.cache_control);
+        headers.insert(ETAG, representation.etag.clone());
+        headers.insert(LAST_MODIFIED, document.last_modified.clone());
+        headers.insert(VARY, NEGOTIATED);
+        if self.cors {
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
+        }
+        response(status, headers, body)
+    }
+
+    fn write_options(&self, is_preflight: bool, mut headers: HeaderMap) -> Response<Body> {
+        headers.insert(ALLOW, METHODS);
+        if self.cors {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
+        }
+        if self.cors && is_preflight {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_FIELDS);
+            headers.insert(ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE);
+        }
+        response(StatusCode::NO_CONTENT, headers, Body::empty())
+    }
+
+    fn write_problem(&self, problem: Problem) -> Response<Body> {
+        let mut response = problem.response();
+        let headers = response.headers_mut();
+        if problem == Problem::MethodNotAllowed {
+            headers.insert(ALLOW, METHODS);
         }
         if self.cors {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
         }
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
         response
     }
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 fn options<B>(request: &Request<B>) -> Reply {
@@ -226,8 +252,8 @@ fn representation(document: &Document, is_gzip: bool) -> &Representation {
 
 /// Whether the client has these bytes already. If-Modified-Since counts only without If-None-Match
 /// (RFC 9110 §13.1.3), and only where two versions can't have the same date.
-fn is_unchanged(document: &Document, representation: &Representation, headers: &HeaderMap) -> bool {
-    if_none_match(headers, &representation.etag).unwrap_or_else(|| {
+fn is_unchanged(document: &Document, etag: &HeaderValue, headers: &HeaderMap) -> bool {
+    negotiate::if_none_match(headers, etag).unwrap_or_else(|| {
         document.last_modified_is_exact
             && headers.get(IF_MODIFIED_SINCE).is_some_and(|date| *date == document.last_modified)
     })
@@ -239,3 +265,6 @@ fn cache_control(max_age: u64) -> HeaderValue {
     let value = format!("public, max-age={max_age}, must-revalidate");
     HeaderValue::try_from(value).expect("letters and digits are a field value")
 }
+
+#[cfg(test)]
+mod tests;

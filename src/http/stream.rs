@@ -1,8 +1,7 @@
 //! Between hyper and a socket: notes what passes, and says in our words what hyper would refuse
 //! without any. Knows no time; whoever drives the connection does.
 
-use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,17 +18,8 @@ use super::problem::Problem;
 /// be lent out without unsafe code; a head is small.
 const READ_SIZE: usize = 8 * 1024;
 
-/// Responses up to this size are written in one piece: a system call with one buffer is cheaper
-/// than one with two, by more than the copy costs.
-const WRITE_IN_ONE: usize = 16 * 1024;
-
 /// How much a refused client may still send before the connection is closed on it.
 const LINGER_BYTES: usize = 256 * 1024;
-
-thread_local! {
-    /// The one piece. One for each worker: it is empty between two writes.
-    static PIECE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// A socket as hyper sees it. `W` words refusals as complete responses.
 pub(super) struct Stream<T, W> {
@@ -132,20 +122,6 @@ where
             _ => None,
         }
     }
-
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        send: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let written = send(Pin::new(&mut self.io), cx);
-        match &written {
-            Poll::Ready(Ok(_)) => self.activity.wrote(true),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.activity.wrote(false),
-        }
-        written
-    }
 }
 
 impl<T, W> Read for Stream<T, W>
@@ -185,33 +161,13 @@ where
             ready!(self.poll_write_refusal(cx, problem))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        self.poll_send(cx, |io, cx| io.poll_write(cx, bytes))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        // Bodies are shared, not copied for each connection.
-        true
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let [only] = slices {
-            return self.poll_write(cx, only);
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        match &written {
+            Poll::Ready(Ok(_)) => self.activity.wrote(true),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.activity.wrote(false),
         }
-        let size: usize = slices.iter().map(|slice| slice.len()).sum();
-        if size > WRITE_IN_ONE {
-            return self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, slices));
-        }
-        PIECE.with_borrow_mut(|piece| {
-            piece.clear();
-            for slice in slices {
-                piece.extend_from_slice(slice);
-            }
-            self.poll_send(cx, |io, cx| io.poll_write(cx, piece))
-        })
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

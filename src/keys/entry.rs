@@ -228,10 +228,23 @@ impl Halves {
                 self.public = Some(chain.public.clone());
                 self.chain = Some(chain);
             }
-            Part::Jwk(key) => self.jwks.push((key, file.to_owned())),
+            Part::Jwk(key) => self.add_jwk(key, file),
             Part::PassedOver(note) => self.notes.push(note),
         }
         Ok(())
+    }
+
+    /// The two halves of one key may stand in two files.
+    fn add_jwk(&mut self, key: JsonKey, file: &Path) {
+        let names = |key: &JsonKey| (key.kid.clone(), key.algorithm.clone());
+        let other_half = self.jwks.iter_mut().find(|(known, known_file)| {
+            known_file != file && known.public == key.public && names(known) == names(&key)
+        });
+        match other_half {
+            Some(known) if !known.0.is_private => *known = (key, file.to_owned()),
+            Some(_) => {}
+            None => self.jwks.push((key, file.to_owned())),
+        }
     }
 
     /// Puts the parts together: to one key pair, or to the keys of a JWK Set.
@@ -245,6 +258,10 @@ impl Halves {
         let notes = self.jwks.iter().filter_map(|(key, _)| key.note.map(str::to_owned));
         self.notes.extend(notes);
         let public = self.private.or(self.public);
+        if self.encrypted_file.is_some() && (public.is_some() || !self.jwks.is_empty()) {
+            let note = "the private key is encrypted, so the pair was not checked";
+            self.notes.push(note.to_owned());
+        }
         if self.jwks.is_empty() {
             let Some(public) = public else {
                 return Err(match (self.encrypted_file, self.private_file) {
@@ -253,10 +270,6 @@ impl Halves {
                     (None, None) => (None, Reason::AttributesWithoutKey),
                 });
             };
-            if self.encrypted_file.is_some() {
-                let note = "the private key is encrypted, so the pair was not checked";
-                self.notes.push(note.to_owned());
-            }
             let private = self.private_file.or(self.encrypted_file);
             let chain = self.chain;
             let material = Material { public, private, chain, kid: None, algorithm: None };
@@ -266,6 +279,9 @@ impl Halves {
             let file = self.jwks.pop().map(|(_, file)| file);
             return Err((file, Reason::SeveralKeys("keys, some in a JWK Set and some beside it")));
         }
+        // Beside several keys nothing tells whose private half it is.
+        let is_one = self.jwks.len() == 1;
+        let private = self.private_file.or(self.encrypted_file).filter(|_| is_one);
         let chain = self.chain;
         let mut materials = Vec::new();
         for (jwk, file) in self.jwks {
@@ -274,7 +290,7 @@ impl Halves {
             }
             materials.push(Material {
                 public: jwk.public,
-                private: self.private_file.clone().or_else(|| jwk.is_private.then_some(file)),
+                private: private.clone().or_else(|| jwk.is_private.then_some(file)),
                 chain: chain.clone(),
                 kid: jwk.kid,
                 algorithm: jwk.algorithm,
@@ -338,7 +354,7 @@ fn describe(
 fn algorithm_of_jwk(name: &str) -> Result<Algorithm, Reason> {
     match name {
         "Ed25519" => Ok(Algorithm::EdDSA),
-        name => name.parse().map_err(|_| Reason::UnknownAlgorithm(name.to_owned())),
+        name => name.parse().map_err(|_| Reason::UnknownAlgorithm(material::shown(name))),
     }
 }
 
@@ -358,8 +374,7 @@ fn check_names(keys: &[SeenKey]) -> Result<(), Reason> {
     let all = keys.iter().flat_map(|key| std::iter::once(&key.kid).chain(&key.aliases));
     for name in all {
         if !names.insert(name) {
-            let name = name.as_str().escape_default();
-            return Err(Reason::BadAttributes(format!("the kid \"{name}\" is given twice")));
+            return Err(Reason::DuplicateKid(name.clone()));
         }
     }
     Ok(())

@@ -80,6 +80,8 @@ pub enum Reason {
     PairMismatch,
     /// An entry with more than one key of this kind.
     SeveralKeys(&'static str),
+    /// A kid that stands twice in one entry.
+    DuplicateKid(Kid),
     /// A kid that tokens can't carry.
     BadKid(InvalidKid),
     /// A kid that belongs to other material.
@@ -134,6 +136,7 @@ impl Reason {
             Self::AlgorithmMismatch { .. } => "algorithm-mismatch",
             Self::PairMismatch => "pair-mismatch",
             Self::SeveralKeys(_) => "several-keys",
+            Self::DuplicateKid(_) => "duplicate-kid",
             Self::BadKid(_) => "bad-kid",
             Self::KidTaken { .. } => "kid-taken",
             Self::BadAttributes(_) => "bad-attributes",
@@ -201,6 +204,9 @@ impl Reason {
                 "the private and the public part belong to different keys".to_owned()
             }
             Self::SeveralKeys(what) => format!("the entry holds different {what}"),
+            Self::DuplicateKid(kid) => {
+                format!("the kid \"{}\" is given twice", kid.as_str().escape_default())
+            }
             Self::BadKid(why) => why.to_string(),
             Self::KidTaken { kid, holder } => format!(
                 "the kid \"{}\" belongs to the other key at {}: consumers that have that one would \
@@ -272,6 +278,7 @@ impl Reason {
                  other, the second one is still to come"
             }
             Self::SeveralKeys(_) => "give each key pair a file name of its own, or use a JWK Set",
+            Self::DuplicateKid(_) => "give each key, and each alias, an id of its own",
             Self::BadKid(_) => "give it a keyId of 1 to 256 printable ASCII characters",
             Self::KidTaken { .. } => {
                 "give the new key a kid of its own (keyId in STEM.meta.json), or leave it out to \

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::Refused;
 use crate::keys::{Kid, Slot};
-use crate::ledger::{Change, Ledger, Looked, Outcome, reconcile};
+use crate::ledger::{Change, Ledger, Looked, Outcome, Persistence, reconcile};
 use crate::look::{Look, Looker};
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Settle, Watcher};
@@ -127,13 +127,15 @@ impl Reload {
     /// Looks and publishes until it is told to stop.
     pub fn run(mut self, signals: &Receiver<Signal>) {
         let mut settle = Settle::new(self.rules.settle, SETTLE_AT_MOST);
+        // Each record that is written raises several events, its own writer's among them.
+        let mut ledger_settle = settle.clone();
         let mut again = self.look();
         let mut next_poll = Instant::now() + self.rules.poll_interval;
         loop {
             // While writers are at work, everything waits for them to settle.
             let look_at =
                 settle.due().or_else(|| [Some(next_poll), again].into_iter().flatten().min());
-            let change_at = self.next_change();
+            let change_at = [self.next_change(), ledger_settle.due()].into_iter().flatten().min();
             let wake_at = [look_at, change_at].into_iter().flatten().min().unwrap_or(next_poll);
             let signal = signals.recv_timeout(wake_at.saturating_duration_since(Instant::now()));
             match signal {
@@ -143,17 +145,23 @@ impl Reload {
                     settle.clear();
                     next_poll = Instant::now();
                 }
-                Ok(Signal::LedgerChanged) => self.decide(false),
+                // Where it can't be written, this process's own tries are what changed it: the next
+                // look is the next try.
+                Ok(Signal::LedgerChanged)
+                    if matches!(self.ledger.persistence(), Persistence::Failing(_)) => {}
+                Ok(Signal::LedgerChanged) => ledger_settle.note(Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
             if look_at.is_some_and(|at| at <= now) || next_poll <= now {
                 settle.clear();
+                ledger_settle.clear();
                 again = self.look();
                 if next_poll <= now {
                     next_poll = Instant::now() + self.rules.poll_interval;
                 }
             } else if change_at.is_some_and(|at| at <= now) {
+                ledger_settle.clear();
                 self.decide(false);
             }
         }

@@ -1,10 +1,12 @@
 //! How the world goes wrong around the daemon: kubelet's swaps, full disks, missing events.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use jwksd::keys::Algorithm;
+use rustix::fs::inotify;
 use serde_json::json;
 
 use super::daemon::{Daemon, drop_by_rename, eventually};
@@ -42,15 +44,15 @@ pub fn count_log(daemon: &Daemon, texts: &[&str]) -> usize {
 /// Makes `command` run by `wrapper`, which must replace itself by it, so that the process id is the
 /// same.
 pub fn wrap<'a>(command: &'a mut Command, wrapper: &[&str]) -> &'a mut Command {
-    let mut wrapped = Command::new(wrapper[0]);
-    wrapped.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+    let mut outer = Command::new(wrapper[0]);
+    outer.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
         };
     }
-    *command = wrapped;
+    *command = outer;
     command
 }
 
@@ -111,5 +113,25 @@ impl AtomicWriter {
         if let Some(old) = old {
             fs::remove_dir_all(self.volume.join(old)).unwrap();
         }
+    }
+}
+
+/// The opens in a directory, as a watcher sees them.
+pub struct Opens(OwnedFd);
+
+impl Opens {
+    /// Begins to count.
+    pub fn of(directory: &Path) -> Self {
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        let queue = inotify::init(flags).unwrap();
+        inotify::add_watch(&queue, directory, inotify::WatchFlags::OPEN).unwrap();
+        Self(queue)
+    }
+
+    /// How many there were since the last call.
+    pub fn count(&self) -> usize {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.0, &mut buffer);
+        std::iter::from_fn(|| events.next().ok().map(|_| ())).count()
     }
 }

@@ -123,3 +123,12 @@ fn without_verify_pairs_a_private_block_is_not_opened_beside_a_public_one() {
     let refused = read("ec", &[("ec.pem", unopened)], &rules).unwrap_err();
     assert_eq!(refused.reason.code(), "bad-key");
 }
+
+#[test]
+fn an_encrypted_key_beside_a_jwk_is_its_private_half() {
+    let encrypted = accepted("encrypted-with-public").files.remove(0);
+    let jwk = ("encrypted-with-public.jwk".to_owned(), crate::bytes("jwk-ec-public"));
+    let entry = read("ec", &[jwk, encrypted], &rules()).unwrap();
+    assert!(entry.keys[0].private.as_ref().unwrap().ends_with("encrypted-with-public.key"));
+    assert_eq!(entry.notes.len(), 1, "{:?}", entry.notes);
+}

@@ -55,7 +55,9 @@ fn change_inside(bytes: &[u8], which: Index, changes: &[Change]) -> Option<Vec<u
     let which = which.index(blocks.len());
     let block = &mut blocks[which];
     let mut contents = block.contents().to_vec();
-    changes.iter().for_each(|change| apply(change, &mut contents));
+    for change in changes {
+        apply(change, &mut contents);
+    }
     *block = pem::Pem::new(block.tag(), contents);
     Some(pem::encode_many(&blocks).into_bytes())
 }
@@ -71,7 +73,7 @@ proptest! {
         is_inside in any::<bool>(),
         changes in proptest::collection::vec(change(), 1..6),
     ) {
-        let fixture = fixture.get(&*FIXTURES);
+        let fixture = fixture.get(&FIXTURES);
         let mut files = fixture.clone();
         let bytes = &mut file.get_mut(&mut files).1;
         match change_inside(bytes, block, &changes).filter(|_| is_inside) {
@@ -88,8 +90,10 @@ proptest! {
     }
 }
 
-static FIXTURES: std::sync::LazyLock<Vec<Vec<(String, Vec<u8>)>>> =
-    std::sync::LazyLock::new(|| {
-        let all = fixtures("accepted").into_iter().chain(fixtures("refused"));
-        all.map(|fixture| fixture.files).collect()
-    });
+/// The files of an entry: names and contents.
+type Files = Vec<(String, Vec<u8>)>;
+
+static FIXTURES: std::sync::LazyLock<Vec<Files>> = std::sync::LazyLock::new(|| {
+    let all = fixtures("accepted").into_iter().chain(fixtures("refused"));
+    all.map(|fixture| fixture.files).collect()
+});

@@ -7,7 +7,7 @@ use crate::{Fixture, fixtures, read, rules};
 /// of a curve.
 fn is_whole(name: &str, bytes: &[u8], length: usize) -> bool {
     let (prefix, rest) = bytes.split_at(length);
-    if name.ends_with(".json") {
+    if std::path::Path::new(name).extension().is_some_and(|ending| ending == "json") {
         return rest.iter().all(u8::is_ascii_whitespace);
     }
     let Ok(prefix) = std::str::from_utf8(prefix) else { return false };

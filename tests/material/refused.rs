@@ -2,8 +2,8 @@
 
 use crate::{Fixture, fixtures};
 
-/// The length of a piece of a key file that no message may hold.
-const RUN: usize = 16;
+/// The length of a piece of a key file that no message may hold. Names of up to 24 bytes are shown.
+const RUN: usize = 25;
 
 /// Whether `message` holds a long piece of the fixture's key files. Attributes are no secret, and
 /// neither are the labels of blocks.
@@ -40,5 +40,26 @@ fn every_refused_file_is_refused_for_its_reason() {
             assert_eq!(quotes(&words, &fixture.files), None, "{stem}: {words:?}");
             assert!(!words.contains(char::is_control), "{stem}: {words:?}");
         }
+    }
+}
+
+#[test]
+fn what_stands_where_a_name_belongs_is_not_quoted() {
+    let secret = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
+    let jwk = r#""kty": "EC", "crv": "P-256", "x": "AA", "y": "AA""#;
+    for (text, code) in [
+        (format!("-----BEGIN {secret}-----\nAAAA\n-----END {secret}-----\n"), "unknown-pem-label"),
+        (format!(r#"{{"kty": "{secret}"}}"#), "unsupported-key-type"),
+        (format!(r#"{{"kty": "EC", "crv": "{secret}"}}"#), "unsupported-curve"),
+        (format!(r#"{{{jwk}, "{secret}": 1, "{secret}": 2}}"#), "duplicate-member"),
+        (
+            crate::text("jwk-ec-public").replacen('{', &format!(r#"{{"alg": "{secret}","#), 1),
+            "unknown-algorithm",
+        ),
+        (format!(r#"{{{jwk}, "use": "{secret}"}}"#), "no-signing-key"),
+    ] {
+        let refused = crate::read("a", &[("a", text)], &crate::rules()).unwrap_err();
+        assert_eq!(refused.reason.code(), code);
+        assert!(!refused.reason.cause().contains(secret), "{}", refused.reason.cause());
     }
 }

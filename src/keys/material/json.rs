@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::der::signing;
-use super::{JsonKey, Part};
+use super::{JsonKey, Part, shown};
 use crate::keys::jwk::{Curve, UNCOMPRESSED, sequence, unsigned};
 use crate::keys::policy;
 use crate::keys::refusal::Reason;
@@ -45,6 +45,7 @@ fn key(object: &Map<String, Value>, open_private: bool) -> Result<Part, Reason> 
         Some(_) => Err(Reason::BadJson(format!("\"{name}\" is no text"))),
     };
     if let Some(purpose) = text("use")?.filter(|purpose| *purpose != "sig") {
+        let purpose = shown(purpose);
         let purpose = purpose.escape_default();
         return Ok(Part::PassedOver(format!("a key for \"{purpose}\" was passed over")));
     }
@@ -80,7 +81,7 @@ fn key(object: &Map<String, Value>, open_private: bool) -> Result<Part, Reason> 
                 "P-256" => Curve::P256,
                 "P-384" => Curve::P384,
                 "P-521" => Curve::P521,
-                other => return Err(Reason::UnsupportedCurve(other.to_owned())),
+                other => return Err(Reason::UnsupportedCurve(shown(other))),
             };
             let (x, y) = (bytes("x")?, bytes("y")?);
             let public = policy::coordinates(curve, &x, &y)?;
@@ -98,7 +99,7 @@ fn key(object: &Map<String, Value>, open_private: bool) -> Result<Part, Reason> 
         "OKP" => {
             match needed("crv")? {
                 "Ed25519" => {}
-                other => return Err(Reason::UnsupportedCurve(other.to_owned())),
+                other => return Err(Reason::UnsupportedCurve(shown(other))),
             }
             let x = bytes("x")?;
             let public = policy::ed25519(&x)?;
@@ -108,7 +109,7 @@ fn key(object: &Map<String, Value>, open_private: bool) -> Result<Part, Reason> 
             }
             public
         }
-        other => return Err(Reason::UnsupportedKey(other.to_owned())),
+        other => return Err(Reason::UnsupportedKey(shown(other))),
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let (kid, algorithm) = (owned(text("kid")?), owned(text("alg")?));
@@ -147,7 +148,7 @@ pub(super) fn strict(text: &str) -> Result<Value, Reason> {
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| match duplicate.take() {
-        Some(member) => Reason::DuplicateMember(member),
+        Some(member) => Reason::DuplicateMember(shown(&member)),
         // Where it is, and not what it is: that may be private.
         None if error.is_eof() => Reason::BadJson("it is cut short".to_owned()),
         None => {

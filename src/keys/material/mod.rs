@@ -77,3 +77,10 @@ pub fn parse(bytes: &[u8], open_private: bool) -> Result<Vec<Part>, Reason> {
         pem::parse(text, open_private)
     }
 }
+
+/// A name from a file as a message may show it. A long one is no name: something private may have
+/// been put in its place.
+pub(super) fn shown(name: &str) -> String {
+    const LONGEST: usize = 24;
+    if name.len() <= LONGEST { name.to_owned() } else { format!("({} bytes)", name.len()) }
+}

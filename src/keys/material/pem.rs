@@ -3,7 +3,7 @@
 //! The decoder of a block accepts less than a whole file without a word, so this finds the blocks
 //! itself and counts every marker.
 
-use super::{Chain, Part, der};
+use super::{Chain, Part, der, shown};
 use crate::keys::refusal::Reason;
 
 struct Block<'a> {
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason>
             }
             // openssl ecparam writes the curve before the key, which names it again.
             "EC PARAMETERS" => continue,
-            label => return Err(Reason::UnknownLabel(label.to_owned())),
+            label => return Err(Reason::UnknownLabel(shown(label))),
         });
     }
     parts.extend(chain.map(Part::Certificates));
