@@ -109,8 +109,10 @@ where
         if self.activity.is_answered() {
             return None;
         }
-        // As in "HTTP/1.1 400 Bad Request".
-        let status = StatusCode::from_bytes(response.get(9..12)?).ok()?;
+        // As in "HTTP/1.1 400 Bad Request". A large body comes in pieces, and a piece that has the
+        // digits of a status there by chance is none.
+        let line = response.strip_prefix(b"HTTP/1.")?;
+        let status = StatusCode::from_bytes(line.get(2..5)?).ok()?;
         match status {
             // Where not even the first line came to an end, it is that which is too long.
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if !self.activity.has_request_line() => {
