@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::Deserialize;
-
+use super::material;
+use super::material::json::{self, Json};
 use super::names::{Algorithm, Audience, Kid};
-use super::refusal::Reason;
+use super::refusal::{Reason, escaped};
+use jiff::Timestamp;
 
 /// The attributes of a key pair. All of them are optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,78 +38,122 @@ pub const LONGEST_GRACE: Duration = Duration::from_secs(366 * 86_400);
 /// The most aliases of a key.
 pub const MOST_ALIASES: usize = 16;
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Raw {
-    key_id: Option<String>,
-    audience: Option<String>,
-    algorithm: Option<String>,
-    valid_from: Option<String>,
-    valid_to: Option<String>,
-    invalidated_at: Option<String>,
-    grace_period_sec: Option<i64>,
-    #[serde(default)]
-    key_id_aliases: Vec<String>,
-}
-
-/// Reads an attributes file. The audience is one of `audiences`.
+/// Reads an attributes file. The audience is one of `audiences`; a member that is `null` counts as
+/// left out.
 ///
 /// # Errors
 /// [`Reason::BadAttributes`] and its like, naming the member.
 pub fn parse(bytes: &[u8], audiences: &[Audience]) -> Result<Attributes, Reason> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(Reason::EmptyFile);
-    }
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
-        if error.is_eof() {
-            return Reason::Truncated;
-        }
-        // Attributes are no secret, so the library's words, which name the member, may be shown.
-        Reason::BadAttributes(format!("the attributes can't be used: {error}"))
+    let value = json::parse(material::text_of(bytes)?).map_err(|reason| match reason {
+        Reason::DuplicateMember(member) => bad(&escaped(&member), "stands twice"),
+        Reason::BadJson(what) => bad("the attributes", &format!("can't be used: {what}")),
+        reason => reason,
     })?;
-    let bad = |member: &str, why: &str| Reason::BadAttributes(format!("{member} {why}"));
-    let instant = |member: &str, text: Option<String>| {
-        text.map(|text| text.parse::<Timestamp>())
-            .transpose()
-            .map_err(|_| bad(member, "is no time as in \"2026-11-01T00:00:00Z\" (RFC 3339)"))
+    let Json::Object(members) = value else {
+        return Err(bad("the attributes", "are no JSON object"));
     };
-    let kid = |text: String| Kid::new(&text).map_err(Reason::BadKid);
-    let attributes = Attributes {
-        kid: raw.key_id.map(kid).transpose()?,
-        audience: raw
-            .audience
-            .map(|name| {
-                let known = audiences.iter().find(|audience| audience.as_str() == name);
-                known.cloned().ok_or_else(|| {
-                    let names: Vec<&str> = audiences.iter().map(Audience::as_str).collect();
-                    let name = name.escape_default();
-                    let names = names.join(", ");
-                    bad("audience", &format!("\"{name}\" is none of the configured ones: {names}"))
-                })
-            })
-            .transpose()?,
-        algorithm: raw
-            .algorithm
-            .map(|name| name.parse().map_err(|_| Reason::UnknownAlgorithm(name)))
-            .transpose()?,
-        valid_from: instant("validFrom", raw.valid_from)?,
-        valid_to: instant("validTo", raw.valid_to)?,
-        invalidated_at: instant("invalidatedAt", raw.invalidated_at)?,
-        grace: raw
-            .grace_period_sec
-            .map(|seconds| {
-                let grace = u64::try_from(seconds).ok().map(Duration::from_secs);
-                grace.filter(|grace| *grace <= LONGEST_GRACE).ok_or_else(|| {
-                    bad("gracePeriodSec", "is not between 0 and 31622400 (366 days)")
-                })
-            })
-            .transpose()?,
-        aliases: raw.key_id_aliases.into_iter().map(kid).collect::<Result<_, _>>()?,
-    };
-    if attributes.aliases.len() > MOST_ALIASES {
-        return Err(bad("keyIdAliases", &format!("has more than {MOST_ALIASES} members")));
+    let mut attributes = Attributes::default();
+    for (name, value) in &members {
+        attributes.set(name, value, audiences)?;
     }
     Ok(attributes)
+}
+
+impl Attributes {
+    fn set(&mut self, name: &str, value: &Json, audiences: &[Audience]) -> Result<(), Reason> {
+        match name {
+            "keyId" => self.kid = text(name, value)?.map(kid).transpose()?,
+            "audience" => {
+                self.audience =
+                    text(name, value)?.map(|name| audience(name, audiences)).transpose()?;
+            }
+            "algorithm" => self.algorithm = text(name, value)?.map(algorithm).transpose()?,
+            "validFrom" => self.valid_from = instant(name, value)?,
+            "validTo" => self.valid_to = instant(name, value)?,
+            "invalidatedAt" => self.invalidated_at = instant(name, value)?,
+            "gracePeriodSec" => self.grace = grace(name, value)?,
+            "keyIdAliases" => self.aliases = aliases(name, value)?,
+            unknown => return Err(bad(&escaped(unknown), "is no attribute")),
+        }
+        Ok(())
+    }
+}
+
+/// An instant by RFC 3339 §5.6, and in no other form of ISO 8601.
+#[must_use]
+pub fn parse_instant(text: &str) -> Option<Timestamp> {
+    let shape = |byte: u8| if byte.is_ascii_digit() { b'0' } else { byte.to_ascii_uppercase() };
+    let text = text.as_bytes().iter().copied().map(|byte| (shape(byte), byte));
+    let (shape, text): (Vec<u8>, Vec<u8>) = text.unzip();
+    let after_seconds = shape.strip_prefix(b"0000-00-00T00:00:00")?;
+    let offset = match after_seconds {
+        [b'.', b'0', fraction @ ..] => {
+            let digits = fraction.iter().take_while(|digit| **digit == b'0').count();
+            &fraction[digits..]
+        }
+        none => none,
+    };
+    match offset {
+        b"Z" | b"+00:00" | b"-00:00" => std::str::from_utf8(&text).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+fn bad(member: &str, why: &str) -> Reason {
+    Reason::BadAttributes(format!("{member} {why}"))
+}
+
+fn text<'a>(name: &str, value: &'a Json) -> Result<Option<&'a str>, Reason> {
+    match value {
+        Json::Null => Ok(None),
+        Json::Text(text) => Ok(Some(text)),
+        _ => Err(bad(name, "is not a string")),
+    }
+}
+
+fn kid(text: &str) -> Result<Kid, Reason> {
+    Kid::new(text).map_err(Reason::BadKid)
+}
+
+fn audience(name: &str, audiences: &[Audience]) -> Result<Audience, Reason> {
+    audiences.iter().find(|known| known.as_str() == name).cloned().ok_or_else(|| {
+        let names: Vec<&str> = audiences.iter().map(Audience::as_str).collect();
+        let (name, names) = (escaped(name), names.join(", "));
+        bad("audience", &format!("\"{name}\" is none of the configured ones: {names}"))
+    })
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, Reason> {
+    name.parse().map_err(|_| Reason::UnknownAlgorithm(name.to_owned()))
+}
+
+fn instant(name: &str, value: &Json) -> Result<Option<Timestamp>, Reason> {
+    let wrong = || bad(name, "is no time as in \"2026-11-01T00:00:00Z\" (RFC 3339)");
+    text(name, value)?.map(|text| parse_instant(text).ok_or_else(wrong)).transpose()
+}
+
+fn grace(name: &str, value: &Json) -> Result<Option<Duration>, Reason> {
+    match value {
+        Json::Null => Ok(None),
+        Json::Unsigned(seconds) if *seconds <= LONGEST_GRACE.as_secs() => {
+            Ok(Some(Duration::from_secs(*seconds)))
+        }
+        Json::Unsigned(_) | Json::Negative => {
+            Err(bad(name, "is not between 0 and 31622400 (366 days)"))
+        }
+        _ => Err(bad(name, "is not a whole number of seconds")),
+    }
+}
+
+fn aliases(name: &str, value: &Json) -> Result<Vec<Kid>, Reason> {
+    let wrong = || bad(name, "is not a list of strings");
+    let values = match value {
+        Json::Null => return Ok(Vec::new()),
+        Json::List(values) if values.len() <= MOST_ALIASES => values,
+        Json::List(_) => return Err(bad(name, &format!("has more than {MOST_ALIASES} members"))),
+        _ => return Err(wrong()),
+    };
+    values.iter().map(|value| kid(value.as_text().ok_or_else(wrong)?)).collect()
 }
 
 #[cfg(test)]
@@ -142,21 +186,21 @@ mod tests {
     fn what_makes_no_sense_is_refused_by_its_name() {
         for (text, named) in [
             (r#"{"keyID": "a"}"#, "keyID"),
-            (r#"{"keyId": 1}"#, "string"),
+            (r#"{"keyId": 1}"#, "keyId"),
             (r#"{"keyId": ""}"#, "empty"),
             (r#"{"keyId": "ä"}"#, "printable"),
             (r#"{"keyId": "a\r\nb"}"#, "printable"),
-            (r#"{"keyId": "a", "keyId": "b"}"#, "duplicate"),
+            (r#"{"keyId": "a", "keyId": "b"}"#, "keyId"),
             (r#"{"audience": "nobody"}"#, "nobody"),
             (r#"{"algorithm": "HS256"}"#, "HS256"),
             (r#"{"validFrom": "yesterday"}"#, "validFrom"),
-            (r#"{"validTo": 1}"#, "string"),
+            (r#"{"validTo": 1}"#, "validTo"),
             (r#"{"gracePeriodSec": -1}"#, "gracePeriodSec"),
             (r#"{"gracePeriodSec": 31622401}"#, "gracePeriodSec"),
-            (r#"{"gracePeriodSec": 1.5}"#, "i64"),
-            (r#"{"keyIdAliases": "a"}"#, "sequence"),
+            (r#"{"gracePeriodSec": 1.5}"#, "gracePeriodSec"),
+            (r#"{"keyIdAliases": "a"}"#, "keyIdAliases"),
             ("[]", "attributes"),
-            ("{} x", "attributes"),
+            ("{} x", "line 1, column 4"),
         ] {
             let reason = read(text).expect_err(text);
             let cause = reason.cause();

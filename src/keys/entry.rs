@@ -169,8 +169,12 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
     let mut keys: Vec<SeenKey> = Vec::with_capacity(materials.len());
     let several = materials.len() > 1;
     for material in materials {
+        let file = material.file.clone();
         let key = describe(material, &attributes, several, &files.slot, rules, &mut notes)
-            .map_err(|reason| refuse(&declared_in, reason))?;
+            .map_err(|(source, reason)| match source {
+                Source::Attributes => refuse(&declared_in, reason),
+                Source::Material => refuse(&file, reason),
+            })?;
         keys.push(key);
     }
     check_names(&keys).map_err(|reason| refuse(&declared_in, reason))?;
@@ -183,6 +187,8 @@ fn is_attributes(path: &Path) -> bool {
 
 /// A key with all that its material says, before anything is declared about it.
 struct Material {
+    /// The file that says it.
+    file: PathBuf,
     public: PublicKey,
     private: Option<PathBuf>,
     chain: Option<Chain>,
@@ -193,6 +199,13 @@ struct Material {
 /// The keys of an entry, and notes about them.
 type Finished = (Vec<Material>, Vec<String>);
 
+/// Which file is at fault.
+#[derive(Clone, Copy)]
+enum Source {
+    Attributes,
+    Material,
+}
+
 /// The parts of an entry as they are found, until they are put together.
 #[derive(Default)]
 struct Halves {
@@ -200,6 +213,7 @@ struct Halves {
     private_file: Option<PathBuf>,
     encrypted_file: Option<PathBuf>,
     public: Option<PublicKey>,
+    public_file: Option<PathBuf>,
     chain: Option<Chain>,
     jwks: Vec<(JsonKey, PathBuf)>,
     notes: Vec<String>,
@@ -222,11 +236,21 @@ impl Halves {
             Part::Public(key) => {
                 same(&self.public, &key, "public keys")?;
                 self.public = Some(key);
+                self.public_file = Some(file.to_owned());
             }
             Part::Certificates(chain) => {
                 same(&self.public, &chain.public, "public keys")?;
                 self.public = Some(chain.public.clone());
-                self.chain = Some(chain);
+                self.public_file = Some(file.to_owned());
+                match &self.chain {
+                    // The dates of which of them would count?
+                    Some(known) if known.der.first() != chain.der.first() => {
+                        return Err(Reason::SeveralKeys("certificates of one key"));
+                    }
+                    // The same leaf with less of its chain says nothing new.
+                    Some(known) if known.der.len() >= chain.der.len() => {}
+                    _ => self.chain = Some(chain),
+                }
             }
             Part::Jwk(key) => self.add_jwk(key, file),
             Part::PassedOver(note) => self.notes.push(note),
@@ -271,8 +295,9 @@ impl Halves {
                 });
             };
             let private = self.private_file.or(self.encrypted_file);
+            let file = self.public_file.or_else(|| private.clone()).unwrap_or_default();
             let chain = self.chain;
-            let material = Material { public, private, chain, kid: None, algorithm: None };
+            let material = Material { file, public, private, chain, kid: None, algorithm: None };
             return Ok((vec![material], self.notes));
         }
         if has_pem && self.jwks.len() > 1 {
@@ -290,7 +315,8 @@ impl Halves {
             }
             materials.push(Material {
                 public: jwk.public,
-                private: private.clone().or_else(|| jwk.is_private.then_some(file)),
+                private: private.clone().or_else(|| jwk.is_private.then(|| file.clone())),
+                file,
                 chain: chain.clone(),
                 kid: jwk.kid,
                 algorithm: jwk.algorithm,
@@ -300,7 +326,8 @@ impl Halves {
     }
 }
 
-/// Who wins over whom: the attributes, the material, the directory, the defaults.
+/// Who wins over whom: the attributes, the material, the directory, the defaults. A reason comes
+/// with the side that is at fault.
 fn describe(
     material: Material,
     attributes: &Attributes,
@@ -308,22 +335,28 @@ fn describe(
     slot: &Slot,
     rules: &KeyRules,
     notes: &mut Vec<String>,
-) -> Result<SeenKey, Reason> {
-    let Material { public, private, chain, kid, algorithm } = material;
+) -> Result<SeenKey, (Source, Reason)> {
+    let Material { file: _, public, private, chain, kid, algorithm } = material;
+    let of_attributes = |reason| (Source::Attributes, reason);
+    let of_material = |reason| (Source::Material, reason);
     if several && (attributes.kid.is_some() || !attributes.aliases.is_empty()) {
         let why = "keyId and keyIdAliases can't be given to several keys at once";
-        return Err(Reason::BadAttributes(why.to_owned()));
+        return Err(of_attributes(Reason::BadAttributes(why.to_owned())));
     }
-    let of_material = kid.map(|kid| Kid::new(&kid).map_err(Reason::BadKid)).transpose()?;
-    let kid = match attributes.kid.clone().or(of_material) {
+    let said = kid.map(|kid| Kid::new(&kid).map_err(Reason::BadKid)).transpose();
+    let kid = match attributes.kid.clone().or(said.map_err(of_material)?) {
         Some(kid) => kid,
-        None => rules.key_id.kid(&public, slot)?,
+        None => rules.key_id.kid(&public, slot).map_err(of_material)?,
     };
-    let of_material = algorithm.map(|name| algorithm_of_jwk(&name)).transpose()?;
+    let said = algorithm.map(|name| algorithm_of_jwk(&name)).transpose().map_err(of_material)?;
     let algorithm =
-        attributes.algorithm.or(of_material).unwrap_or_else(|| Algorithm::default_for(&public));
+        attributes.algorithm.or(said).unwrap_or_else(|| Algorithm::default_for(&public));
     if !algorithm.fits(&public) {
-        return Err(Reason::AlgorithmMismatch { algorithm, key: kind(&public) });
+        let reason = Reason::AlgorithmMismatch { algorithm, key: kind(&public) };
+        return Err(match attributes.algorithm {
+            Some(_) => of_attributes(reason),
+            None => of_material(reason),
+        });
     }
     let of_directory = slot
         .first_component()
@@ -340,7 +373,11 @@ fn describe(
         && to <= from
     {
         let why = format!("validTo ({to}) is not after validFrom ({from})");
-        return Err(Reason::BadAttributes(why));
+        // A certificate whose dates are reversed is at fault itself.
+        return Err(match attributes.valid_from.or(attributes.valid_to) {
+            Some(_) => of_attributes(Reason::BadAttributes(why)),
+            None => of_material(Reason::BadAttributes(why)),
+        });
     }
     if declared.grace_period_sec.is_some() && declared.invalidated_at.is_none() {
         notes.push("gracePeriodSec does nothing without invalidatedAt".to_owned());

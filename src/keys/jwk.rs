@@ -261,7 +261,9 @@ impl<'de> Deserialize<'de> for PublicKey {
         let key = match Members::deserialize(deserializer)? {
             Members::Rsa { n, e } => policy::rsa(&bytes(n)?, &bytes(e)?),
             Members::Ec { crv, x, y } => policy::coordinates(crv, &bytes(x)?, &bytes(y)?),
-            Members::Okp { crv: EdwardsCurve::Ed25519, x } => policy::ed25519(&bytes(x)?),
+            Members::Okp { crv: EdwardsCurve::Ed25519, x } => {
+                policy::remembered_ed25519(&bytes(x)?)
+            }
         };
         key.map_err(|reason| serde::de::Error::custom(reason.cause()))
     }

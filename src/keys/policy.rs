@@ -7,7 +7,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
     EcdsaVerificationAlgorithm, ParsedPublicKey,
 };
-use curve25519_dalek::edwards::CompressedEdwardsY;
+use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 
 use super::jwk::{Curve, PublicKey, UNCOMPRESSED};
 use super::refusal::Reason;
@@ -67,18 +67,37 @@ pub(super) fn verification(curve: Curve) -> &'static EcdsaVerificationAlgorithm 
     }
 }
 
-/// An Ed25519 key of these bytes (RFC 8032 §5.1.5).
+/// An Ed25519 key of these bytes (RFC 8032 §5.1.5), as a key file has them.
+///
+/// # Errors
+/// As [`remembered_ed25519`], and where the point is outside the subgroup of prime order or in
+/// another than its one form (§5.1.3): about those verifiers disagree.
+pub fn ed25519(bytes: &[u8]) -> Result<PublicKey, Reason> {
+    let (key, point) = edwards(bytes)?;
+    if !point.is_torsion_free() || point.compress().as_bytes() != bytes {
+        return Err(Reason::BadKey("the Ed25519 point is outside the subgroup of prime order"));
+    }
+    Ok(key)
+}
+
+/// An Ed25519 key of these bytes, as a record has them. It passed [`ed25519`] when it was first
+/// read. The subgroup is not looked at again: that takes as long as verifying a signature, for
+/// each record, and all of them are read anew under the ledger's lock.
 ///
 /// # Errors
 /// Where they are not 32, not a point, or a point of small order, under which anyone can forge.
-pub fn ed25519(bytes: &[u8]) -> Result<PublicKey, Reason> {
+pub fn remembered_ed25519(bytes: &[u8]) -> Result<PublicKey, Reason> {
+    edwards(bytes).map(|(key, _)| key)
+}
+
+fn edwards(bytes: &[u8]) -> Result<(PublicKey, EdwardsPoint), Reason> {
     let x: [u8; 32] =
         bytes.try_into().map_err(|_| Reason::BadKey("an Ed25519 public key has 32 bytes"))?;
     let point = CompressedEdwardsY(x).decompress().ok_or(Reason::NotOnCurve)?;
     if point.is_small_order() {
         return Err(Reason::BadKey("the Ed25519 point has a small order"));
     }
-    Ok(PublicKey::Ed25519 { x })
+    Ok((PublicKey::Ed25519 { x }, point))
 }
 
 /// The number of bits of a big-endian number.
@@ -107,4 +126,86 @@ fn has_roca_fingerprint(modulus: &[u8]) -> bool {
         let powers = std::iter::successors(Some(1), |power| Some(power * 65537 % prime));
         powers.take(prime as usize).any(|power| power == remainder)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn odd(bytes: usize, first: u8) -> Vec<u8> {
+        let mut modulus = vec![0xa5; bytes];
+        modulus[0] = first;
+        modulus
+    }
+
+    #[test]
+    fn an_rsa_modulus_is_counted_in_bits_without_its_leading_zeros() {
+        assert_eq!(rsa(&odd(256, 0x7f), &[1, 0, 1]), Err(Reason::RsaTooSmall(2047)));
+        assert!(rsa(&odd(256, 0x80), &[1, 0, 1]).is_ok());
+        assert_eq!(
+            rsa(&[vec![0, 0], odd(256, 0x80)].concat(), &[0, 1, 0, 1]).unwrap().bits(),
+            2048
+        );
+        assert!(rsa(&odd(1024, 0xff), &[1, 0, 1]).is_ok());
+        assert_eq!(rsa(&odd(1025, 1), &[1, 0, 1]), Err(Reason::RsaTooLarge(8193)));
+        assert_eq!(rsa(&[], &[]), Err(Reason::RsaTooSmall(0)));
+    }
+
+    #[test]
+    fn only_65537_is_accepted_as_exponent() {
+        for exponent in [&[3][..], &[], &[1, 0, 0, 0, 1], &[1; 9]] {
+            assert_eq!(rsa(&odd(256, 0x80), exponent), Err(Reason::RsaExponent));
+        }
+    }
+
+    #[test]
+    fn an_even_modulus_is_refused() {
+        let mut modulus = odd(256, 0x80);
+        modulus[255] = 2;
+        assert_eq!(rsa(&modulus, &[1, 0, 1]), Err(Reason::BadKey("the RSA modulus is even")));
+    }
+
+    #[test]
+    fn a_power_of_65537_has_the_roca_fingerprint_and_its_neighbour_has_not() {
+        // 65537^129 has 2065 bits and is a power of 65537 modulo every prime.
+        let mut modulus = vec![1_u32];
+        for _ in 0..129 {
+            // Times 65537 is a shift by sixteen bits plus itself.
+            let mut product = [&modulus[..], &[0]].concat();
+            let mut carry = 0;
+            for at in (0..product.len()).rev() {
+                let own = if at == 0 { 0 } else { modulus[at - 1] };
+                let sum = product[at] + own + carry;
+                product[at] = sum & 0xffff;
+                carry = sum >> 16;
+            }
+            modulus = product;
+        }
+        let mut octets: Vec<u8> = modulus
+            .iter()
+            .map(|digit| digit.to_be_bytes())
+            .flat_map(|[_, _, high, low]| [high, low])
+            .collect();
+        assert_eq!(rsa(&octets, &[1, 0, 1]), Err(Reason::Roca));
+        *octets.last_mut().unwrap() ^= 2;
+        assert!(rsa(&octets, &[1, 0, 1]).is_ok());
+    }
+
+    #[test]
+    fn points_of_small_or_mixed_order_are_no_ed25519_keys() {
+        use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+        let base = ED25519_BASEPOINT_POINT;
+        assert!(ed25519(base.compress().as_bytes()).is_ok());
+        for torsion in &EIGHT_TORSION {
+            let small = ed25519(torsion.compress().as_bytes());
+            assert_eq!(small, Err(Reason::BadKey("the Ed25519 point has a small order")));
+        }
+        for torsion in &EIGHT_TORSION[1..] {
+            let mixed = ed25519((base + torsion).compress().as_bytes());
+            assert!(matches!(mixed, Err(Reason::BadKey(_))));
+        }
+        let mut no_point = [0; 32];
+        no_point[0] = 2;
+        assert_eq!(ed25519(&no_point), Err(Reason::NotOnCurve));
+    }
 }

@@ -150,18 +150,20 @@ impl Reason {
         match self {
             Self::File(problem) => file_cause(problem),
             Self::DirectoryUnreadable { error } => {
+                let error = plain(error);
                 format!("the key directory can't be read, so its keys stay as they were: {error}")
             }
             Self::EmptyFile => "the file is empty".to_owned(),
             Self::NotText => "the file is neither PEM nor JSON".to_owned(),
             Self::NoKey => "the file holds no key and no certificate".to_owned(),
             Self::Truncated => {
-                "the file is cut short: a block has no whole END line, or half a marker follows it"
+                "the file is cut short: a block has no whole END line, half a marker follows it, or \
+                 the JSON has no end"
                     .to_owned()
             }
             Self::BadPem(what) => format!("the PEM can't be decoded: {what}"),
             Self::UnknownLabel(label) => {
-                format!("a block \"{}\" holds no signing key", label.escape_default())
+                format!("a block \"{}\" holds no signing key", escaped(label))
             }
             Self::Encrypted => {
                 "the private key is encrypted under a passphrase, and no public key \
@@ -170,15 +172,15 @@ impl Reason {
             }
             Self::BadJson(what) => format!("the JSON can't be used: {what}"),
             Self::DuplicateMember(member) => {
-                format!("the member \"{}\" stands twice", member.escape_default())
+                format!("the member \"{}\" stands twice", escaped(member))
             }
             Self::BadKey(what) => format!("the key can't be used: {what}"),
             Self::UnsupportedKey(what) => {
-                format!("a key of type {} can't sign tokens", what.escape_default())
+                format!("a key of type {} can't sign tokens", escaped(what))
             }
             Self::UnsupportedCurve(curve) => format!(
                 "the curve {} is none of P-256, P-384, P-521 and Ed25519",
-                curve.escape_default()
+                escaped(curve)
             ),
             Self::Symmetric => "a symmetric key (oct) must never be published".to_owned(),
             Self::NoSigningKey => {
@@ -195,7 +197,7 @@ impl Reason {
                 .to_owned(),
             Self::NotOnCurve => "the public point is not on its curve".to_owned(),
             Self::UnknownAlgorithm(name) => {
-                format!("\"{}\" is no algorithm of a signing key", name.escape_default())
+                format!("\"{}\" is no algorithm of a signing key", escaped(name))
             }
             Self::AlgorithmMismatch { algorithm, key } => {
                 format!("the algorithm {algorithm} does not fit {key}")
@@ -205,14 +207,14 @@ impl Reason {
             }
             Self::SeveralKeys(what) => format!("the entry holds different {what}"),
             Self::DuplicateKid(kid) => {
-                format!("the kid \"{}\" is given twice", kid.as_str().escape_default())
+                format!("the kid \"{}\" is given twice", escaped(kid.as_str()))
             }
             Self::BadKid(why) => why.to_string(),
             Self::KidTaken { kid, holder } => format!(
                 "the kid \"{}\" belongs to the other key at {}: consumers that have that one would \
                  never fetch this one",
-                kid.as_str().escape_default(),
-                holder.escape_default()
+                escaped(kid.as_str()),
+                escaped(holder)
             ),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
@@ -309,6 +311,21 @@ impl Reason {
     }
 }
 
+/// A name from outside as texts show it: escaped, and cut short where it is endless.
+#[must_use]
+pub fn escaped(name: &str) -> String {
+    const LONGEST: usize = Kid::MAX_LENGTH;
+    match name.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}...", name[..at].escape_default()),
+        None => name.escape_default().to_string(),
+    }
+}
+
+/// The system's words about a path, without the control characters that a path can hold.
+fn plain(error: &str) -> String {
+    error.replace(char::is_control, "\u{fffd}")
+}
+
 fn file_cause(problem: &FileProblem) -> String {
     match problem {
         FileProblem::TooLarge { limit } => format!("the file has more than {limit} bytes"),
@@ -318,7 +335,7 @@ fn file_cause(problem: &FileProblem) -> String {
         FileProblem::NotRegular { kind } => format!("it is {kind}, not a file"),
         FileProblem::LeadsOut => "a symbolic link leads out of the key directory".to_owned(),
         FileProblem::Dangling => "a symbolic link leads nowhere".to_owned(),
-        FileProblem::Unreadable { error } => format!("it can't be read: {error}"),
+        FileProblem::Unreadable { error } => format!("it can't be read: {}", plain(error)),
         FileProblem::Changing => "it changed while it was read".to_owned(),
         FileProblem::NameNotUtf8 => "the file's name is not UTF-8".to_owned(),
     }
@@ -339,5 +356,20 @@ const fn file_remedy(problem: &FileProblem) -> &'static str {
         }
         FileProblem::Changing => "wait until its writer has finished",
         FileProblem::NameNotUtf8 => "rename the file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_outside_are_escaped_and_cut_short() {
+        let reason = Reason::DuplicateMember("a\u{1b}[2J\n\u{202e}".to_owned());
+        assert_eq!(reason.cause(), r#"the member "a\u{1b}[2J\n\u{202e}" stands twice"#);
+        let endless = Reason::UnknownLabel("\u{e9}".repeat(10_000));
+        assert!(endless.cause().len() < 2000);
+        let error = "/keys/a\nb: denied".to_owned();
+        assert!(!Reason::DirectoryUnreadable { error }.cause().contains('\n'));
     }
 }

@@ -35,9 +35,12 @@ const SECP256K1: &[u8] = b"\x2b\x81\x04\x00\x0a";
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
+const NULL: u8 = 0x05;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 const CONTEXT_0: u8 = 0xa0;
+/// `[1]`, a bit string without a tag of its own.
+const CONTEXT_1: u8 = 0x81;
 
 const NOT_DER: Reason = Reason::BadKey("its DER can't be read");
 const INCONSISTENT: Reason = Reason::BadKey("its private numbers do not fit together");
@@ -49,13 +52,19 @@ pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, Reason> {
     let mut algorithm = Elements(key.next(SEQUENCE)?);
     let kind = algorithm.next(OBJECT_IDENTIFIER)?;
     let inner = key.next(OCTET_STRING)?;
+    // Attributes and, in version 2, the public half (RFC 5958 §2).
+    key.skip(CONTEXT_0)?;
+    key.skip(CONTEXT_1)?;
+    key.end()?;
     match kind {
-        RSA => rsa_private(inner),
-        EC => {
-            let curve = curve(algorithm.next(OBJECT_IDENTIFIER)?)?;
-            elliptic_private(curve, der)
+        RSA => {
+            algorithm.skip(NULL)?;
+            algorithm.end()?;
+            rsa_private(inner)
         }
+        EC => elliptic_private(named_curve(algorithm)?, der),
         ED25519 => {
+            algorithm.end()?;
             let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| INCONSISTENT)?;
             policy::ed25519(pair.public_key().as_ref())
         }
@@ -82,8 +91,7 @@ pub(super) fn sec1(der: &[u8]) -> Result<PublicKey, Reason> {
     let parameters = key
         .next(CONTEXT_0)
         .map_err(|_| Reason::BadKey("it does not name its curve; convert it to PKCS#8"))?;
-    let curve = curve(Elements(parameters).next(OBJECT_IDENTIFIER)?)?;
-    elliptic_private(curve, der)
+    elliptic_private(named_curve(Elements(parameters))?, der)
 }
 
 fn elliptic_private(curve: Curve, der: &[u8]) -> Result<PublicKey, Reason> {
@@ -110,9 +118,16 @@ pub(super) fn spki(der: &[u8]) -> Result<PublicKey, Reason> {
     key.end()?;
     let [0, bytes @ ..] = bits else { return Err(NOT_DER) };
     match kind {
-        RSA => rsa_public(bytes),
-        EC => point(curve(algorithm.next(OBJECT_IDENTIFIER)?)?, bytes),
-        ED25519 => policy::ed25519(bytes),
+        RSA => {
+            algorithm.skip(NULL)?;
+            algorithm.end()?;
+            rsa_public(bytes)
+        }
+        EC => point(named_curve(algorithm)?, bytes),
+        ED25519 => {
+            algorithm.end()?;
+            policy::ed25519(bytes)
+        }
         other => Err(unsupported(other)),
     }
 }
@@ -150,11 +165,7 @@ fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, Reason> {
 
 /// A certificate, as the leaf of a chain of one.
 pub(super) fn certificate(der: &[u8]) -> Result<Chain, Reason> {
-    let (rest, certificate) = X509Certificate::from_der(der)
-        .map_err(|_| Reason::BadKey("the certificate's DER can't be read"))?;
-    if !rest.is_empty() {
-        return Err(Reason::BadKey("something follows the certificate in its block"));
-    }
+    let certificate = x509(der)?;
     let validity = certificate.validity();
     let instant = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
     Ok(Chain {
@@ -165,7 +176,22 @@ pub(super) fn certificate(der: &[u8]) -> Result<Chain, Reason> {
     })
 }
 
-fn curve(oid: &[u8]) -> Result<Curve, Reason> {
+/// A certificate, whatever its key.
+pub(super) fn x509(der: &[u8]) -> Result<X509Certificate<'_>, Reason> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) => Err(Reason::BadKey("something follows the certificate in its block")),
+        Err(_) => Err(Reason::BadKey("the certificate's DER can't be read")),
+    }
+}
+
+/// The curve that parameters name (RFC 5480 §2.1.1), and nothing behind it.
+fn named_curve(mut parameters: Elements<'_>) -> Result<Curve, Reason> {
+    if parameters.0.first() == Some(&SEQUENCE) {
+        return Err(Reason::BadKey("its curve is spelled out in numbers instead of named"));
+    }
+    let oid = parameters.next(OBJECT_IDENTIFIER)?;
+    parameters.end()?;
     match oid {
         P256 => Ok(Curve::P256),
         P384 => Ok(Curve::P384),
@@ -190,7 +216,7 @@ fn dotted(oid: &[u8]) -> String {
     Oid::new(oid.into()).to_id_string()
 }
 
-/// Reads DER elements one after the other (X.690 §8.1, with definite lengths).
+/// Reads DER elements one after the other (X.690 §10, with definite lengths).
 struct Elements<'a>(&'a [u8]);
 
 impl<'a> Elements<'a> {
@@ -210,12 +236,18 @@ impl<'a> Elements<'a> {
         }
         let (length, rest) = match *length {
             short @ 0..=0x7f => (usize::from(short), rest),
-            long @ (0x81 | 0x82) => {
+            long @ 0x81..=0x83 => {
                 let digits = usize::from(long - 0x80);
                 let (digits, rest) = rest.split_at_checked(digits).ok_or(NOT_DER)?;
-                (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
+                let length =
+                    digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
+                // The shortest form is the only one (§10.1).
+                if length < 0x80 || digits[0] == 0 {
+                    return Err(NOT_DER);
+                }
+                (length, rest)
             }
-            // Nothing that is read here has 64 KiB.
+            // Nothing that is read here has 16 MiB.
             _ => return Err(NOT_DER),
         };
         let (content, rest) = rest.split_at_checked(length).ok_or(NOT_DER)?;
@@ -223,10 +255,15 @@ impl<'a> Elements<'a> {
         Ok(content)
     }
 
+    /// Passes over the next element where it has this tag.
+    fn skip(&mut self, tag: u8) -> Result<(), Reason> {
+        if self.0.first() == Some(&tag) { self.next(tag).map(|_| ()) } else { Ok(()) }
+    }
+
     /// The big-endian magnitude of the next element, a number that is not negative.
     fn unsigned(&mut self) -> Result<&'a [u8], Reason> {
         match self.next(INTEGER)? {
-            [] | [0x80..=0xff, ..] => Err(NOT_DER),
+            [] | [0x80..=0xff, ..] | [0, 0..=0x7f, ..] => Err(NOT_DER),
             number => Ok(number),
         }
     }

@@ -4,7 +4,8 @@
 //! this module can hold a private byte.
 
 mod der;
-mod json;
+pub(super) mod json;
+mod jwks;
 mod pem;
 
 use jiff::Timestamp;
@@ -66,16 +67,19 @@ pub struct JsonKey {
 /// # Errors
 /// The reason for which the whole file is refused.
 pub fn parse(bytes: &[u8], open_private: bool) -> Result<Vec<Part>, Reason> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(Reason::EmptyFile);
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| Reason::NotText)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text_of(bytes)?;
     if text.trim_start().starts_with(['{', '[']) {
-        json::parse(text, open_private)
+        jwks::parse(text, open_private)
     } else {
         pem::parse(text, open_private)
     }
+}
+
+/// The text of a file, without the byte order mark that some editors put before it.
+pub(super) fn text_of(bytes: &[u8]) -> Result<&str, Reason> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Reason::NotText)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_ascii().is_empty() { Err(Reason::EmptyFile) } else { Ok(text) }
 }
 
 /// A name from a file as a message may show it. A long one is no name: something private may have

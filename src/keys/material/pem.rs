@@ -3,12 +3,15 @@
 //! The decoder of a block accepts less than a whole file without a word, so this finds the blocks
 //! itself and counts every marker.
 
+use zeroize::Zeroizing;
+
 use super::{Chain, Part, der, shown};
 use crate::keys::refusal::Reason;
 
 struct Block<'a> {
     label: &'a str,
-    text: &'a str,
+    /// The block without blank lines, indentation and carriage returns.
+    text: Zeroizing<String>,
 }
 
 pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason> {
@@ -19,31 +22,34 @@ pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason>
     let mut parts = Vec::new();
     let mut chain: Option<Chain> = None;
     for block in &blocks {
-        let decoded =
-            ::pem::parse(block.text).map_err(|_| Reason::BadPem("its base64 is damaged"))?;
-        let contents = decoded.contents();
-        // Both wordings of RFC 1421: "Proc-Type: 4,ENCRYPTED" and "DEK-Info: ...".
-        let legacy_encryption = decoded.headers().iter().any(|(name, _)| name == "DEK-Info")
-            || block.text.contains("ENCRYPTED\n")
-            || block.text.contains("ENCRYPTED\r");
+        let decoded = ::pem::parse(block.text.as_bytes())
+            .map_err(|_| Reason::BadPem("its base64 is damaged"))?;
+        // RFC 1421 §4.6.1.1 and §4.6.1.3.
+        let is_encrypted = decoded.headers().iter().any(|(name, value)| {
+            name == "DEK-Info" || (name == "Proc-Type" && value.ends_with("ENCRYPTED"))
+        });
+        let contents = Zeroizing::new(decoded.into_contents());
         parts.push(match block.label {
             "ENCRYPTED PRIVATE KEY" => Part::Unopened { encrypted: true },
-            "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" if legacy_encryption => {
+            "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" if is_encrypted => {
                 Part::Unopened { encrypted: true }
             }
             "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" if !open_private => {
                 Part::Unopened { encrypted: false }
             }
-            "PRIVATE KEY" => Part::Private(der::pkcs8(contents)?),
-            "RSA PRIVATE KEY" => Part::Private(der::rsa_private(contents)?),
-            "EC PRIVATE KEY" => Part::Private(der::sec1(contents)?),
-            "PUBLIC KEY" => Part::Public(der::spki(contents)?),
-            "RSA PUBLIC KEY" => Part::Public(der::rsa_public(contents)?),
+            "PRIVATE KEY" => Part::Private(der::pkcs8(&contents)?),
+            "RSA PRIVATE KEY" => Part::Private(der::rsa_private(&contents)?),
+            "EC PRIVATE KEY" => Part::Private(der::sec1(&contents)?),
+            "PUBLIC KEY" => Part::Public(der::spki(&contents)?),
+            "RSA PUBLIC KEY" => Part::Public(der::rsa_public(&contents)?),
             "CERTIFICATE" => {
-                // The first is the leaf; the others are its chain and stay unread.
+                // The first is the leaf; the keys of the others may be of any kind.
                 match &mut chain {
-                    Some(chain) => chain.der.push(contents.to_vec()),
-                    None => chain = Some(der::certificate(contents)?),
+                    Some(chain) => {
+                        der::x509(&contents)?;
+                        chain.der.push(contents.to_vec());
+                    }
+                    None => chain = Some(der::certificate(&contents)?),
                 }
                 continue;
             }
@@ -60,35 +66,49 @@ pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason>
 /// can't be a piece of a marker.
 fn blocks(text: &str) -> Result<Vec<Block<'_>>, Reason> {
     let mut blocks = Vec::new();
-    let mut open: Option<(&str, usize)> = None;
-    let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        let start = at;
-        at += line.len();
-        let line = line.trim_end();
-        match open {
-            None => {
-                if let Some(label) = marker(line, "-----BEGIN ") {
-                    open = Some((label, start));
-                } else if line.starts_with('-') {
-                    return Err(Reason::Truncated);
-                }
+    let mut open: Option<Block<'_>> = None;
+    for line in text.split('\n').map(str::trim) {
+        let Some(mut block) = open.take() else {
+            if let Some(label) = marker(line, "-----BEGIN ") {
+                open = Some(Block::new(label, text.len()));
+            } else if line.starts_with('-') || line.contains("-----") {
+                return Err(Reason::Truncated);
             }
-            Some((label, from)) => {
-                if line.starts_with("-----BEGIN") {
-                    return Err(Reason::Truncated);
-                }
-                if let Some(end) = marker(line, "-----END ") {
-                    if end != label {
-                        return Err(Reason::BadPem("its BEGIN and END lines differ"));
-                    }
-                    blocks.push(Block { label, text: &text[from..at] });
-                    open = None;
-                }
+            continue;
+        };
+        match marker(line, "-----END ") {
+            Some(end) if end == block.label => {
+                block.text.extend(["-----END ", end, "-----\n"]);
+                blocks.push(block);
+            }
+            Some(_) => return Err(Reason::BadPem("its BEGIN and END lines differ")),
+            None if line.contains("-----") => return Err(Reason::Truncated),
+            None => {
+                block.add(line);
+                open = Some(block);
             }
         }
     }
     if open.is_some() { Err(Reason::Truncated) } else { Ok(blocks) }
+}
+
+impl<'a> Block<'a> {
+    /// A block of this label that has no lines yet, in a file of this many bytes.
+    fn new(label: &'a str, file_length: usize) -> Self {
+        // With room for the whole, so that no piece of it is left behind by growing.
+        let mut text = Zeroizing::new(String::with_capacity(file_length + 64));
+        text.extend(["-----BEGIN ", label, "-----\n"]);
+        Self { label, text }
+    }
+
+    /// Adds a line. The decoder takes a blank line for the end of headers, so only that one stays.
+    fn add(&mut self, line: &str) {
+        let ends_headers =
+            line.is_empty() && self.text.contains(':') && !self.text.contains("\n\n");
+        if !line.is_empty() || ends_headers {
+            self.text.extend([line, "\n"]);
+        }
+    }
 }
 
 fn marker<'a>(line: &'a str, begin: &str) -> Option<&'a str> {

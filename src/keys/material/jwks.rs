@@ -1,0 +1,185 @@
+//! JWKs and JWK Sets (RFC 7517, RFC 7518 §6, RFC 8037 §2) to parts.
+
+use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::der::signing;
+use super::json::{self, Json, Object};
+use super::{JsonKey, Part, shown};
+use crate::keys::jwk::{Curve, PublicKey, UNCOMPRESSED, sequence, unsigned};
+use crate::keys::policy;
+use crate::keys::refusal::{Reason, escaped};
+
+pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason> {
+    let Json::Object(object) = json::parse(text)? else {
+        return Err(bad("it is no object"));
+    };
+    let jwk = Members(&object);
+    let parts = match (jwk.find("kty"), jwk.find("keys")) {
+        (Some(_), None) => vec![key(jwk, open_private)?],
+        (None, Some(Json::List(keys))) => keys
+            .iter()
+            .map(|member| match member {
+                Json::Object(object) => key(Members(object), open_private),
+                _ => Err(bad("a member of \"keys\" is no object")),
+            })
+            .collect::<Result<_, _>>()?,
+        (None, Some(_)) => return Err(bad("\"keys\" is no list")),
+        (Some(_), Some(_)) => return Err(bad("it has both \"kty\" and \"keys\"")),
+        (None, None) => return Err(bad("it has neither \"kty\" nor \"keys\"")),
+    };
+    match parts.iter().any(|part| matches!(part, Part::Jwk(_))) {
+        true => Ok(parts),
+        false if parts.is_empty() => Err(Reason::NoKey),
+        false => Err(Reason::NoSigningKey),
+    }
+}
+
+/// The members of a JWK that are private, of every type (RFC 7518 §6.2.2, §6.3.2, RFC 8037 §2).
+const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+
+/// The members by which RSA is computed faster: all of them are there, or none (RFC 7518 §6.3.2).
+const RSA_FACTORS: [&str; 5] = ["p", "q", "dp", "dq", "qi"];
+
+fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
+    // A secret must not lie in a directory that is published, whatever else is said about it.
+    if jwk.text("kty")? == Some("oct") || jwk.find("k").is_some() {
+        return Err(Reason::Symmetric);
+    }
+    if let Some(purpose) = jwk.text("use")?.filter(|purpose| *purpose != "sig") {
+        return Ok(Part::PassedOver(format!(
+            "a key for \"{}\" was passed over",
+            escaped(&shown(purpose))
+        )));
+    }
+    if !jwk.is_for_signatures()? {
+        return Ok(Part::PassedOver("a key that is not for signatures was passed over".to_owned()));
+    }
+    let is_private = PRIVATE.iter().any(|name| jwk.find(name).is_some());
+    if is_private && jwk.find("d").is_none() {
+        return Err(bad("it has private members, and \"d\" is not among them"));
+    }
+    let open = is_private && open_private;
+    let mut note = None;
+    let public = match jwk.needed("kty")? {
+        "RSA" => {
+            let public = policy::rsa(&jwk.bytes("n")?, &jwk.bytes("e")?)?;
+            if jwk.find("oth").is_some() {
+                return Err(Reason::BadKey("it has more than two primes"));
+            }
+            match RSA_FACTORS.iter().filter(|name| jwk.find(name).is_some()).count() {
+                0 if open => {
+                    note = Some("only d of the private half is there, so the pair was not checked");
+                }
+                5 if open => check_rsa(jwk)?,
+                0 | 5 => {}
+                _ => {
+                    return Err(bad("some of \"p\", \"q\", \"dp\", \"dq\" and \"qi\" are missing"));
+                }
+            }
+            public
+        }
+        "EC" => {
+            let curve = match jwk.needed("crv")? {
+                "P-256" => Curve::P256,
+                "P-384" => Curve::P384,
+                "P-521" => Curve::P521,
+                other => return Err(Reason::UnsupportedCurve(shown(other))),
+            };
+            let public = policy::coordinates(curve, &jwk.bytes("x")?, &jwk.bytes("y")?)?;
+            if open {
+                check_ec(&public, &jwk.bytes("d")?)?;
+            }
+            public
+        }
+        "OKP" => {
+            match jwk.needed("crv")? {
+                "Ed25519" => {}
+                other => return Err(Reason::UnsupportedCurve(shown(other))),
+            }
+            let x = jwk.bytes("x")?;
+            let public = policy::ed25519(&x)?;
+            if open {
+                let pair = Ed25519KeyPair::from_seed_and_public_key(&jwk.bytes("d")?, &x);
+                pair.map_err(|_| Reason::PairMismatch)?;
+            }
+            public
+        }
+        other => return Err(Reason::UnsupportedKey(shown(other))),
+    };
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let (kid, algorithm) = (owned(jwk.text("kid")?), owned(jwk.text("alg")?));
+    Ok(Part::Jwk(JsonKey { public, is_private, kid, algorithm, note }))
+}
+
+fn check_ec(public: &PublicKey, scalar: &[u8]) -> Result<(), Reason> {
+    let PublicKey::Ec { curve, x, y } = public else { return Err(Reason::PairMismatch) };
+    if scalar.len() != curve.coordinate_length() {
+        // RFC 7518 §6.2.2.1
+        return Err(Reason::BadKey("\"d\" does not have the full width of its curve"));
+    }
+    let point = [&[UNCOMPRESSED], &**x, &**y].concat();
+    EcdsaKeyPair::from_private_key_and_public_key(signing(*curve), scalar, &point)
+        .map(|_| ())
+        .map_err(|_| Reason::PairMismatch)
+}
+
+/// Has the library open the private half, in the form that it reads: PKCS#1.
+fn check_rsa(jwk: Members<'_>) -> Result<(), Reason> {
+    let mut elements = vec![Zeroizing::new(unsigned(&[0]))];
+    for name in ["n", "e", "d", "p", "q", "dp", "dq", "qi"] {
+        let number = jwk.bytes(name)?;
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        elements
+            .push(Zeroizing::new(unsigned(&number[zeros.min(number.len().saturating_sub(1))..])));
+    }
+    let parts: Vec<&[u8]> = elements.iter().map(|element| &***element).collect();
+    let der = Zeroizing::new(sequence(&parts));
+    RsaKeyPair::from_der(&der).map(|_| ()).map_err(|_| Reason::PairMismatch)
+}
+
+/// The members of one JWK, by their names and types.
+#[derive(Clone, Copy)]
+struct Members<'a>(&'a Object);
+
+impl<'a> Members<'a> {
+    fn find(self, name: &str) -> Option<&'a Json> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn text(self, name: &str) -> Result<Option<&'a str>, Reason> {
+        self.find(name)
+            .map(|value| value.as_text().ok_or_else(|| bad(&format!("\"{name}\" is no text"))))
+            .transpose()
+    }
+
+    fn needed(self, name: &str) -> Result<&'a str, Reason> {
+        self.text(name)?.ok_or_else(|| bad(&format!("a key has no \"{name}\"")))
+    }
+
+    fn bytes(self, name: &str) -> Result<Zeroizing<Vec<u8>>, Reason> {
+        URL_SAFE_NO_PAD
+            .decode(self.needed(name)?)
+            .map(Zeroizing::new)
+            .map_err(|_| bad(&format!("\"{name}\" is not base64url without padding")))
+    }
+
+    /// Whether `key_ops` is absent or names signatures (RFC 7517 §4.3).
+    fn is_for_signatures(self) -> Result<bool, Reason> {
+        let no_list = || bad("\"key_ops\" is no list of texts");
+        let operations = match self.find("key_ops") {
+            None => return Ok(true),
+            Some(Json::List(operations)) => operations,
+            Some(_) => return Err(no_list()),
+        };
+        let names: Option<Vec<&str>> = operations.iter().map(Json::as_text).collect();
+        let names = names.ok_or_else(no_list)?;
+        Ok(names.iter().any(|name| matches!(*name, "sign" | "verify")))
+    }
+}
+
+fn bad(what: &str) -> Reason {
+    Reason::BadJson(what.to_owned())
+}
