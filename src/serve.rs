@@ -1,5 +1,6 @@
 //! The composition root: a configuration becomes a reload loop, listeners, and their orderly end.
 
+use std::future::Future as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ListenAddress, Loaded, OnRemoval};
+use crate::config::{Config, ListenAddress, Loaded, OnRemoval, Origin};
 use crate::http::connections::{Connections, Limits};
 use crate::http::public::PublicHandler;
 use crate::http::server;
@@ -117,6 +118,9 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
+    if loaded.settings.value("ops.listen").is_some_and(|(_, origin)| *origin != Origin::Default) {
+        warn!("ops.listen is set, and this version serves nothing there");
+    }
     for risk in &loaded.risks {
         let remedy = format!("change it, or accept it: accept_risk = [\"{}\"]", risk.member);
         warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
@@ -139,14 +143,19 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         .build()
         .map_err(ServeError::System)?;
     let listeners = runtime.block_on(bind(&config.public.listen))?;
+    let (alive, ended) = oneshot::channel::<()>();
     let loop_thread = std::thread::Builder::new()
         .name("reload".to_owned())
-        .spawn(move || reload.run(&received))
+        .spawn(move || {
+            // Dropped however the loop ends, by a defect too.
+            let _alive = alive;
+            reload.run(&received);
+        })
         .map_err(ServeError::System)?;
     let max_age = config.publish.max_age.as_secs();
     let handler = PublicHandler::new(reader, Arc::clone(&clock), max_age, config.publish.cors);
     let connections = Connections::new(limits(config), clock);
-    runtime.block_on(answer(listeners, &handler, &connections, config.drain, &signals))?;
+    runtime.block_on(answer(listeners, &handler, &connections, config.drain, &signals, ended))?;
     let _ = signals.send(Signal::Stop);
     // It ends within a look; a look that hangs in a dead file system is not waited for.
     drop(runtime);
@@ -199,6 +208,7 @@ async fn answer(
     connections: &Arc<Connections>,
     drain: Duration,
     signals: &mpsc::Sender<Signal>,
+    mut loop_ended: oneshot::Receiver<()>,
 ) -> Result<(), ServeError> {
     let handle = |kind| signal(kind).map_err(ServeError::System);
     let mut terminate = handle(SignalKind::terminate())?;
@@ -221,6 +231,10 @@ async fn answer(
         if interrupt.poll_recv(context).is_ready() {
             return std::task::Poll::Ready("SIGINT");
         }
+        // Nothing would be noticed any more: better to be started again.
+        if std::pin::Pin::new(&mut loop_ended).poll(context).is_ready() {
+            return std::task::Poll::Ready(LOOP_ENDED);
+        }
         std::task::Poll::Pending
     })
     .await;
@@ -230,8 +244,14 @@ async fn answer(
         // A server that panicked has been reported by the runtime.
         let _ = server.await;
     }
+    if ended_by == LOOP_ENDED {
+        return Err(ServeError::System(io::Error::other("the reload loop ended by a defect")));
+    }
     Ok(())
 }
+
+/// What ends the daemon where no signal does.
+const LOOP_ENDED: &str = "none: the reload loop ended";
 
 /// What was seen without touching anything.
 #[derive(Debug)]

@@ -383,3 +383,28 @@ fn a_client_that_leaves_does_not_keep_its_place() {
     drop(client);
     eventually(|| server.connections.is_empty());
 }
+
+#[test]
+fn a_piece_of_a_large_body_that_looks_like_a_status_is_none() {
+    // Every piece of it has a 4xx where a status line has its status, wherever it is cut.
+    let server = Server::start(limits());
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /digits HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        // Slowly enough for the socket to fill up, again and again.
+        let mut piece = vec![0; 64 * 1024];
+        loop {
+            let length = stream.read(&mut piece).unwrap();
+            if length == 0 {
+                break;
+            }
+            answer.extend_from_slice(&piece[..length]);
+            thread::yield_now();
+        }
+        let body = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        assert!(answer.len() - body == http_server::DIGITS);
+        assert!(answer[body..].iter().all(|byte| *byte == b'4'));
+    }
+}

@@ -237,6 +237,40 @@ fn a_lock_that_is_held_for_long_stops_nobody() {
 }
 
 #[test]
+fn a_start_that_finds_the_lock_held_knows_what_is_remembered_and_overwrites_none_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut before = Ledger::new(Some(state.to_owned()));
+    touch(&mut before, "a", 1);
+    let holder = Store::open(state).unwrap();
+    let lock = holder.lock().unwrap();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    ledger.update(|records| (records.clone(), ()));
+    assert_eq!(ledger.records(), before.records());
+    drop(lock);
+}
+
+#[test]
+fn what_another_process_wrote_meanwhile_is_not_overwritten_by_a_memory_that_did_not_know_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    let holder = Store::open(state).unwrap();
+    let mut lock = holder.lock().unwrap();
+    // Locked out, this process goes on in memory, further than the other one on disk.
+    touch(&mut ledger, "a", 1);
+    touch(&mut ledger, "a", 1);
+    let mut ordered = Record::clone(&read(state)[&kid("a")]);
+    ordered.revision += 1;
+    ordered.deleted_at = Some(Timestamp::UNIX_EPOCH);
+    lock.write(&[Arc::new(ordered)], &[]).unwrap();
+    drop(lock);
+    ledger.update(|records| (records.clone(), ()));
+    assert!(ledger.records()[&kid("a")].deleted_at.is_some(), "the order is not lost");
+}
+
+#[test]
 fn a_forgotten_record_stays_forgotten() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path();

@@ -260,6 +260,35 @@ fn without_a_readable_directory_or_memory_the_answer_is_503_and_never_an_empty_s
 }
 
 #[test]
+fn a_partly_unreadable_start_without_keys_is_no_empty_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing");
+    let empty = directory.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let daemon = Daemon::start_with(&empty, |command| command.arg("--keys").arg(&missing));
+    let complains = |line: &String| line.contains("directory-unreadable");
+    eventually("the first look", || daemon.log().iter().any(complains).then_some(()));
+    assert_eq!(daemon.get(PATH).status, 503);
+    fs::create_dir(&missing).unwrap();
+    daemon.signal(rustix::process::Signal::HUP);
+    eventually("everything is seen", || (daemon.get(PATH).status == 200).then_some(()));
+}
+
+#[test]
+fn a_set_that_becomes_the_same_as_another_has_its_own_date() {
+    let directory = tempfile::tempdir().unwrap();
+    write_key(directory.path(), "a", &json!({ "keyId": "a" }));
+    write_key(directory.path(), "b", &json!({ "keyId": "b", "audience": "human" }));
+    let daemon = Daemon::start(directory.path());
+    daemon.await_kids(&["a", "b"]);
+    let path = "/client/.well-known/jwks.json";
+    let since = daemon.get(path).header("last-modified").to_owned();
+    drop_by_rename(directory.path(), "b.meta.json", r#"{"keyId": "b"}"#);
+    eventually("the client's set has both", || (daemon.get(path).kids().len() == 2).then_some(()));
+    assert_eq!(request(&daemon, "GET", path, &[("if-modified-since", &since)]).status, 200);
+}
+
+#[test]
 fn max_age_shrinks_towards_the_end_of_a_key_and_never_reaches_beyond_it() {
     let directory = tempfile::tempdir().unwrap();
     let ends = now() + Duration::from_secs(4);

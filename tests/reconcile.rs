@@ -377,6 +377,28 @@ fn nothing_that_stays_the_same_is_written_again() {
     assert!(Arc::ptr_eq(&before, &world.records[&kid("a")]));
 }
 
+#[test]
+fn a_key_under_its_former_id_ends_with_the_key_itself() {
+    let mut world = World::default();
+    world.put("a", vec![seen("former", 1)]).look(0);
+    world.put("a", vec![seen("latter", 1)]).look(10);
+    assert_eq!(world.phase("former", 20), Phase::Grace);
+    // The key leaked.
+    world.put("a", vec![invalidated(seen("latter", 1), 30, Some(0))]).look(30);
+    assert_eq!(world.phase("latter", 30), Phase::Retired);
+    assert_eq!(world.phase("former", 30), Phase::Retired);
+}
+
+#[test]
+fn a_copy_elsewhere_has_no_say_while_a_keys_own_place_is_bad() {
+    let mut world = World::default();
+    world.put("a", vec![invalidated(seen("a", 1), 0, Some(0))]).put("b", vec![seen("a", 1)]);
+    world.look(1);
+    assert_eq!(world.phase("a", 1), Phase::Retired);
+    world.spoil("a", Reason::EmptyFile).look(2);
+    assert_eq!(world.phase("a", 2), Phase::Retired);
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Put(usize, u8),

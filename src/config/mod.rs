@@ -217,6 +217,7 @@ pub fn load(
         settings.read_file(&file)?;
     }
     let warnings = settings.read_environment(environment)?;
+    flags.check()?;
     flags.apply(&mut settings);
     let config = Config::of(&settings)?;
     let risks = risks(&config, &settings)?;
@@ -224,6 +225,18 @@ pub fn load(
 }
 
 impl Flags {
+    /// Paths stand in logs, records and JSON, which are UTF-8.
+    fn check(&self) -> Result<(), ConfigError> {
+        match self.keys.iter().chain(&self.state).find(|path| path.to_str().is_none()) {
+            None => Ok(()),
+            Some(path) => Err(ConfigError {
+                what: format!("can't use the directory {}", path.display()),
+                cause: "its name is not UTF-8".to_owned(),
+                remedy: "rename it".to_owned(),
+            }),
+        }
+    }
+
     fn apply(&self, settings: &mut Settings) {
         let text = |value: &Path| Value::String(value.to_string_lossy().into_owned());
         let list = |values: &[String]| values.iter().cloned().map(Value::String).collect();

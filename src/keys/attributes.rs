@@ -118,13 +118,13 @@ fn kid(text: &str) -> Result<Kid, Reason> {
 fn audience(name: &str, audiences: &[Audience]) -> Result<Audience, Reason> {
     audiences.iter().find(|known| known.as_str() == name).cloned().ok_or_else(|| {
         let names: Vec<&str> = audiences.iter().map(Audience::as_str).collect();
-        let (name, names) = (escaped(name), names.join(", "));
+        let (name, names) = (escaped(&material::shown(name)), names.join(", "));
         bad("audience", &format!("\"{name}\" is none of the configured ones: {names}"))
     })
 }
 
 fn algorithm(name: &str) -> Result<Algorithm, Reason> {
-    name.parse().map_err(|_| Reason::UnknownAlgorithm(name.to_owned()))
+    name.parse().map_err(|_| Reason::UnknownAlgorithm(material::shown(name)))
 }
 
 fn instant(name: &str, value: &Json) -> Result<Option<Timestamp>, Reason> {

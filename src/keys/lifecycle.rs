@@ -200,6 +200,13 @@ impl Dates {
         if self.valid_to.is_some_and(|to| to <= instant) {
             return Phase::Expired;
         }
+        // Lost before it was ever to be published: nothing can have been signed with it.
+        if self.first_published.is_none()
+            && let (Some(loss), Some(from)) = (self.loss, self.announced_from(policy))
+            && loss.at < from
+        {
+            return Phase::Retired;
+        }
         // Once published, a key is never taken back because a date or the clock moved: tokens
         // that it signed may be out.
         if self.first_published.is_none()

@@ -322,7 +322,8 @@ pub fn escaped(name: &str) -> String {
 }
 
 /// The system's words about a path, without the control characters that a path can hold.
-fn plain(error: &str) -> String {
+#[must_use]
+pub fn plain(error: &str) -> String {
     error.replace(char::is_control, "\u{fffd}")
 }
 

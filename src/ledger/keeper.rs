@@ -3,13 +3,13 @@
 //! The memory is always whole; the directory may fail, and is caught up as soon as it works
 //! again. Other processes may change the directory: every update begins with a look at it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::{Record, Records};
-use super::store::{Locked, SetAside, Store};
+use super::store::{self, Locked, SetAside, Store};
 use crate::keys::Kid;
 
 /// Every remembered key, in memory and, where that can be had, on disk.
@@ -19,8 +19,9 @@ pub struct Ledger {
     directory: Option<PathBuf>,
     store: Option<Store>,
     records: Records,
-    /// Keys whose records on disk are missing or old.
-    unwritten: BTreeSet<Kid>,
+    /// Keys whose records on disk are missing or old, with the revision on disk that theirs was
+    /// made from: where another process has moved on from there, its record counts.
+    unwritten: BTreeMap<Kid, u64>,
     /// Keys whose records on disk are to be removed.
     unforgotten: BTreeSet<Kid>,
     /// The store's count of changes at which `records` was the same as the disk.
@@ -49,7 +50,7 @@ impl Ledger {
             directory,
             store: None,
             records: Records::new(),
-            unwritten: BTreeSet::new(),
+            unwritten: BTreeMap::new(),
             unforgotten: BTreeSet::new(),
             as_of: None,
             persistence: Persistence::Memory,
@@ -104,6 +105,10 @@ impl Ledger {
                 Err(error) => trouble = Some(error),
             }
         }
+        if locked.is_none() && self.as_of.is_none() && self.records.is_empty() {
+            // A start at which the ledger can't be locked or written can still read it.
+            self.records = store::read(&directory).map(|loaded| loaded.records).unwrap_or_default();
+        }
         let (records, answer) = decide(&self.records);
         self.adopt(records);
         if let Some(lock) = &mut locked
@@ -124,21 +129,24 @@ impl Ledger {
         if self.as_of == Some(lock.changes()) {
             return Ok(());
         }
-        let first = self.as_of.is_none();
         let mut loaded = lock.load()?;
         self.set_aside.append(&mut loaded.set_aside);
-        self.unwritten.append(&mut loaded.incomplete);
         // What this process knows and the disk does not: records that could not be written, and
         // ones whose every copy was damaged or removed behind its back.
+        let mut unwritten = BTreeMap::new();
         for (kid, record) in &self.records {
-            let on_disk = loaded.records.get(kid);
-            let unwritten = first || self.unwritten.contains(kid);
-            let newer = on_disk.is_none_or(|on_disk| on_disk.revision < record.revision);
-            if newer && (unwritten || on_disk.is_none()) {
+            let on_disk = loaded.records.get(kid).map_or(0, |on_disk| on_disk.revision);
+            let made_from = self.unwritten.get(kid).copied();
+            if on_disk == 0 || made_from == Some(on_disk) {
                 loaded.records.insert(kid.clone(), Arc::clone(record));
-                self.unwritten.insert(kid.clone());
+                unwritten.insert(kid.clone(), on_disk);
             }
         }
+        for kid in &loaded.incomplete {
+            let revision = loaded.records.get(kid).map_or(0, |record| record.revision);
+            unwritten.entry(kid.clone()).or_insert(revision);
+        }
+        self.unwritten = unwritten;
         for kid in &self.unforgotten {
             loaded.records.remove(kid);
         }
@@ -149,8 +157,10 @@ impl Ledger {
 
     fn adopt(&mut self, records: Records) {
         for (kid, record) in &records {
-            if self.records.get(kid).is_none_or(|old| old != record) {
-                self.unwritten.insert(kid.clone());
+            let old = self.records.get(kid);
+            if old.is_none_or(|old| old != record) {
+                let made_from = old.map_or(0, |old| old.revision);
+                self.unwritten.entry(kid.clone()).or_insert(made_from);
                 self.unforgotten.remove(kid);
             }
         }
@@ -163,7 +173,7 @@ impl Ledger {
 
     fn write(&mut self, lock: &mut Locked<'_>) -> io::Result<()> {
         let changed: Vec<Arc<Record>> =
-            self.unwritten.iter().filter_map(|kid| self.records.get(kid)).cloned().collect();
+            self.unwritten.keys().filter_map(|kid| self.records.get(kid)).cloned().collect();
         let forgotten: Vec<Kid> = self.unforgotten.iter().cloned().collect();
         if changed.is_empty() && forgotten.is_empty() {
             return Ok(());

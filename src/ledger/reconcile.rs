@@ -119,8 +119,9 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         let mut next = Record::clone(record);
         let kept = is_kept(record);
         let there = kept || present.contains_key(kid);
-        if let Some(&(seen, slot)) = present.get(kid) {
-            let slot = if kept { &record.slot } else { slot };
+        // While its own place is bad, a copy elsewhere has no say.
+        let shown = present.get(kid).filter(|(_, slot)| !kept || **slot == record.slot);
+        if let Some(&(seen, slot)) = shown {
             next.update_from(seen, slot, looked.now, looked.policy);
             if record.loss.is_some() {
                 outcome.changes.push(Change::Returned(kid.clone()));
@@ -152,8 +153,30 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
             outcome.records.insert(kid.clone(), Arc::new(newcomer));
         }
     }
+    end_former_ids(&mut outcome.records, looked);
     finish(&mut outcome, records, looked);
     outcome
+}
+
+/// A key that was given another id is still published under the former one for its grace, but not
+/// beyond the end of the key itself: it may have been stolen.
+fn end_former_ids(records: &mut Records, looked: Looked<'_>) {
+    let Looked { now, policy, .. } = looked;
+    let mut ends: BTreeMap<PublicKey, Timestamp> = BTreeMap::new();
+    for record in records.values().filter(|record| record.loss.is_none()) {
+        if let Some(until) = record.dates(policy).published_until(now) {
+            let end = ends.entry(record.public_key.clone()).or_insert(until);
+            *end = until.min(*end);
+        }
+    }
+    for record in records.values_mut() {
+        if let (Some(loss), Some(end)) = (record.loss, ends.get(&record.public_key))
+            && record.dates(policy).published_until(now).is_none_or(|until| *end < until)
+        {
+            let grace = Duration::try_from(loss.at.duration_until(*end)).unwrap_or_default();
+            Arc::make_mut(record).loss = Some(Loss { grace: grace.min(loss.grace), ..loss });
+        }
+    }
 }
 
 /// Notes first publications and counts revisions.

@@ -98,7 +98,11 @@ impl Store {
     fn probe(&self) -> io::Result<()> {
         let probe = self.directory.join(format!("probe-{}{TEMPORARY}", std::process::id()));
         create(&probe)?;
-        fs::remove_file(probe)
+        match fs::remove_file(probe) {
+            // Another process that cleans up was quicker.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The directory's path.

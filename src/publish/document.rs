@@ -150,8 +150,14 @@ pub fn render(
                 Arc::new(Document { next_end, ..Document::clone(before) })
             }
         } else if let Some(same) = documents.iter().find(|other| other.identity.body == body) {
-            // Where one audience has all the keys, its set is everybody's.
-            Arc::clone(same)
+            // Where one audience has all the keys, its set is everybody's, but for its history.
+            let last_modified = http_date(now);
+            Arc::new(Document {
+                last_modified_is_exact: before
+                    .is_none_or(|before| before.last_modified != last_modified),
+                last_modified,
+                ..Document::clone(same)
+            })
         } else {
             let last_modified = http_date(now);
             Arc::new(Document {

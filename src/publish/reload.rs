@@ -225,9 +225,9 @@ impl Reload {
     fn publish(&mut self, now: Timestamp) {
         let Rules { policy, certificates, .. } = &self.rules;
         let keys = published_keys(self.ledger.records(), now, policy, *certificates);
-        // Nothing seen and nothing remembered is no set of keys: answering 503 is honest then.
-        let knows_nothing = self.look.directories_read == 0 && keys.is_empty();
-        if knows_nothing && !self.has_published {
+        // Nothing remembered and not everything seen is no set of keys: 503 is the honest answer.
+        let has_seen_all = self.look.sight.dark.is_empty() && !self.look.is_unsettled;
+        if keys.is_empty() && !has_seen_all && !self.has_published {
             return;
         }
         self.has_published = true;

@@ -28,6 +28,9 @@ pub const SHORT: Duration = Duration::from_millis(200);
 /// More than the buffers between two sockets of one machine.
 pub const BIG: usize = 64 << 20;
 
+/// The length of a body of nothing but the digit 4.
+pub const DIGITS: usize = 8 << 20;
+
 pub const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// Limits of which none is reached, but those that a test sets.
@@ -58,6 +61,7 @@ impl Answer for Handler {
         Box::pin(async move {
             Response::new(match request.uri().path() {
                 "/big" => Body::from(big),
+                "/digits" => Body::from(vec![b'4'; DIGITS]),
                 "/panic" => panic!("as the test asks"),
                 "/wait" => {
                     waiting.fetch_add(1, Ordering::SeqCst);
