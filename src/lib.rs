@@ -10,7 +10,8 @@
 //! look        one look at every directory: scanned, and parsed where the bytes are new
 //! ledger      remembered + seen + now  ->  remembered', kept on disk
 //! publish     records + now  ->  rendered documents, swapped in one place
-//! operations  issue a key pair: writes files, nothing else
+//! operations  issue, rotate, invalidate, reactivate, delete: writes files, nothing else
+//! audit       who did what to which key, in the log
 //! http        a snapshot + a request  ->  a response; the connection's limits
 //! serve       the composition root
 //! cli         the commands and their wording
@@ -18,6 +19,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

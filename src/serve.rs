@@ -20,11 +20,10 @@ use crate::http::public::PublicHandler;
 use crate::http::server;
 use crate::keys::Audience;
 use crate::keys::entry::KeyRules;
-use crate::keys::lifecycle::after;
 use crate::ledger::{Ledger, Looked, Outcome, reconcile, store};
 use crate::logging;
 use crate::look::{Look, Looker};
-use crate::operations::{self, Issue};
+use crate::operations::{Issue, Operations, Prepared, Refusal, Start, Terms, to_the_millisecond};
 use crate::publish::layout::Layout;
 use crate::publish::reload::{Reload, Rules, Signal};
 use crate::publish::snapshot;
@@ -47,17 +46,10 @@ pub enum ServeError {
         /// Why.
         error: io::Error,
     },
-    /// The first key directory could not be made.
-    KeyDirectory {
-        /// Which.
-        directory: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
     /// A setting asks for what this version does not have.
     Unsupported(&'static str),
     /// A first key could not be issued.
-    Issue(operations::IssueError),
+    Issue(Refusal),
     /// The operating system refused a thread, a signal handler or an event queue.
     System(io::Error),
 }
@@ -71,9 +63,6 @@ impl ServeError {
             Self::Ledger { directory, .. } => {
                 format!("can't read the ledger in {}", directory.display())
             }
-            Self::KeyDirectory { directory, .. } => {
-                format!("can't make the key directory {}", directory.display())
-            }
             Self::Unsupported(setting) => format!("can't do what {setting} asks for"),
             Self::Issue(_) => "can't issue a first key".to_owned(),
             Self::System(_) => "can't start".to_owned(),
@@ -84,10 +73,9 @@ impl ServeError {
     #[must_use]
     pub fn cause(&self) -> String {
         match self {
-            Self::Listen { error, .. }
-            | Self::Ledger { error, .. }
-            | Self::KeyDirectory { error, .. }
-            | Self::System(error) => error.to_string(),
+            Self::Listen { error, .. } | Self::Ledger { error, .. } | Self::System(error) => {
+                error.to_string()
+            }
             Self::Unsupported(_) => "this version of jwksd does not have it".to_owned(),
             Self::Issue(error) => error.to_string(),
         }
@@ -99,7 +87,6 @@ impl ServeError {
         match self {
             Self::Listen { .. } => "end what listens there, or name another address with --listen",
             Self::Ledger { .. } => "make the directory readable, or name another with --state",
-            Self::KeyDirectory { .. } => "make it yourself, or name another with --keys",
             Self::Unsupported(_) => "leave the setting out",
             Self::Issue(_) => "make the key directory writable, or go without --init",
             Self::System(_) => "raise the limits on processes and open files",
@@ -127,8 +114,9 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     make_state_directory(config);
+    operations(config).mend();
     if init {
-        issue_first_keys(config, clock.now())?;
+        issue_first_keys(config, to_the_millisecond(clock.now()))?;
     }
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
@@ -278,6 +266,7 @@ pub fn look_once(config: &Config, now: Timestamp) -> Result<Seen, ServeError> {
         // One look alone removes and forgets nothing.
         missed_before: &std::collections::BTreeSet::new(),
         retention: None,
+        is_served: true,
     };
     let outcome = reconcile(&remembered, &look.sight, looked);
     Ok(Seen { look, outcome })
@@ -297,13 +286,17 @@ fn looker(config: &Config) -> Looker {
         max_file_size: keys.max_file_size,
         verify_pairs: keys.verify_pairs,
     };
-    let rules = KeyRules {
+    Looker::new(keys.dirs.clone(), limits, key_rules(config))
+}
+
+fn key_rules(config: &Config) -> KeyRules {
+    let keys = &config.keys;
+    KeyRules {
         audiences: keys.audiences.clone(),
         default_audience: keys.default_audience.clone(),
         key_id: keys.key_id,
         verify_pairs: keys.verify_pairs,
-    };
-    Looker::new(keys.dirs.clone(), limits, rules)
+    }
 }
 
 fn rules(config: &Config) -> Rules {
@@ -314,6 +307,7 @@ fn rules(config: &Config) -> Rules {
         grace_on_removal: grace_on_removal(config),
         retention: config.ledger.retention,
         certificates: config.publish.certificates,
+        audiences: config.keys.audiences.clone(),
     }
 }
 
@@ -347,7 +341,7 @@ fn state_directory(config: &Config) -> PathBuf {
 }
 
 /// Makes the directory that the ledger's lies in, where one was configured.
-fn make_state_directory(config: &Config) {
+pub fn make_state_directory(config: &Config) {
     let parent = config.ledger.state.as_deref().and_then(Path::parent);
     if let Some(Err(error)) = parent.map(std::fs::create_dir_all) {
         // The ledger says so too, and goes on trying.
@@ -357,25 +351,43 @@ fn make_state_directory(config: &Config) {
 
 /// Issues a key for each audience that has none.
 fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
-    let Some(directory) = config.keys.dirs.first() else { return Ok(()) };
-    operations::make_key_directory(directory)
-        .map_err(|error| ServeError::KeyDirectory { directory: directory.to_path_buf(), error })?;
-    let look = looker(config).look();
+    let mut operations = operations(config);
+    let records = operations.records(now).map_err(ServeError::Issue)?;
     let has_key = |audience: &Audience| {
-        let entries = look.sight.entries.values().filter_map(|entry| entry.as_ref().ok());
-        entries.flat_map(|entry| &entry.keys).any(|key| key.audience == *audience)
+        let mut alive = records.values().filter(|record| record.deleted_at.is_none());
+        alive.any(|record| record.audience == *audience && record.loss.is_none())
     };
     for audience in config.keys.audiences.iter().filter(|audience| !has_key(audience)) {
         let request = Issue {
             audience: audience.clone(),
             algorithm: crate::keys::Algorithm::RS256,
-            rsa_bits: config.issue.rsa_bits,
-            valid_from: now,
-            valid_to: after(now, config.issue.validity),
+            start: Start::Now,
+            valid_to: None,
+            kid: None,
+            replaces: None,
         };
-        let issued = operations::issue(directory, &request).map_err(ServeError::Issue)?;
-        let file = issued.file.display();
-        info!(%audience, kid = %issued.kid, %file, "issued a first key");
+        let terms = Arc::clone(operations.terms());
+        let issued = Prepared::new(request, &terms, now)
+            .and_then(|prepared| operations.issue(&prepared, now))
+            .map_err(ServeError::Issue)?;
+        let (kid, file) = (&issued.key.key_id, issued.file.display());
+        info!(%audience, %kid, %file, "issued a first key");
     }
     Ok(())
+}
+
+/// The operations on the configured directories.
+#[must_use]
+pub fn operations(config: &Config) -> Operations {
+    let directory = config.keys.dirs.first().cloned().unwrap_or_else(|| Path::new(".").into());
+    let terms = Terms {
+        policy: config.lifecycle,
+        max_age: config.publish.max_age,
+        validity: config.issue.validity,
+        rsa_bits: config.issue.rsa_bits,
+        rules: key_rules(config),
+        directory,
+        state: state_directory(config).into(),
+    };
+    Operations::new(Arc::new(terms), looker(config))
 }

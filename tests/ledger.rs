@@ -227,7 +227,7 @@ fn a_lock_that_is_held_for_long_stops_nobody() {
     let mut ledger = Ledger::new(Some(state.to_owned()));
     touch(&mut ledger, "a", 1);
     let holder = Store::open(state).unwrap();
-    let lock = holder.lock().unwrap();
+    let lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
     touch(&mut ledger, "b", 2);
     assert_eq!(ledger.records().len(), 2);
     assert!(matches!(ledger.persistence(), Persistence::Failing(_)));
@@ -243,7 +243,7 @@ fn a_start_that_finds_the_lock_held_knows_what_is_remembered_and_overwrites_none
     let mut before = Ledger::new(Some(state.to_owned()));
     touch(&mut before, "a", 1);
     let holder = Store::open(state).unwrap();
-    let lock = holder.lock().unwrap();
+    let lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
     let mut ledger = Ledger::new(Some(state.to_owned()));
     ledger.update(|records| (records.clone(), ()));
     assert_eq!(ledger.records(), before.records());
@@ -257,7 +257,7 @@ fn what_another_process_wrote_meanwhile_is_not_overwritten_by_a_memory_that_did_
     let mut ledger = Ledger::new(Some(state.to_owned()));
     touch(&mut ledger, "a", 1);
     let holder = Store::open(state).unwrap();
-    let mut lock = holder.lock().unwrap();
+    let mut lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
     // Locked out, this process goes on in memory, further than the other one on disk.
     touch(&mut ledger, "a", 1);
     touch(&mut ledger, "a", 1);

@@ -115,6 +115,8 @@ fn a_key_is_safe_to_sign_when_it_was_published_for_the_propagation_time() {
     assert!(dates.at(at(3 * 3600), &policy()).is_safe_to_sign(at(3 * 3600)));
     let later = Dates { valid_from: Some(at(4 * 3600)), ..dates };
     assert_eq!(later.at(at(0), &policy()).safe_to_sign_from, Some(at(4 * 3600)));
+    let late = Dates { valid_from: Some(at(0)), first_published: None, ..dates };
+    assert_eq!(late.at(at(3600), &policy()).safe_to_sign_from, Some(at(4 * 3600)));
 }
 
 #[test]
@@ -281,6 +283,8 @@ proptest! {
         dates in any_dates(), policy in policies(), instant in instants(), share in 0.0_f64..1.0,
     ) {
         let state = dates.at(instant, &policy);
+        // As long as a key that is due is not published, it is safe later and later.
+        prop_assume!(dates.first_published.is_some() || state.phase == Phase::Scheduled);
         let horizon = state.next_change.unwrap_or_else(|| after(instant, secs(10_000_000)));
         prop_assert!(instant < horizon);
         let span = Duration::try_from(instant.duration_until(horizon)).unwrap();

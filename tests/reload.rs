@@ -59,6 +59,7 @@ impl Loop {
             policy,
             grace_on_removal: policy.default_grace,
             retention: 30 * DAY,
+            audiences: Vec::new(),
             certificates: false,
         };
         let (signals, received) = mpsc::channel();

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{DONE, FAILED, Failure, Format, print};
+use super::{DONE, FAILED, Failure, Format, columns, print};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys::entry::Entry;
@@ -157,14 +157,10 @@ fn table(lines: &[Line], notes: &[String], refused: usize) -> String {
         remarks.extend(line.notes.iter().map(|note| format!("note:   {}", escaped(note))));
         rows.push([escaped(&line.slot), line.result.to_owned(), kid, algorithm, audience, phase]);
     }
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
     // Writing to a string does not fail.
     let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+    for (index, line) in columns::lines(&rows).enumerate() {
+        text.push_str(&line);
         text.push('\n');
         for remark in remarks.get(&index).into_iter().flatten() {
             let _ = writeln!(text, "    {remark}");

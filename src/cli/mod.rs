@@ -1,7 +1,9 @@
 //! The commands: what they take, what they print, and how their errors are worded.
 
 mod check;
+mod columns;
 mod config;
+mod keys;
 mod moment;
 mod render;
 
@@ -55,6 +57,11 @@ enum Command {
         /// At this time: RFC 3339, or relative as in +3h
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         at: Option<Moment>,
+    },
+    /// Issue, rotate, list, invalidate, reactivate and delete keys
+    Keys {
+        #[command(subcommand)]
+        command: keys::Command,
     },
     /// Print the configuration in force and where each value came from
     Config {
@@ -207,6 +214,7 @@ impl Cli {
                 let audience = audience.as_deref().map(Audience::new);
                 render::run(&loaded.config, &SystemClock, audience.as_ref(), at)
             }
+            Command::Keys { command } => command.run(),
             Command::Config { common, daemon, format } => {
                 config::run(&common.load(Some(&daemon))?, format)
             }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::Kid;
@@ -94,7 +95,9 @@ mod seconds {
 }
 
 /// Where a key stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Known, but too early to publish.
@@ -182,7 +185,7 @@ impl Dates {
         State {
             phase,
             published_until: self.published_until(instant),
-            safe_to_sign_from: self.safe_to_sign_from(policy),
+            safe_to_sign_from: self.safe_to_sign_from(instant, policy),
             next_change: self.next_change(instant, policy),
         }
     }
@@ -229,6 +232,34 @@ impl Dates {
         earliest([self.deleted_at, self.valid_to, self.invalidated_until(instant)])
     }
 
+    /// From when it must not sign any more because it was invalidated or lost.
+    #[must_use]
+    pub fn invalidated_at(&self) -> Option<Timestamp> {
+        earliest([self.invalidation.map(|end| end.at), self.loss.map(|loss| loss.at)])
+    }
+
+    /// The invalidation that an order to end at `at`, with `grace`, makes of the one that there
+    /// is. It never ends later than before.
+    #[must_use]
+    pub fn invalidation_by(&self, at: Timestamp, grace: Duration) -> Invalidation {
+        let Some(before) = self.invalidation else { return Invalidation { at, grace } };
+        let begin = before.at.min(at);
+        let end = after(before.at, before.grace).min(after(at, grace));
+        Invalidation {
+            at: begin,
+            grace: Duration::try_from(begin.duration_until(end)).unwrap_or_default(),
+        }
+    }
+
+    /// The next instant at which the key may begin or have to stop to sign.
+    #[must_use]
+    pub fn signing_changes_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        earliest(
+            [self.valid_from, self.invalidation.map(|end| end.at), self.valid_to]
+                .map(|change| change.filter(|change| instant < *change)),
+        )
+    }
+
     /// The earlier of the ends of the ordered and of the implicit grace.
     fn invalidated_until(&self, instant: Timestamp) -> Option<Timestamp> {
         earliest([
@@ -243,8 +274,10 @@ impl Dates {
         self.valid_from.map(|from| before(from, policy.announce))
     }
 
-    fn safe_to_sign_from(&self, policy: &Policy) -> Option<Timestamp> {
-        let published = self.first_published.or_else(|| self.announced_from(policy))?;
+    /// A key that was not published yet is not published before `instant`.
+    fn safe_to_sign_from(&self, instant: Timestamp, policy: &Policy) -> Option<Timestamp> {
+        let planned = || self.announced_from(policy).map(|from| from.max(instant));
+        let published = self.first_published.or_else(planned)?;
         Some(after(published, policy.propagation).max(self.valid_from.unwrap_or(Timestamp::MIN)))
     }
 
@@ -256,7 +289,7 @@ impl Dates {
             [
                 self.announced_from(policy).filter(|_| self.first_published.is_none()),
                 self.valid_from,
-                self.safe_to_sign_from(policy),
+                self.safe_to_sign_from(instant, policy),
                 self.invalidation.map(|end| end.at),
                 self.loss.map(|loss| loss.at),
                 self.invalidated_until(instant),
@@ -264,6 +297,15 @@ impl Dates {
             ]
             .map(|change| change.filter(|change| instant < *change)),
         )
+    }
+}
+
+impl Invalidation {
+    /// From when on signed tokens outlive the grace, where it is shorter than tokens live.
+    #[must_use]
+    pub fn strands_tokens_from(&self, policy: &Policy) -> Option<Timestamp> {
+        let needed = policy.token_lifetime + policy.clock_skew;
+        (self.grace < needed).then(|| before(self.at, needed.saturating_sub(self.grace)))
     }
 }
 

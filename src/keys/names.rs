@@ -1,10 +1,12 @@
 //! The names of the field as types of their own, so that two strings can't be swapped.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::jwk::{Curve, PublicKey};
@@ -70,6 +72,16 @@ impl fmt::Display for InvalidKid {
 
 impl std::error::Error for InvalidKid {}
 
+impl JsonSchema for Kid {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": Self::MAX_LENGTH })
+    }
+}
+
 impl<'de> Deserialize<'de> for Kid {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
@@ -78,7 +90,9 @@ impl<'de> Deserialize<'de> for Kid {
 }
 
 /// Whom a key signs for, such as `human` or `client`; one of the configured audiences.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Audience(Arc<str>);
 
@@ -103,7 +117,7 @@ impl fmt::Display for Audience {
 }
 
 /// The asymmetric JWS algorithms (RFC 7518 §3.1, RFC 8037 §3.1) that a published key may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[expect(missing_docs, reason = "the names are the standard's")]
 pub enum Algorithm {
     RS256,

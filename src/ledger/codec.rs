@@ -1,5 +1,6 @@
 //! The form of a record on disk: JSON with a format number and a checksum, and the file's name.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -54,16 +55,9 @@ impl std::fmt::Display for Damage {
 }
 
 /// The file's content for a record.
-///
-/// # Panics
-/// Never: a record's members are strings, numbers and lists of them.
 #[must_use]
 pub fn encode(record: &Record) -> Vec<u8> {
-    let key = serde_json::value::to_raw_value(record).expect("a record is plain data");
-    let envelope = Envelope { format: FORMAT, checksum: checksum(&key), key: &key };
-    let mut bytes = serde_json::to_vec(&envelope).expect("an envelope is plain data");
-    bytes.push(b'\n');
-    bytes
+    seal(record)
 }
 
 /// The record in the content of the file `name`.
@@ -71,6 +65,30 @@ pub fn encode(record: &Record) -> Vec<u8> {
 /// # Errors
 /// [`Damage`] where it is anything but a whole, unchanged record of that name.
 pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
+    let record: Record = open(bytes)?;
+    if file_name(&record.key_id) != name {
+        return Err(Damage::WrongName(record.key_id));
+    }
+    Ok(record)
+}
+
+/// Plain data with a format number and a checksum around it.
+///
+/// # Panics
+/// Never: what is kept has strings, numbers and lists of them for its members.
+pub(super) fn seal<T: Serialize>(content: &T) -> Vec<u8> {
+    let key = serde_json::value::to_raw_value(content).expect("what is kept is plain data");
+    let envelope = Envelope { format: FORMAT, checksum: checksum(&key), key: &key };
+    let mut bytes = serde_json::to_vec(&envelope).expect("an envelope is plain data");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// What [`seal`] was given.
+///
+/// # Errors
+/// [`Damage`] where the bytes are not whole and unchanged.
+pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
     let not_a_record = |error: serde_json::Error| {
         if let Ok(FormatOnly { format }) = serde_json::from_slice(bytes)
             && format > FORMAT
@@ -87,11 +105,7 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
     if checksum(envelope.key) != envelope.checksum {
         return Err(Damage::Checksum);
     }
-    let record: Record = serde_json::from_str(envelope.key.get()).map_err(not_a_record)?;
-    if file_name(&record.key_id) != name {
-        return Err(Damage::WrongName(record.key_id));
-    }
-    Ok(record)
+    serde_json::from_str(envelope.key.get()).map_err(not_a_record)
 }
 
 fn checksum(key: &RawValue) -> String {

@@ -7,10 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
+
+use super::handoff::{self, HandOff};
+use super::journal::{Step, StepError};
 use super::record::{Record, Records};
-use super::store::{self, Locked, SetAside, Store};
-use crate::keys::Kid;
+use super::store::{self, LOCK_PATIENCE, Loaded, Locked, SetAside, Store};
+use crate::keys::lifecycle::Policy;
+use crate::keys::{Audience, Kid};
 
 /// Every remembered key, in memory and, where that can be had, on disk.
 #[derive(Debug)]
@@ -28,6 +34,17 @@ pub struct Ledger {
     as_of: Option<u64>,
     persistence: Persistence,
     set_aside: Vec<SetAside>,
+}
+
+/// Why an operation did not happen.
+#[derive(Debug)]
+pub enum CommitError<E> {
+    /// It was decided against.
+    Refused(E),
+    /// The ledger's directory can't be used, and nothing was changed.
+    Ledger(io::Error),
+    /// It was decided and could not be brought to its end; the next owner of the lock does that.
+    Unfinished(io::Error),
 }
 
 /// How well the memory is kept.
@@ -99,15 +116,18 @@ impl Ledger {
             };
         let mut locked = None;
         if let Some(store) = &store {
-            let taken = store.lock().and_then(|lock| self.refresh(&lock).map(|()| lock));
-            match taken {
+            let taken = store.lock(LOCK_PATIENCE);
+            match taken.and_then(|lock| self.refresh(&lock).map(|()| lock)) {
                 Ok(lock) => locked = Some(lock),
                 Err(error) => trouble = Some(error),
             }
         }
-        if locked.is_none() && self.as_of.is_none() && self.records.is_empty() {
-            // A start at which the ledger can't be locked or written can still read it.
-            self.records = store::read(&directory).map(|loaded| loaded.records).unwrap_or_default();
+        if locked.is_none()
+            && let Ok(loaded) = store::read(&directory)
+        {
+            // What can't be locked or written can still be read: others may go on writing it.
+            self.merge(loaded);
+            self.as_of = None;
         }
         let (records, answer) = decide(&self.records);
         self.adopt(records);
@@ -124,6 +144,83 @@ impl Ledger {
         answer
     }
 
+    /// Carries out what `decide` makes of the records, as others left them on disk, or nothing of
+    /// it. Nobody can come in between. When this returns, the step is safe on disk.
+    ///
+    /// # Errors
+    /// [`CommitError`]; unlike an update, a step needs the disk.
+    pub fn commit<T, E>(
+        &mut self,
+        patience: Duration,
+        decide: impl FnOnce(&Records) -> Result<(Step, T), E>,
+    ) -> Result<T, CommitError<E>> {
+        let no_directory = || io::Error::new(io::ErrorKind::NotFound, "there is no ledger");
+        let directory =
+            self.directory.clone().ok_or_else(|| CommitError::Ledger(no_directory()))?;
+        let store = self.store.take().map_or_else(|| Store::open(&directory), Ok);
+        let store = store.map_err(CommitError::Ledger)?;
+        let mut lock = store.lock(patience).map_err(CommitError::Ledger)?;
+        self.refresh(&lock).map_err(CommitError::Ledger)?;
+        let decided = decide(&self.records).map_err(CommitError::Refused);
+        let done = decided.and_then(|(step, answer)| {
+            if !step.is_nothing() {
+                self.as_of = None;
+                lock.commit(&step).map_err(|error| match error {
+                    StepError::Undone(error) => CommitError::Ledger(error),
+                    StepError::Unfinished(error) => CommitError::Unfinished(error),
+                })?;
+                self.as_of = Some(lock.changes());
+                for record in step.records {
+                    self.records.insert(record.key_id.clone(), record);
+                }
+            }
+            Ok(answer)
+        });
+        drop(lock);
+        if matches!(done, Ok(_) | Err(CommitError::Refused(_))) {
+            self.store = Some(store);
+        }
+        done
+    }
+
+    /// Tells the signers of each audience which key is current at `now`. Nothing is told where
+    /// records are kept in memory only.
+    ///
+    /// # Errors
+    /// Those of the operating system; what is told stays as it was then, and the next call tries
+    /// again.
+    pub fn hand_off(
+        &mut self,
+        audiences: &[Audience],
+        now: Timestamp,
+        policy: &Policy,
+    ) -> io::Result<()> {
+        let Some(directory) = self.directory.clone() else { return Ok(()) };
+        let is_told = |records: &Records| {
+            audiences.iter().all(|audience| {
+                let handoff = HandOff::of(records, audience, now, policy);
+                handoff::is_told(&directory, audience, handoff.as_ref())
+            })
+        };
+        if is_told(&self.records) {
+            return Ok(());
+        }
+        // Under the lock, and by what is on disk: who knows less must not overwrite what others
+        // told.
+        let store = self.store.take().map_or_else(|| Store::open(&directory), Ok)?;
+        let lock = store.lock(LOCK_PATIENCE)?;
+        self.refresh(&lock)?;
+        for audience in audiences {
+            let handoff = HandOff::of(&self.records, audience, now, policy);
+            if !handoff::is_told(&directory, audience, handoff.as_ref()) {
+                handoff::tell(&directory, audience, handoff.as_ref())?;
+            }
+        }
+        drop(lock);
+        self.store = Some(store);
+        Ok(())
+    }
+
     /// Takes over what other processes wrote.
     fn refresh(&mut self, lock: &Locked<'_>) -> io::Result<()> {
         if self.as_of == Some(lock.changes()) {
@@ -131,6 +228,13 @@ impl Ledger {
         }
         let mut loaded = lock.load()?;
         self.set_aside.append(&mut loaded.set_aside);
+        self.merge(loaded);
+        self.as_of = Some(lock.changes());
+        Ok(())
+    }
+
+    /// Takes over what was read, but for what this process knows better.
+    fn merge(&mut self, mut loaded: Loaded) {
         // What this process knows and the disk does not: records that could not be written, and
         // ones whose every copy was damaged or removed behind its back.
         let mut unwritten = BTreeMap::new();
@@ -151,8 +255,6 @@ impl Ledger {
             loaded.records.remove(kid);
         }
         self.records = loaded.records;
-        self.as_of = Some(lock.changes());
-        Ok(())
     }
 
     fn adopt(&mut self, records: Records) {

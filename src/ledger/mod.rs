@@ -2,15 +2,19 @@
 //! published for its grace, and one that was deleted can't come back.
 //!
 //! [`record`] is one key's memory, [`reconcile`] the pure step that brings it up to date,
-//! [`codec`] its form on disk, [`store`] the directory of them, and [`Ledger`] the memory and
-//! the directory together.
+//! [`codec`] its form on disk, [`store`] the directory of them, [`journal`] what makes several
+//! files change together, and [`Ledger`] the memory and the directory together. [`handoff`] tells
+//! signers which key is current.
 
 pub mod codec;
+pub mod handoff;
+pub mod journal;
 mod keeper;
 pub mod reconcile;
 pub mod record;
 pub mod store;
 
-pub use keeper::{Ledger, Persistence};
+pub use journal::Step;
+pub use keeper::{CommitError, Ledger, Persistence};
 pub use reconcile::{Change, Looked, Outcome, Sight, reconcile};
 pub use record::{Operation, Record, Records};

@@ -60,6 +60,8 @@ pub struct Looked<'a> {
     /// How long a record is kept after its key's publication end; absent while the clock has not
     /// run evenly for long enough to be trusted with that.
     pub retention: Option<Duration>,
+    /// Whether what is published by this is served, so that first publications count.
+    pub is_served: bool,
 }
 
 /// What is to be remembered, and what happened.
@@ -182,7 +184,8 @@ fn end_former_ids(records: &mut Records, looked: Looked<'_>) {
 /// Notes first publications and counts revisions.
 fn finish(outcome: &mut Outcome, before: &Records, looked: Looked<'_>) {
     for (kid, record) in &mut outcome.records {
-        if record.first_published.is_none()
+        if looked.is_served
+            && record.first_published.is_none()
             && record.dates(looked.policy).at(looked.now, looked.policy).phase.is_published()
         {
             Arc::make_mut(record).first_published = Some(looked.now);

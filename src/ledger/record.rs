@@ -187,6 +187,24 @@ impl Record {
         }
     }
 
+    /// Orders an invalidation, or that there is none.
+    pub fn order_invalidation(&mut self, ordered: Option<Invalidation>) {
+        let files_said = DeclaredInvalidation::of(&self.declared);
+        self.operation.invalidation = Some(Order { ordered, files_said });
+    }
+
+    /// Orders when the key begins.
+    pub fn order_valid_from(&mut self, ordered: Option<Timestamp>) {
+        let files_said = self.declared.valid_from;
+        self.operation.valid_from = Some(Order { ordered, files_said });
+    }
+
+    /// Orders when the key expires.
+    pub fn order_valid_to(&mut self, ordered: Option<Timestamp>) {
+        let files_said = self.declared.valid_to;
+        self.operation.valid_to = Some(Order { ordered, files_said });
+    }
+
     /// Every id under which the key is published, its own first.
     pub fn names(&self) -> impl Iterator<Item = &Kid> {
         std::iter::once(&self.key_id).chain(&self.key_id_aliases)

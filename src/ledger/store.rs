@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::codec::{self, Damage};
+use super::journal;
 use super::record::{Record, Records};
 use crate::keys::Kid;
 
-/// How long the lock is waited for. Its owners hold it for a few milliseconds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the lock is waited for by one that can go on without it. Its owners hold it for a few
+/// milliseconds.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// From this many files on, one flush of the whole file system is cheaper than one for each.
 const FLUSH_ALL_FROM: usize = 64;
@@ -111,12 +113,12 @@ impl Store {
         &self.directory
     }
 
-    /// Takes the lock.
+    /// Takes the lock, and completes a step that a crash left half done.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] where another process holds it for longer than a second.
-    pub fn lock(&self) -> io::Result<Locked<'_>> {
-        let deadline = Instant::now() + LOCK_PATIENCE;
+    /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
+    pub fn lock(&self, patience: Duration) -> io::Result<Locked<'_>> {
+        let deadline = Instant::now() + patience;
         loop {
             match self.lock.try_lock() {
                 Ok(()) => break,
@@ -138,7 +140,10 @@ impl Store {
         let mut count = [0; 20];
         let length = self.lock.read_at(&mut count, 0).unwrap_or(0);
         let text = std::str::from_utf8(&count[..length]).unwrap_or("");
-        Ok(Locked { store: self, changes: text.trim().parse().unwrap_or(0) })
+        let changes = text.trim().parse().unwrap_or(0);
+        let mut locked = Locked { store: self, changes };
+        locked.complete()?;
+        Ok(locked)
     }
 }
 
@@ -150,6 +155,11 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
+    /// The directory's path.
+    pub(super) fn directory(&self) -> &Path {
+        &self.store.directory
+    }
+
     /// The count of changes of all processes so far.
     #[must_use]
     pub const fn changes(&self) -> u64 {
@@ -162,14 +172,14 @@ impl Locked<'_> {
     /// # Errors
     /// Where the directory itself can't be read.
     pub fn load(&self) -> io::Result<Loaded> {
-        let mut loaded = read(&self.store.directory)?;
+        let mut loaded = read(self.directory())?;
         for aside in &mut loaded.set_aside {
             let to = free_name_beside(&aside.file);
             if fs::rename(&aside.file, &to).is_ok() {
                 aside.file = to;
             }
         }
-        for directory in [self.store.directory.clone(), self.store.directory.join(MIRROR)] {
+        for directory in [self.directory().to_owned(), self.directory().join(MIRROR)] {
             for name in names(&directory)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
                 let _ = fs::remove_file(directory.join(name));
             }
@@ -243,7 +253,7 @@ fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> i
 
 const MIRROR: &str = "mirror";
 const RECORD: &str = ".json";
-const TEMPORARY: &str = ".tmp";
+pub(super) const TEMPORARY: &str = ".tmp";
 
 /// Reads every record of a directory and changes nothing in it. A directory that does not exist
 /// holds none.
@@ -252,6 +262,7 @@ const TEMPORARY: &str = ".tmp";
 /// Where the directory can't be read.
 pub fn read(directory: &Path) -> io::Result<Loaded> {
     let mut loaded = Loaded::default();
+    let step = journal::in_effect(directory);
     let mut found: BTreeMap<Kid, (Record, usize)> = BTreeMap::new();
     let mut damaged = Vec::new();
     for copy in [directory.to_owned(), directory.join(MIRROR)] {
@@ -290,6 +301,13 @@ pub fn read(directory: &Path) -> io::Result<Loaded> {
         }
         loaded.records.insert(kid, Arc::new(record));
     }
+    // Whoever can't take the lock may come upon a step in its middle, and sees its end.
+    for record in step.map(|step| step.records).unwrap_or_default() {
+        let known = loaded.records.get(&record.key_id);
+        if known.is_none_or(|known| known.revision < record.revision) {
+            loaded.records.insert(record.key_id.clone(), record);
+        }
+    }
     Ok(loaded)
 }
 
@@ -307,7 +325,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     OpenOptions::new()
         .read(true)
@@ -318,7 +336,7 @@ fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn create(file: &Path) -> io::Result<File> {
+pub(super) fn create(file: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(file)
 }
 

@@ -1,6 +1,7 @@
 //! What the loop does, in the log: one line for each thing that happened, and none for nothing.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::snapshot::Snapshot;
 use crate::keys::Kid;
-use crate::keys::lifecycle::{Phase, Policy, before};
+use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::refusal::{Refused, plain};
 use crate::ledger::store::SetAside;
 use crate::ledger::{Change, Persistence, Record, Records};
@@ -20,6 +21,7 @@ use crate::source::watch::WatchState;
 pub struct Told {
     watcher: Option<String>,
     persistence: Option<Persistence>,
+    hand_off: Option<String>,
     notes: BTreeSet<String>,
 }
 
@@ -68,6 +70,24 @@ impl Told {
             ),
         }
         self.persistence = Some(persistence.clone());
+    }
+
+    /// Whether signers could be told which key is current.
+    pub fn hand_off(&mut self, error: Option<io::Error>) {
+        let error = error.map(|error| error.to_string());
+        if let Some(cause) = &error
+            && self.hand_off != error
+            // That the ledger fails is said already.
+            && !matches!(self.persistence, Some(Persistence::Failing(_)))
+        {
+            warn!(
+                %cause,
+                remedy = "make the ledger's directory and `current` in it writable; signers that \
+                          read the files there go on with the key before",
+                "can't tell signers which key is current"
+            );
+        }
+        self.hand_off = error;
     }
 
     /// What looks odd without being wrong.
@@ -129,11 +149,9 @@ pub fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
 
 /// A grace that is shorter than tokens live is obeyed, and strands some of them.
 fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
-    let needed = policy.token_lifetime + policy.clock_skew;
     if let Some(end) = record.dates(policy).invalidation
-        && end.grace < needed
+        && let Some(stranded_from) = end.strands_tokens_from(policy)
     {
-        let stranded_from = before(end.at, needed.saturating_sub(end.grace));
         warn!(
             kid = %record.key_id, grace = ?end.grace,
             remedy = "allow a grace of at least the token lifetime plus the clock skew, unless \

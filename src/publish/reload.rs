@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
 
 use super::document::published_keys;
 use super::events;
@@ -17,19 +18,21 @@ use super::snapshot::Publisher;
 use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::Refused;
-use crate::keys::{Kid, Slot};
+use crate::keys::{Audience, Kid, Slot};
 use crate::ledger::{Change, Ledger, Looked, Outcome, Persistence, reconcile};
 use crate::look::{Look, Looker};
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Settle, Watcher};
 
 /// What wakes the loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Signal {
     /// Something happened in a key directory.
     KeysChanged,
     /// Another process wrote in the ledger's directory.
     LedgerChanged,
+    /// This process wrote in the ledger's directory, and somebody waits until it shows.
+    Operated(oneshot::Sender<()>),
     /// Somebody asks to look at once.
     LookNow,
     /// The program ends.
@@ -51,6 +54,8 @@ pub struct Rules {
     pub retention: Duration,
     /// Whether certificate chains are published.
     pub certificates: bool,
+    /// Whose signers are told which key is current.
+    pub audiences: Vec<Audience>,
 }
 
 /// The loop's belongings.
@@ -72,6 +77,10 @@ pub struct Reload {
 
 /// The most time that passes between the first hint and the look, however many hints follow.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(1);
+
+/// The quiet time after a write in the ledger, and the most time that passes. Its writers keep
+/// each other out and leave it whole: this only spares doing for each file what one go does.
+const LEDGER_SETTLE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(25)];
 
 /// How often a look is repeated where a file was being written.
 const UNSETTLED_PAUSE: Duration = Duration::from_millis(100);
@@ -128,7 +137,8 @@ impl Reload {
     pub fn run(mut self, signals: &Receiver<Signal>) {
         let mut settle = Settle::new(self.rules.settle, SETTLE_AT_MOST);
         // Each record that is written raises several events, its own writer's among them.
-        let mut ledger_settle = settle.clone();
+        let [quiet, at_most] = LEDGER_SETTLE;
+        let mut ledger_settle = Settle::new(quiet, at_most);
         let mut again = self.look();
         let mut next_poll = Instant::now() + self.rules.poll_interval;
         loop {
@@ -138,19 +148,25 @@ impl Reload {
             let change_at = [self.next_change(), ledger_settle.due()].into_iter().flatten().min();
             let wake_at = [look_at, change_at].into_iter().flatten().min().unwrap_or(next_poll);
             let signal = signals.recv_timeout(wake_at.saturating_duration_since(Instant::now()));
-            match signal {
-                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Signal::KeysChanged) => settle.note(Instant::now()),
-                Ok(Signal::LookNow) => {
-                    settle.clear();
-                    next_poll = Instant::now();
+            if matches!(signal, Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
+            let mut waiting = Vec::new();
+            for signal in signal.into_iter().chain(signals.try_iter()) {
+                match signal {
+                    Signal::Stop => return,
+                    Signal::KeysChanged => settle.note(Instant::now()),
+                    Signal::LookNow => {
+                        settle.clear();
+                        next_poll = Instant::now();
+                    }
+                    // Where it can't be written, this process's own tries are what changed it: the
+                    // next look is the next try.
+                    Signal::LedgerChanged
+                        if matches!(self.ledger.persistence(), Persistence::Failing(_)) => {}
+                    Signal::LedgerChanged => ledger_settle.note(Instant::now()),
+                    Signal::Operated(reply) => waiting.push(reply),
                 }
-                // Where it can't be written, this process's own tries are what changed it: the next
-                // look is the next try.
-                Ok(Signal::LedgerChanged)
-                    if matches!(self.ledger.persistence(), Persistence::Failing(_)) => {}
-                Ok(Signal::LedgerChanged) => ledger_settle.note(Instant::now()),
-                Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
             if look_at.is_some_and(|at| at <= now) || next_poll <= now {
@@ -160,9 +176,13 @@ impl Reload {
                 if next_poll <= now {
                     next_poll = Instant::now() + self.rules.poll_interval;
                 }
-            } else if change_at.is_some_and(|at| at <= now) {
+            } else if !waiting.is_empty() || change_at.is_some_and(|at| at <= now) {
                 ledger_settle.clear();
                 self.decide(false);
+            }
+            for reply in waiting {
+                // Who waited may have gone.
+                let _ = reply.send(());
             }
         }
     }
@@ -209,6 +229,7 @@ impl Reload {
             // A removal needs two looks; thinking twice about one is not two.
             missed_before: if is_new_look { &self.missed } else { &none_missed },
             retention: (steady >= STEADY_FOR.min(retention)).then_some(retention),
+            is_served: true,
         };
         let sight = &self.look.sight;
         let Outcome { changes, refused, missed, .. } = self.ledger.update(|records| {
@@ -220,6 +241,10 @@ impl Reload {
         }
         self.tell(&changes, refused, now);
         self.publish(now);
+        // Consumers before signers.
+        let Rules { audiences, policy, .. } = &self.rules;
+        let handed_off = self.ledger.hand_off(audiences, now, policy);
+        self.told.hand_off(handed_off.err());
     }
 
     fn publish(&mut self, now: Timestamp) {

@@ -3,6 +3,7 @@
 //! Nothing is parsed here and nothing is compared; what can't be read is told, not hidden.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -75,6 +76,13 @@ fn admitted(
         files <= max_files
     });
     fitting.map(|entry| entry.slot.clone()).collect()
+}
+
+/// Whether a file of this name, in the directory of the slot, belongs to its entry.
+#[must_use]
+pub fn belongs_to(name: &OsStr, slot: &Slot) -> bool {
+    let is_read = |name: &&str| !names::is_passed_over(name.as_bytes());
+    name.to_str().filter(is_read).is_some_and(|name| names::stem(name) == slot.stem())
 }
 
 /// How much of a directory is read, and how.

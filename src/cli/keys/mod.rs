@@ -1,0 +1,426 @@
+//! `jwksd keys`: what people do to keys, with or without a running daemon.
+
+mod drawing;
+mod table;
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::moment::Moment;
+use super::{Common, DONE, FAILED, Failure, Format, WRONG_USAGE, print};
+use crate::audit::{Attempt, Outcome};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::{Config, parse_duration};
+use crate::keys::attributes::LONGEST_GRACE;
+use crate::keys::{Algorithm, Audience, Kid};
+use crate::operations::timetable::{self, Event};
+use crate::operations::{
+    Issue, KeyPair, Operations, Prepared, Refusal, Start, timeline, to_the_millisecond,
+};
+use crate::{logging, serve};
+
+/// The flags of every one of these commands.
+#[derive(Debug, Args)]
+pub(super) struct Shared {
+    #[command(flatten)]
+    common: Common,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Issue a key pair: generate it and write it into the key directory
+    Issue {
+        #[command(flatten)]
+        shared: Shared,
+        /// Whom it signs for
+        #[arg(long, value_name = "NAME")]
+        audience: String,
+        /// What it signs with: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA
+        #[arg(long, value_name = "NAME")]
+        algorithm: Algorithm,
+        /// From when it may sign; from now on by default
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        valid_from: Option<Moment>,
+        /// From when it is expired; issue.validity after its start by default
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        valid_to: Option<Moment>,
+        /// Invalidate the audience's other active keys as of its start
+        #[arg(long)]
+        invalidate_current: bool,
+        /// How long those stay published after that; lifecycle.default_grace by default
+        #[arg(long, value_name = "DURATION", requires = "invalidate_current", value_parser = grace)]
+        grace: Option<Duration>,
+        /// Its id; a UUID by default
+        #[arg(long, value_name = "ID", value_parser = kid)]
+        key_id: Option<Kid>,
+    },
+    /// Replace an audience's key so that no token is refused: publish the new one now, sign with it
+    /// when every consumer has it, and let the old one go when its last token has expired
+    Rotate {
+        #[command(flatten)]
+        shared: Shared,
+        /// Whose key
+        #[arg(long, value_name = "NAME")]
+        audience: String,
+        /// What the new key signs with; as the old one by default
+        #[arg(long, value_name = "NAME")]
+        algorithm: Option<Algorithm>,
+        /// How long the old key stays published after its last signature; lifecycle.default_grace
+        /// by default
+        #[arg(long, value_name = "DURATION", value_parser = grace)]
+        grace: Option<Duration>,
+    },
+    /// List every key
+    List {
+        #[command(flatten)]
+        shared: Shared,
+        /// Only the keys of this audience
+        #[arg(long, value_name = "NAME")]
+        audience: Option<String>,
+    },
+    /// Show all there is to say about a key
+    Show {
+        #[command(flatten)]
+        shared: Shared,
+        /// The key's id
+        #[arg(value_name = "KID", value_parser = kid)]
+        kid: Kid,
+    },
+    /// Show the key that an audience is to sign with
+    Current {
+        #[command(flatten)]
+        shared: Shared,
+        /// Whose key
+        #[arg(long, value_name = "NAME")]
+        audience: String,
+    },
+    /// Draw every key's life: announced, active, grace, and where now is
+    Timeline {
+        #[command(flatten)]
+        shared: Shared,
+        /// Where to begin: RFC 3339, or relative as in -1h
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        from: Option<Moment>,
+        /// Where to end
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        to: Option<Moment>,
+    },
+    /// End a key: it must not sign any more, and stays published for a grace period
+    Invalidate {
+        #[command(flatten)]
+        shared: Shared,
+        /// The key's id
+        #[arg(value_name = "KID", value_parser = kid)]
+        kid: Kid,
+        #[command(flatten)]
+        end: End,
+    },
+    /// Take the invalidation of a key back
+    Reactivate {
+        #[command(flatten)]
+        shared: Shared,
+        /// The key's id
+        #[arg(value_name = "KID", value_parser = kid)]
+        kid: Kid,
+        /// A new start of its validity
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        valid_from: Option<Moment>,
+        /// A new end of its validity; needed where the old one lies in the past
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        valid_to: Option<Moment>,
+    },
+    /// Take a key back at once and for good, and remove its files
+    Delete {
+        #[command(flatten)]
+        shared: Shared,
+        /// The key's id
+        #[arg(value_name = "KID", value_parser = kid)]
+        kid: Kid,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct End {
+    /// How long it stays published, as in 90s, 1h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = grace)]
+    grace: Option<Duration>,
+    /// Take it back at once: tokens that it signed are refused from now on
+    #[arg(long)]
+    now: bool,
+}
+
+fn kid(text: &str) -> Result<Kid, String> {
+    Kid::new(text).map_err(|error| error.to_string())
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        grace if grace <= LONGEST_GRACE => Ok(grace),
+        _ => Err("a grace is at most 366d".to_owned()),
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let is_usage =
+            matches!(refusal, Refusal::BadRequest { .. } | Refusal::UnsupportedAlgorithm(_));
+        Self {
+            what: "the keys are unchanged".to_owned(),
+            cause: refusal.cause(),
+            remedy: refusal.remedy().to_owned(),
+            code: if is_usage { WRONG_USAGE } else { FAILED },
+        }
+    }
+}
+
+/// A command at work.
+struct Run {
+    config: Config,
+    operations: Operations,
+    format: Format,
+    now: Timestamp,
+}
+
+impl Run {
+    fn new(Shared { common, format }: Shared) -> Result<Self, Failure> {
+        let config = common.load(None)?.with_directories()?.config;
+        let operations = serve::operations(&config);
+        Ok(Self { config, operations, format, now: to_the_millisecond(SystemClock.now()) })
+    }
+
+    /// Does something to a key, and leaves the line that says so.
+    fn attempt<T>(
+        &mut self,
+        mut attempt: Attempt,
+        act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, Refusal>,
+        about: impl FnOnce(&T) -> &KeyPair,
+    ) -> Result<T, Failure> {
+        logging::init(self.config.log);
+        serve::make_state_directory(&self.config);
+        attempt.via = "command";
+        attempt.who = format!("uid:{}", rustix::process::getuid().as_raw());
+        let done = act(&mut self.operations, self.now);
+        let outcome = match &done {
+            Ok(done) => {
+                let pair = about(done);
+                attempt.kid = Some(pair.key_id.to_string());
+                attempt.audience = Some(pair.audience.to_string());
+                Outcome::Done { published_until: pair.published_until }
+            }
+            Err(refusal) => Outcome::Refused { code: refusal.code(), cause: refusal.cause() },
+        };
+        attempt.came_to(&outcome);
+        let done = done?;
+        if let Err(error) = self.operations.hand_off(SystemClock.now()) {
+            // The daemon, where there is one, tells them too.
+            tracing::warn!(cause = %error, "can't tell signers which key is current");
+        }
+        Ok(done)
+    }
+
+    fn print_pair(&self, pair: &KeyPair) -> Result<u8, Failure> {
+        self.print(pair, || table::pair(pair, self.now))
+    }
+
+    fn print<T: Serialize>(
+        &self,
+        value: &T,
+        for_people: impl FnOnce() -> String,
+    ) -> Result<u8, Failure> {
+        let text = match self.format {
+            Format::Table => for_people(),
+            Format::Json => {
+                let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+                text.push('\n');
+                text
+            }
+        };
+        print(text.as_bytes())?;
+        Ok(DONE)
+    }
+
+    fn issue(&mut self, operation: &'static str, request: Issue) -> Result<u8, Failure> {
+        let attempt = Attempt {
+            operation,
+            kid: request.kid.as_ref().map(ToString::to_string),
+            audience: Some(request.audience.to_string()),
+            ..Attempt::default()
+        };
+        let issue = |operations: &mut Operations, now| {
+            let prepared = Prepared::new(request, operations.terms(), now)?;
+            operations.issue(&prepared, now)
+        };
+        let issued = self.attempt(attempt, issue, |issued| &issued.key)?;
+        let timetable = timetable::of(&issued, self.config.lifecycle.announce, self.now);
+        let shown = IssuedJson {
+            key: &issued.key,
+            file: issued.file.display().to_string(),
+            replaced: &issued.replaced,
+            timetable: &timetable,
+        };
+        self.print(&shown, || table::issued(&issued, &timetable, self.now))
+    }
+
+    /// Whether the person at the terminal means it.
+    fn is_meant(&mut self, kid: &Kid) -> Result<bool, Failure> {
+        let pair = self.operations.show(kid, self.now)?;
+        if !io::stdin().is_terminal() {
+            return Err(Failure {
+                what: format!("the key {kid} is not deleted"),
+                cause: "nobody is at the terminal to be asked".to_owned(),
+                remedy: "say that it is meant: --yes".to_owned(),
+                code: WRONG_USAGE,
+            });
+        }
+        let what = if pair.current { "the key to sign with" } else { "a key" };
+        let question = format!(
+            "{kid} is {what} of the audience {} ({}). Every token that it signed will be refused. \
+             Delete it for good? [y/N] ",
+            pair.audience, pair.phase
+        );
+        io::stderr().write_all(question.as_bytes())?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// What an issue has done, for programs: the key pair, and what goes with it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IssuedJson<'a> {
+    #[serde(flatten)]
+    key: &'a KeyPair,
+    file: String,
+    replaced: &'a [KeyPair],
+    timetable: &'a [Event],
+}
+
+fn about(operation: &'static str, kid: &Kid) -> Attempt {
+    Attempt { operation, kid: Some(kid.to_string()), ..Attempt::default() }
+}
+
+impl Command {
+    #[expect(clippy::too_many_lines, reason = "a few lines for each command, and nothing else")]
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        match self {
+            Self::Issue {
+                shared,
+                audience,
+                algorithm,
+                valid_from,
+                valid_to,
+                invalidate_current,
+                grace,
+                key_id,
+            } => {
+                let mut run = Run::new(shared)?;
+                let now = run.now;
+                let grace = grace.unwrap_or(run.config.lifecycle.default_grace);
+                run.issue(
+                    "issue",
+                    Issue {
+                        audience: Audience::new(&audience),
+                        algorithm,
+                        start: valid_from.map_or(Start::Now, |from| Start::At(from.resolve(now))),
+                        valid_to: valid_to.map(|to| to.resolve(now)),
+                        kid: key_id,
+                        replaces: invalidate_current.then_some(grace),
+                    },
+                )
+            }
+            Self::Rotate { shared, audience, algorithm, grace } => {
+                let mut run = Run::new(shared)?;
+                let audience = Audience::new(&audience);
+                let current = match run.operations.current(&audience, run.now) {
+                    Ok(pair) => Some(pair.algorithm),
+                    Err(Refusal::NoCurrent(_)) => None,
+                    Err(refusal) => return Err(refusal.into()),
+                };
+                let grace = grace.unwrap_or(run.config.lifecycle.default_grace);
+                run.issue(
+                    "rotate",
+                    Issue {
+                        audience,
+                        algorithm: algorithm.or(current).unwrap_or(Algorithm::RS256),
+                        start: Start::WhenSafe,
+                        valid_to: None,
+                        kid: None,
+                        replaces: Some(grace),
+                    },
+                )
+            }
+            Self::List { shared, audience } => {
+                let mut run = Run::new(shared)?;
+                let mut pairs = run.operations.list(run.now)?;
+                pairs.retain(|pair| {
+                    audience.as_ref().is_none_or(|audience| pair.audience.as_str() == audience)
+                });
+                run.print(&pairs, || table::list(&pairs, run.now))
+            }
+            Self::Show { shared, kid } => {
+                let mut run = Run::new(shared)?;
+                let pair = run.operations.show(&kid, run.now)?;
+                run.print_pair(&pair)
+            }
+            Self::Current { shared, audience } => {
+                let mut run = Run::new(shared)?;
+                let pair = run.operations.current(&Audience::new(&audience), run.now)?;
+                run.print_pair(&pair)
+            }
+            Self::Timeline { shared, from, to } => {
+                let mut run = Run::new(shared)?;
+                let records = run.operations.records(run.now)?;
+                let [from, to] = [from, to].map(|end| end.map(|end| end.resolve(run.now)));
+                let timeline = timeline::of(&records, (from, to), run.now, &run.config.lifecycle);
+                run.print(&timeline, || drawing::draw(&timeline))
+            }
+            Self::Invalidate { shared, kid, end } => {
+                let mut run = Run::new(shared)?;
+                let grace = end.grace.unwrap_or(Duration::ZERO);
+                let pair = run.attempt(
+                    about("invalidate", &kid),
+                    |operations, now| operations.invalidate(&kid, grace, now),
+                    |pair| pair,
+                )?;
+                run.print_pair(&pair)
+            }
+            Self::Reactivate { shared, kid, valid_from, valid_to } => {
+                let mut run = Run::new(shared)?;
+                let [from, to] =
+                    [valid_from, valid_to].map(|end| end.map(|end| end.resolve(run.now)));
+                let pair = run.attempt(
+                    about("reactivate", &kid),
+                    |operations, now| operations.reactivate(&kid, from, to, now),
+                    |pair| pair,
+                )?;
+                run.print_pair(&pair)
+            }
+            Self::Delete { shared, kid, yes } => {
+                let mut run = Run::new(shared)?;
+                if !yes && !run.is_meant(&kid)? {
+                    print(b"not deleted\n")?;
+                    return Ok(FAILED);
+                }
+                let pair = run.attempt(
+                    about("delete", &kid),
+                    |operations, now| operations.delete(&kid, now),
+                    |pair| pair,
+                )?;
+                let text = || format!("deleted; it was:\n{}", table::pair(&pair, run.now));
+                run.print(&pair, text)
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Keys as tables for people, times in RFC 3339 and relative to now.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::cli::columns::columns;
+use crate::operations::timetable::Event;
+use crate::operations::{Issued, KeyPair};
+
+/// One line for each key.
+pub(super) fn list(pairs: &[KeyPair], now: Timestamp) -> String {
+    if pairs.is_empty() {
+        return "no key is known; `jwksd keys issue` makes one\n".to_owned();
+    }
+    let header =
+        ["KEY ID", "AUDIENCE", "ALGORITHM", "PHASE", "SIGNS", "PUBLISHED UNTIL", "NEXT CHANGE"];
+    let rows = pairs.iter().map(|pair| {
+        let signs = match (pair.current, pair.active) {
+            (true, _) => "current",
+            (false, true) => "may",
+            (false, false) => "no",
+        };
+        [
+            pair.key_id.to_string(),
+            pair.audience.to_string(),
+            pair.algorithm.to_string(),
+            pair.phase.to_string(),
+            signs.to_owned(),
+            moment(pair.published_until, now, "open"),
+            pair.next_change.map_or("-".to_owned(), |next| relative(next, now)),
+        ]
+    });
+    let mut text = columns(header, rows);
+    for pair in pairs {
+        for warning in &pair.warnings {
+            let _ = writeln!(text, "warning: {}: {warning}", pair.key_id);
+        }
+    }
+    text
+}
+
+/// A line for each thing that there is to say about a key.
+pub(super) fn pair(pair: &KeyPair, now: Timestamp) -> String {
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let open = |instant| moment(instant, now, "open");
+    let none = |instant| moment(instant, now, "-");
+    let rows = [
+        ("key id", pair.key_id.to_string()),
+        ("audience", pair.audience.to_string()),
+        ("algorithm", pair.algorithm.to_string()),
+        ("phase", pair.phase.to_string()),
+        ("current", yes(pair.current)),
+        ("active", yes(pair.active)),
+        ("valid from", open(pair.valid_from)),
+        ("valid to", open(pair.valid_to)),
+        ("first published", none(pair.first_published)),
+        ("safe to sign from", none(pair.safe_to_sign_from)),
+        ("invalidated at", none(pair.invalidated_at)),
+        ("published until", open(pair.published_until)),
+        ("trusted until", open(pair.trusted_until)),
+        ("next change", none(pair.next_change)),
+        ("public key", pair.public_key.clone()),
+    ];
+    let mut text = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(text, "{name:<18} {value}");
+    }
+    for warning in &pair.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}
+
+/// The new key and what has been set up.
+pub(super) fn issued(issued: &Issued, timetable: &[Event], now: Timestamp) -> String {
+    let key = &issued.key;
+    let mut text = format!(
+        "issued {} for {}, {}\n{}\n\n",
+        key.key_id,
+        key.audience,
+        key.algorithm,
+        issued.file.display()
+    );
+    let rows = timetable.iter().map(|event| {
+        let when = format!("{:.0}", event.at);
+        [when, relative(event.at, now), event.key_id.to_string(), event.description.to_owned()]
+    });
+    text.push_str(&columns(["WHEN", "", "KEY ID", "WHAT"], rows));
+    for warning in &key.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    for old in &issued.replaced {
+        for warning in &old.warnings {
+            let _ = writeln!(text, "warning: {}: {warning}", old.key_id);
+        }
+    }
+    text
+}
+
+fn moment(instant: Option<Timestamp>, now: Timestamp, absent: &str) -> String {
+    instant.map_or_else(
+        || absent.to_owned(),
+        |instant| format!("{instant:.0} ({})", relative(instant, now)),
+    )
+}
+
+/// An instant as people say it: `in 2 h 59 min`, `3 min ago`, `now`.
+pub(super) fn relative(instant: Timestamp, now: Timestamp) -> String {
+    let distance = now.duration_until(instant);
+    let words = span(distance.abs());
+    if words.is_empty() {
+        "now".to_owned()
+    } else if distance.is_negative() {
+        format!("{words} ago")
+    } else {
+        format!("in {words}")
+    }
+}
+
+/// The two largest units of a duration, to the nearest second.
+fn span(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs() + i64::from(duration.subsec_millis() >= 500);
+    let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
+    let Some(largest) = units.iter().position(|(_, unit)| *unit <= seconds) else {
+        return String::new();
+    };
+    let mut left = seconds;
+    let mut words = Vec::new();
+    for (name, unit) in units.iter().skip(largest).take(2) {
+        if left >= *unit {
+            words.push(format!("{} {name}", left / unit));
+        }
+        left %= unit;
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_relative_to_now() {
+        let now: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
+        for (instant, expected) in [
+            ("2026-11-01T12:00:00Z", "now"),
+            ("2026-11-01T12:00:00.4Z", "now"),
+            ("2026-11-01T12:00:00.6Z", "in 1 s"),
+            ("2026-11-01T14:59:00Z", "in 2 h 59 min"),
+            ("2026-11-01T15:00:00Z", "in 3 h"),
+            ("2026-11-01T15:00:05Z", "in 3 h"),
+            ("2026-11-01T11:57:00Z", "3 min ago"),
+            ("2027-11-01T13:00:00Z", "in 365 d 1 h"),
+        ] {
+            assert_eq!(relative(instant.parse().unwrap(), now), expected, "{instant}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Tells signers which key to sign with: one small file for each audience, replaced as a whole
+//! when it changes, so that an issuer can watch it.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::record::{Record, Records};
+use super::store::{TEMPORARY, create, read_bounded};
+use crate::keys::lifecycle::{Candidate, Dates, Policy, current};
+use crate::keys::{Algorithm, Audience, Kid};
+
+/// The directory of these files, in the ledger's.
+const CURRENT: &str = "current";
+
+/// What a signer needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HandOff {
+    /// The id for the tokens' `kid`.
+    pub key_id: Kid,
+    /// What to sign with.
+    pub algorithm: Algorithm,
+    /// The file with the private half (absolute).
+    pub file: PathBuf,
+    /// From when the key is expired; null where open.
+    pub valid_to: Option<Timestamp>,
+}
+
+/// The record of the key that `audience` is to sign with at `now`.
+#[must_use]
+pub fn current_record<'a>(
+    records: &'a Records,
+    audience: &Audience,
+    now: Timestamp,
+    policy: &Policy,
+) -> Option<&'a Record> {
+    let dated: Vec<(&Record, Dates)> = records
+        .values()
+        .filter(|record| record.audience == *audience)
+        .map(|record| (&**record, record.dates(policy)))
+        .collect();
+    let candidates = dated.iter().map(|(record, dates)| Candidate {
+        kid: &record.key_id,
+        dates,
+        has_private: record.private.is_some(),
+    });
+    let kid = current(candidates, now, policy)?;
+    records.get(kid).map(|record| &**record)
+}
+
+impl HandOff {
+    /// What the signers of `audience` are to be told at `now`.
+    #[must_use]
+    pub fn of(
+        records: &Records,
+        audience: &Audience,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Option<Self> {
+        let record = current_record(records, audience, now, policy)?;
+        Some(Self {
+            key_id: record.key_id.clone(),
+            algorithm: record.algorithm,
+            file: record.private.clone()?,
+            valid_to: record.dates(policy).valid_to,
+        })
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+/// Where the signers of `audience` look.
+#[must_use]
+pub fn file(directory: &Path, audience: &Audience) -> PathBuf {
+    directory.join(CURRENT).join(format!("{audience}.json"))
+}
+
+/// Whether the file below the ledger's `directory` says this already.
+pub(super) fn is_told(directory: &Path, audience: &Audience, handoff: Option<&HandOff>) -> bool {
+    let told = read_bounded(&file(directory, audience)).ok();
+    told == handoff.map(HandOff::to_json)
+}
+
+/// Makes it say this. Where no key is current, there is no file.
+pub(super) fn tell(
+    directory: &Path,
+    audience: &Audience,
+    handoff: Option<&HandOff>,
+) -> io::Result<()> {
+    let file = file(directory, audience);
+    let Some(handoff) = handoff else {
+        return match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    };
+    match fs::DirBuilder::new().mode(0o755).create(directory.join(CURRENT)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let mut temporary = file.clone().into_os_string();
+    temporary.push(TEMPORARY);
+    let written = (|| {
+        let mut new = create(Path::new(&temporary))?;
+        new.write_all(&handoff.to_json())?;
+        new.sync_all()?;
+        fs::rename(&temporary, &file)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}

@@ -1,0 +1,188 @@
+//! Steps of several files that take effect as a whole: a new key's files together with the end of
+//! the key before it, a deletion together with the files that it removes.
+//!
+//! The step is written down first, and that is the instant at which it is decided: whoever takes
+//! the lock after a crash completes it. What a step means is others' business.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
+
+use super::codec;
+use super::record::Record;
+use super::store::{Locked, TEMPORARY, create, read_bounded};
+
+/// The step that is under way. Not the name of a record.
+const PENDING: &str = "pending";
+
+/// What is to take effect together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Step {
+    /// Files that lie there under names that nobody looks at, and are to get their own; in this
+    /// order.
+    pub place: Vec<Placement>,
+    /// Records that are to replace those of the same keys.
+    pub records: Vec<Arc<Record>>,
+    /// Files that are to be removed.
+    pub remove: Vec<PathBuf>,
+}
+
+/// A file and its name to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Placement {
+    /// Where it lies.
+    pub from: PathBuf,
+    /// Where it is to lie.
+    pub to: PathBuf,
+}
+
+/// Why a step is not done.
+#[derive(Debug)]
+pub enum StepError {
+    /// Nothing of it happened.
+    Undone(io::Error),
+    /// It is decided; what is left of it is done by whoever takes the lock next.
+    Unfinished(io::Error),
+}
+
+impl Step {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the disk can only have it before or after: a record is replaced in one go.
+    fn is_one_replacement(&self) -> bool {
+        self.place.is_empty() && self.remove.is_empty() && self.records.len() <= 1
+    }
+
+    fn is_placed(&self) -> bool {
+        self.place.iter().all(|placement| !exists(&placement.from) && exists(&placement.to))
+    }
+}
+
+impl Locked<'_> {
+    /// Carries out `step`. When this returns, it is safe on disk.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub fn commit(&mut self, step: &Step) -> Result<(), StepError> {
+        if step.is_one_replacement() {
+            return self.write(&step.records, &[]).map_err(StepError::Unfinished);
+        }
+        let pending = self.pending();
+        if exists(&pending) {
+            let why = "an earlier step was cut short and can't be completed";
+            return Err(StepError::Undone(io::Error::other(why)));
+        }
+        let temporary = pending.with_extension(&TEMPORARY[1..]);
+        let written = (|| {
+            let mut file = create(&temporary)?;
+            file.write_all(&codec::seal(step))?;
+            file.sync_all()?;
+            fs::rename(&temporary, &pending)?;
+            File::open(self.directory())?.sync_all()
+        })();
+        if let Err(error) = written {
+            let _ = fs::remove_file(&temporary);
+            let _ = fs::remove_file(&pending);
+            return Err(StepError::Undone(error));
+        }
+        self.carry_out(step).map_err(StepError::Unfinished)
+    }
+
+    /// Completes the step that a crash left half done, if there is one. Where that can't be done
+    /// now, it stays for the next try; one that is damaged is moved out of the way.
+    pub(super) fn complete(&mut self) -> io::Result<()> {
+        let pending = self.pending();
+        let bytes = match read_bounded(&pending) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            bytes => bytes?,
+        };
+        match codec::open::<Step>(&bytes) {
+            Ok(mut step) => {
+                // What was decided about a key since then stands.
+                step.records.retain(|record| self.is_news(record));
+                if let Err(error) = self.carry_out(&step) {
+                    warn!(
+                        file = %pending.display(), cause = %error,
+                        remedy = "make the key directory and the ledger writable; it is tried again",
+                        "a step that was cut short can't be completed"
+                    );
+                }
+                Ok(())
+            }
+            Err(damage) => {
+                let aside = pending.with_extension("damaged");
+                fs::rename(&pending, &aside)?;
+                error!(
+                    file = %aside.display(), cause = %damage,
+                    remedy = "look at the keys that were issued or deleted last, and do it again",
+                    "a step that was cut short is damaged and was set aside"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn is_news(&self, record: &Record) -> bool {
+        let name = codec::file_name(&record.key_id);
+        let on_disk = read_bounded(&self.directory().join(&name));
+        let on_disk = on_disk.ok().and_then(|bytes| codec::decode(&bytes, &name).ok());
+        on_disk.is_none_or(|on_disk| on_disk.revision < record.revision)
+    }
+
+    fn carry_out(&mut self, step: &Step) -> io::Result<()> {
+        for Placement { from, to } in &step.place {
+            match fs::rename(from, to) {
+                // It was done before the crash.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && exists(to) => {}
+                renamed => renamed?,
+            }
+        }
+        flush_directories(step.place.iter().map(|placement| &placement.to))?;
+        self.write(&step.records, &[])?;
+        for file in &step.remove {
+            // Where it can't be removed it has no say any more: that is in the records.
+            let _ = fs::remove_file(file);
+        }
+        flush_directories(step.remove.iter())?;
+        fs::remove_file(self.pending())?;
+        File::open(self.directory())?.sync_all()
+    }
+
+    fn pending(&self) -> PathBuf {
+        self.directory().join(PENDING)
+    }
+}
+
+/// The step that is under way in the ledger's directory, once its files are in place: from then on
+/// it is as good as done.
+pub(super) fn in_effect(directory: &Path) -> Option<Step> {
+    let bytes = read_bounded(&directory.join(PENDING)).ok()?;
+    codec::open::<Step>(&bytes).ok().filter(Step::is_placed)
+}
+
+/// Whether a step is under way, or was cut short and can't be completed, in the ledger's directory.
+#[must_use]
+pub fn is_pending(directory: &Path) -> bool {
+    exists(&directory.join(PENDING))
+}
+
+fn exists(file: &Path) -> bool {
+    fs::symlink_metadata(file).is_ok()
+}
+
+fn flush_directories<'a>(files: impl Iterator<Item = &'a PathBuf>) -> io::Result<()> {
+    let mut directories: Vec<&Path> = files.filter_map(|file| file.parent()).collect();
+    directories.sort_unstable();
+    directories.dedup();
+    directories.into_iter().try_for_each(|directory| File::open(directory)?.sync_all())
+}

@@ -1,0 +1,154 @@
+//! What each operation makes of the records: pure, but for the names of the files to be removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Decision, KeyPair, Refusal, Terms, files, find};
+use crate::keys::Kid;
+use crate::keys::lifecycle::Phase;
+use crate::ledger::handoff::current_record;
+use crate::ledger::{Record, Records, Step};
+
+/// Invalidates `kid` as of `now`.
+pub(super) fn invalidate(
+    records: &Records,
+    kid: &Kid,
+    grace: Duration,
+    now: Timestamp,
+    terms: &Terms,
+) -> Result<Decision<KeyPair>, Refusal> {
+    let record = find(records, kid)?;
+    let was_current = is_current(record, records, now, terms);
+    let mut after = records.clone();
+    let step = replace(&mut after, invalidated(record, now, grace, now, terms));
+    let mut answer = KeyPair::of(&after[&record.key_id], &after, now, terms);
+    if was_current && current_record(&after, &record.audience, now, &terms.policy).is_none() {
+        answer.warnings.push(no_signer(record));
+    }
+    Ok(Decision { step, answer })
+}
+
+/// `record` with an end at `at`, or as it is where its end comes no earlier by that.
+pub(super) fn invalidated(
+    record: &Record,
+    at: Timestamp,
+    grace: Duration,
+    now: Timestamp,
+    terms: &Terms,
+) -> Record {
+    let policy = &terms.policy;
+    let dates = record.dates(policy);
+    let mut next = record.clone();
+    let ended = matches!(dates.at(now, policy).phase, Phase::Retired | Phase::Expired);
+    if !ended {
+        next.order_invalidation(Some(dates.invalidation_by(at, grace)));
+    }
+    next
+}
+
+/// Takes the invalidation of `kid` back.
+pub(super) fn reactivate(
+    records: &Records,
+    kid: &Kid,
+    valid_from: Option<Timestamp>,
+    valid_to: Option<Timestamp>,
+    now: Timestamp,
+    terms: &Terms,
+) -> Result<Decision<KeyPair>, Refusal> {
+    let record = find(records, kid)?;
+    if record.loss.is_some() {
+        return Err(Refusal::FilesMissing(record.key_id.clone()));
+    }
+    let policy = &terms.policy;
+    let dates = record.dates(policy);
+    let bad = |member, why: &str| Err(Refusal::BadRequest { member, why: why.to_owned() });
+    let from = valid_from.or(dates.valid_from);
+    match (valid_to, dates.valid_to) {
+        (Some(to), _) if to <= now => return bad("validTo", "lies in the past"),
+        (None, Some(to)) if to <= now => {
+            return bad("validTo", "is needed: the key's own lies in the past");
+        }
+        _ => {}
+    }
+    if let (Some(from), Some(to)) = (from, valid_to.or(dates.valid_to))
+        && to <= from
+    {
+        let member = if valid_to.is_some() { "validTo" } else { "validFrom" };
+        return bad(member, "makes a validity that ends before it begins");
+    }
+    let mut next = record.clone();
+    if valid_from.is_some() {
+        next.order_valid_from(valid_from);
+    }
+    if valid_to.is_some() {
+        next.order_valid_to(valid_to);
+    }
+    if dates.invalidation.is_some() {
+        next.order_invalidation(None);
+    }
+    if !dates.at(now, policy).phase.is_published() {
+        // Consumers have let go of it: they need the time to fetch it again.
+        next.first_published = None;
+    }
+    let mut after = records.clone();
+    let step = replace(&mut after, next);
+    let answer = KeyPair::of(&after[&record.key_id], &after, now, terms);
+    Ok(Decision { step, answer })
+}
+
+/// Deletes `kid`; returns the files that are to be removed by that.
+pub(super) fn delete(
+    records: &Records,
+    kid: &Kid,
+    now: Timestamp,
+    terms: &Terms,
+) -> Result<(Decision<KeyPair>, Vec<PathBuf>), Refusal> {
+    let record = find(records, kid)?;
+    let mut answer = KeyPair::of(record, records, now, terms);
+    let mut next = record.clone();
+    next.deleted_at = Some(now);
+    let mut after = records.clone();
+    let mut step = replace(&mut after, next);
+    if answer.current && current_record(&after, &record.audience, now, &terms.policy).is_none() {
+        answer.warnings.push(no_signer(record));
+    }
+    let lying = if record.loss.is_some() { Vec::new() } else { files::of_entry(&record.slot) };
+    let is_shared = after.values().any(|other| {
+        other.slot == record.slot && other.loss.is_none() && other.deleted_at.is_none()
+    });
+    if !is_shared && files::is_ours(&record.slot) {
+        step.remove.clone_from(&lying);
+    }
+    Ok((Decision { step, answer }, lying))
+}
+
+fn is_current(record: &Record, records: &Records, now: Timestamp, terms: &Terms) -> bool {
+    current_record(records, &record.audience, now, &terms.policy)
+        .is_some_and(|current| current.key_id == record.key_id)
+}
+
+fn no_signer(record: &Record) -> String {
+    format!("the audience {} has no key left to sign with: issue one", record.audience)
+}
+
+/// Puts `next` in the place of its key's record, and returns the step that does so on disk.
+fn replace(records: &mut Records, next: Record) -> Step {
+    let mut step = Step::default();
+    put(records, &mut step, next);
+    step
+}
+
+/// The same as one of several changes of a step.
+pub(super) fn put(records: &mut Records, step: &mut Step, mut next: Record) {
+    let before = records.get(&next.key_id);
+    if before.is_some_and(|before| **before == next) {
+        return;
+    }
+    next.revision = before.map_or(0, |before| before.revision) + 1;
+    let next = Arc::new(next);
+    records.insert(next.key_id.clone(), Arc::clone(&next));
+    step.records.push(next);
+}

@@ -1,0 +1,274 @@
+//! What operators and programs do to keys: issue, rotate, invalidate, reactivate, delete.
+//!
+//! Everything here ends in files: those of a key directory, and the records of the ledger. The
+//! command line and the administration listener call the same functions, with or without a daemon
+//! beside them; a daemon notices like any other change. Each operation is one step that takes
+//! effect as a whole or not at all, also where the program is killed in its middle.
+
+mod decide;
+mod files;
+mod issue;
+mod key_pair;
+mod material;
+mod refusal;
+pub mod timeline;
+pub mod timetable;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{Timestamp, TimestampRound, Unit};
+
+pub use self::files::make_key_directory;
+pub use self::issue::{Issue, Issued, Prepared, Start};
+pub use self::key_pair::KeyPair;
+pub use self::material::generate;
+pub use self::refusal::Refusal;
+use crate::keys::entry::KeyRules;
+use crate::keys::lifecycle::Policy;
+use crate::keys::{Audience, Kid};
+use crate::ledger::handoff::current_record;
+use crate::ledger::store::LOCK_PATIENCE;
+use crate::ledger::{CommitError, Ledger, Looked, Record, Records, Sight, Step, reconcile, store};
+use crate::look::Looker;
+
+/// What operations go by: the operator's choices.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The operator's durations.
+    pub policy: Policy,
+    /// How long caches may hold a key set.
+    pub max_age: Duration,
+    /// How long a new key is valid where nothing is said about it.
+    pub validity: Duration,
+    /// The size of a new RSA key.
+    pub rsa_bits: u32,
+    /// How entries are read; whom keys may sign for.
+    pub rules: KeyRules,
+    /// Where new keys are written: the first key directory (absolute).
+    pub directory: Arc<Path>,
+    /// Where the ledger is kept.
+    pub state: Arc<Path>,
+}
+
+/// How long an operation waits for others. Each takes a few milliseconds, and many may queue.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The operations of one process.
+#[derive(Debug)]
+pub struct Operations {
+    terms: Arc<Terms>,
+    looker: Looker,
+    ledger: Ledger,
+}
+
+/// What an operation was told to change, and what is left to say about it.
+#[derive(Debug)]
+struct Decision<T> {
+    step: Step,
+    answer: T,
+}
+
+impl Operations {
+    /// Operations on the directories that `looker` looks at.
+    #[must_use]
+    pub fn new(terms: Arc<Terms>, looker: Looker) -> Self {
+        let ledger = Ledger::new(Some(terms.state.to_path_buf()));
+        Self { terms, looker, ledger }
+    }
+
+    /// What they go by.
+    #[must_use]
+    pub const fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
+    /// Every key that is known at `now`: remembered or lying there. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::Ledger`] where there is a ledger that can't be read.
+    pub fn records(&mut self, now: Timestamp) -> Result<Records, Refusal> {
+        let remembered = store::read(&self.terms.state).map_err(Refusal::Ledger)?.records;
+        Ok(known(&remembered, &self.looker.look().sight, now, &self.terms.policy))
+    }
+
+    /// Every key pair, those of one audience together, in the order in which they begin.
+    ///
+    /// # Errors
+    /// [`Refusal::Ledger`].
+    pub fn list(&mut self, now: Timestamp) -> Result<Vec<KeyPair>, Refusal> {
+        let records = self.records(now)?;
+        let mut pairs: Vec<KeyPair> = records
+            .values()
+            .filter(|record| record.deleted_at.is_none())
+            .map(|record| KeyPair::of(record, &records, now, &self.terms))
+            .collect();
+        pairs.sort_by(|one, other| {
+            let of = |pair: &KeyPair| (pair.audience.clone(), pair.valid_from, pair.key_id.clone());
+            of(one).cmp(&of(other))
+        });
+        Ok(pairs)
+    }
+
+    /// The key pair with the id `kid`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Ledger`].
+    pub fn show(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
+        let records = self.records(now)?;
+        let record = find(&records, kid)?;
+        Ok(KeyPair::of(record, &records, now, &self.terms))
+    }
+
+    /// The key pair that `audience` is to sign with.
+    ///
+    /// # Errors
+    /// [`Refusal::NoCurrent`], [`Refusal::BadRequest`] for an unknown audience,
+    /// [`Refusal::Ledger`].
+    pub fn current(&mut self, audience: &Audience, now: Timestamp) -> Result<KeyPair, Refusal> {
+        self.terms.check_audience(audience)?;
+        let records = self.records(now)?;
+        let current = current_record(&records, audience, now, &self.terms.policy)
+            .ok_or_else(|| Refusal::NoCurrent(audience.clone()))?;
+        Ok(KeyPair::of(current, &records, now, &self.terms))
+    }
+
+    /// Ends the key: it must not sign from `now` on, and stays published for `grace`, but not for
+    /// longer than it would have been anyway.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn invalidate(
+        &mut self,
+        kid: &Kid,
+        grace: Duration,
+        now: Timestamp,
+    ) -> Result<KeyPair, Refusal> {
+        self.change(now, |records, terms| decide::invalidate(records, kid, grace, now, terms))
+    }
+
+    /// Takes an invalidation back, and sets new ends of the validity where they are given.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn reactivate(
+        &mut self,
+        kid: &Kid,
+        valid_from: Option<Timestamp>,
+        valid_to: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<KeyPair, Refusal> {
+        self.change(now, |records, terms| {
+            decide::reactivate(records, kid, valid_from, valid_to, now, terms)
+        })
+    }
+
+    /// Takes the key back at once and for good, and removes its files where that can be done.
+    /// Returns it as it was.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn delete(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
+        let mut lying = Vec::new();
+        let mut pair = self.change(now, |records, terms| {
+            let (decision, files) = decide::delete(records, kid, now, terms)?;
+            lying = files;
+            Ok(decision)
+        })?;
+        lying.retain(|file| std::fs::symlink_metadata(file).is_ok());
+        if let Some(file) = lying.first() {
+            pair.warnings.push(format!(
+                "its file {} still lies there and could not be removed; the key is gone all the \
+                 same, and stays gone as long as the ledger is kept",
+                file.display()
+            ));
+        }
+        Ok(pair)
+    }
+
+    /// One step, by what is known when nobody else can come in between.
+    fn change<T>(
+        &mut self,
+        now: Timestamp,
+        decide: impl FnOnce(&Records, &Terms) -> Result<Decision<T>, Refusal>,
+    ) -> Result<T, Refusal> {
+        // Before the lock: a look may take a while. What was dropped since then is not known yet,
+        // as if the call had come a moment earlier.
+        let sight = self.looker.look().sight;
+        let terms = Arc::clone(&self.terms);
+        let done = self.ledger.commit(PATIENCE, |records| {
+            let records = known(records, &sight, now, &terms.policy);
+            decide(&records, &terms).map(|Decision { step, answer }| (step, answer))
+        });
+        done.map_err(|error| match error {
+            CommitError::Refused(refusal) => refusal,
+            CommitError::Ledger(error) => Refusal::Ledger(error),
+            CommitError::Unfinished(error) => Refusal::Unfinished(error),
+        })
+    }
+
+    /// Completes or takes back what a crash left half done. Where that can't be, the next operation
+    /// tries again.
+    pub fn mend(&mut self) {
+        let Terms { directory, state, .. } = &*self.terms;
+        let nothing = |_: &Records| {
+            files::remove_leftovers(directory, state);
+            Ok::<_, Refusal>((Step::default(), ()))
+        };
+        let _ = self.ledger.commit(LOCK_PATIENCE, nothing);
+    }
+
+    /// Tells signers which key is current. A daemon does that by itself, when consumers have been
+    /// told.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn hand_off(&mut self, now: Timestamp) -> io::Result<()> {
+        let Terms { rules, policy, .. } = &*self.terms;
+        self.ledger.hand_off(&rules.audiences, now, policy)
+    }
+}
+
+impl Terms {
+    fn check_audience(&self, audience: &Audience) -> Result<(), Refusal> {
+        if self.rules.audiences.contains(audience) {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.rules.audiences.iter().map(Audience::as_str).collect();
+        let why = format!("is none of the configured ones: {}", names.join(", "));
+        Err(Refusal::BadRequest { member: "audience", why })
+    }
+}
+
+/// `now` as operations write it down: to the millisecond, never later than it is.
+#[must_use]
+pub fn to_the_millisecond(now: Timestamp) -> Timestamp {
+    let round = TimestampRound::new().smallest(Unit::Millisecond).mode(jiff::RoundMode::Floor);
+    now.round(round).unwrap_or(now)
+}
+
+/// What is remembered, with what lies there now. Nothing is lost by one look.
+fn known(remembered: &Records, sight: &Sight, now: Timestamp, policy: &Policy) -> Records {
+    let looked = Looked {
+        now,
+        policy,
+        grace_on_removal: Duration::ZERO,
+        missed_before: &BTreeSet::new(),
+        retention: None,
+        // Only a daemon publishes.
+        is_served: false,
+    };
+    reconcile(remembered, sight, looked).records
+}
+
+/// The record of `kid`, which may be one of its aliases. A deleted key is not found.
+fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, Refusal> {
+    let alive = |record: &&Arc<Record>| record.deleted_at.is_none();
+    let own = records.get(kid).filter(alive);
+    let by_alias =
+        || records.values().filter(alive).find(|record| record.names().any(|n| n == kid));
+    own.or_else(by_alias).map(|record| &**record).ok_or_else(|| Refusal::NotFound(kid.clone()))
+}

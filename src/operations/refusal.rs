@@ -1,0 +1,128 @@
+//! Why an operation did not happen: one variant for each cause, with a code for programs and words
+//! for people. Nothing was changed then, but for [`Refusal::Unfinished`].
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::keys::{Audience, Kid};
+
+/// Why an operation did not happen.
+#[derive(Debug)]
+pub enum Refusal {
+    /// No key has this id, or it was deleted.
+    NotFound(Kid),
+    /// The audience has no key to sign with.
+    NoCurrent(Audience),
+    /// An argument can't be used.
+    BadRequest {
+        /// Which.
+        member: &'static str,
+        /// Why not, as the end of a sentence that begins with the member.
+        why: String,
+    },
+    /// The algorithm is none of the ten.
+    UnsupportedAlgorithm(String),
+    /// The id asked for belongs to a key already.
+    KeyIdTaken(Kid),
+    /// The key's files are gone, and with them what could be reactivated.
+    FilesMissing(Kid),
+    /// The key directory can't be written.
+    ReadOnly {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// A file could not be written.
+    Write {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The ledger can't be read, locked or written.
+    Ledger(io::Error),
+    /// It was decided, and the disk did not let it be brought to its end yet.
+    Unfinished(io::Error),
+    /// No key of that algorithm and size could be generated.
+    Generate,
+}
+
+impl Refusal {
+    /// The code in every interface.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) | Self::NoCurrent(_) => "KEYPAIR_NOT_FOUND",
+            Self::BadRequest { .. } => "BAD_REQUEST",
+            Self::UnsupportedAlgorithm(_) => "UNSUPPORTED_ALGORITHM",
+            Self::KeyIdTaken(_) => "KEY_ID_TAKEN",
+            Self::FilesMissing(_) => "KEYPAIR_FILES_MISSING",
+            Self::ReadOnly { .. } => "KEY_DIRECTORY_READ_ONLY",
+            Self::Write { .. } => "STORAGE_UNAVAILABLE",
+            Self::Ledger(_) | Self::Unfinished(_) => "LEDGER_UNAVAILABLE",
+            Self::Generate => "KEY_GENERATION_FAILED",
+        }
+    }
+
+    /// Why, in a sentence.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::NotFound(kid) => format!("no key has the id \"{kid}\""),
+            Self::NoCurrent(audience) => {
+                format!("the audience {audience} has no active key with a private half")
+            }
+            Self::BadRequest { member, why } => format!("{member} {why}"),
+            Self::UnsupportedAlgorithm(name) => format!(
+                "algorithm \"{}\" is not one of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 \
+                 ES512 EdDSA",
+                name.escape_default()
+            ),
+            Self::KeyIdTaken(kid) => format!("the id \"{kid}\" belongs to a key already"),
+            Self::FilesMissing(kid) => {
+                format!("the files of the key \"{kid}\" are gone, so that nothing could sign by it")
+            }
+            Self::ReadOnly { directory, cause } => {
+                format!("the key directory {} can't be written: {cause}", directory.display())
+            }
+            Self::Write { file, error } => format!("can't write {}: {error}", file.display()),
+            Self::Ledger(error) => format!("the ledger can't be used: {error}"),
+            Self::Unfinished(error) => {
+                format!("it could be done by half only, and will be completed: {error}")
+            }
+            Self::Generate => "the key could not be generated".to_owned(),
+        }
+    }
+
+    /// What to do.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "`jwksd keys list` shows the keys that there are",
+            Self::NoCurrent(_) => "issue a key for it, or drop a key pair into the key directory",
+            Self::BadRequest { .. } => "correct it and ask again",
+            Self::UnsupportedAlgorithm(_) => "choose one of them",
+            Self::KeyIdTaken(_) => "choose another id, or none to get a UUID",
+            Self::FilesMissing(_) => "put the key's files back: that reactivates it",
+            Self::ReadOnly { .. } => {
+                "issue the key where the directory comes from (the Secret, the deployment), or name \
+                 a writable key directory first"
+            }
+            Self::Write { .. } => "free space, or look after the disk; then ask again",
+            Self::Ledger(_) => {
+                "make the ledger's directory writable, or name another one with --state"
+            }
+            Self::Unfinished(_) => "free space, or look after the disk, and look at the key then",
+            Self::Generate => "set issue.rsa_bits to 2048, 3072 or 4096",
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.cause())
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,136 @@
+//! The life of every key as spans of phases, to be drawn.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::keys::lifecycle::{Phase, Policy};
+use crate::keys::{Algorithm, Audience, Kid};
+use crate::ledger::{Record, Records};
+
+/// What is to be drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeline {
+    /// Where it begins.
+    pub from: Timestamp,
+    /// Where it ends.
+    pub to: Timestamp,
+    /// The instant at which it was drawn.
+    pub now: Timestamp,
+    /// When anything changes next.
+    pub next_change: Option<Timestamp>,
+    /// The lives, those of one audience together, in the order in which they begin.
+    pub keys: Vec<Life>,
+}
+
+/// The life of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Life {
+    /// Which key.
+    pub key_id: Kid,
+    /// Whom it signs for.
+    pub audience: Audience,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// Where it stands now.
+    pub phase: Phase,
+    /// Its phases, one after the other, as far as they are published.
+    pub spans: Vec<Span>,
+}
+
+/// A phase from its beginning to its end, both within what is drawn. Half-open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Span {
+    /// Which.
+    pub phase: Phase,
+    /// Where it begins.
+    pub from: Timestamp,
+    /// Where it ends.
+    pub to: Timestamp,
+}
+
+/// The lives of `records` between the ends of `window`, or of what shows everything that is near.
+#[must_use]
+pub fn of(
+    records: &Records,
+    window: (Option<Timestamp>, Option<Timestamp>),
+    now: Timestamp,
+    policy: &Policy,
+) -> Timeline {
+    let alive = || records.values().filter(|record| record.deleted_at.is_none());
+    let (near_from, near_to) = near(alive(), now, policy);
+    let from = window.0.unwrap_or(near_from);
+    let to = window.1.unwrap_or(near_to).max(from);
+    let mut keys: Vec<(Option<Timestamp>, Life)> = alive()
+        .map(|record| {
+            let dates = record.dates(policy);
+            let life = Life {
+                key_id: record.key_id.clone(),
+                audience: record.audience.clone(),
+                algorithm: record.algorithm,
+                phase: dates.at(now, policy).phase,
+                spans: spans(record, from, to, policy),
+            };
+            (dates.valid_from, life)
+        })
+        .collect();
+    keys.sort_by(|(from, one), (other_from, other)| {
+        (&one.audience, from, &one.key_id).cmp(&(&other.audience, other_from, &other.key_id))
+    });
+    let next_changes =
+        alive().filter_map(|record| record.dates(policy).at(now, policy).next_change);
+    let next_change = next_changes.min();
+    Timeline { from, to, now, next_change, keys: keys.into_iter().map(|(_, life)| life).collect() }
+}
+
+fn spans(record: &Record, from: Timestamp, to: Timestamp, policy: &Policy) -> Vec<Span> {
+    let dates = record.dates(policy);
+    let mut spans: Vec<Span> = Vec::new();
+    // What was published before it was ever seen is not known.
+    let mut at = from.max(record.first_published.unwrap_or(record.first_seen));
+    while at < to {
+        let state = dates.at(at, policy);
+        let end = state.next_change.map_or(to, |change| change.min(to));
+        match spans.last_mut() {
+            Some(span) if span.phase == state.phase => span.to = end,
+            _ => spans.push(Span { phase: state.phase, from: at, to: end }),
+        }
+        at = end;
+    }
+    spans.retain(|span| span.phase.is_published());
+    spans
+}
+
+/// What shows every beginning and end that is a matter of days, with some room around it.
+fn near<'a>(
+    records: impl Iterator<Item = &'a std::sync::Arc<Record>>,
+    now: Timestamp,
+    policy: &Policy,
+) -> (Timestamp, Timestamp) {
+    let mut changes: Vec<Timestamp> = Vec::new();
+    let mut ends: Vec<Timestamp> = Vec::new();
+    for record in records {
+        let dates = record.dates(policy);
+        let state = dates.at(now, policy);
+        if state.next_change.is_none() && !state.phase.is_published() {
+            continue;
+        }
+        let until = state.published_until.filter(|until| dates.valid_to != Some(*until));
+        let marks = [dates.first_published, dates.valid_from, dates.invalidated_at(), until];
+        changes.extend(marks.into_iter().flatten());
+        changes.extend(state.safe_to_sign_from);
+        ends.extend(dates.valid_to);
+    }
+    if !changes.iter().any(|change| now < *change) {
+        changes.extend(ends);
+    }
+    let begin = changes.iter().copied().min().unwrap_or(now).min(now);
+    let end = changes.iter().copied().max().unwrap_or(now).max(now);
+    // The past is of less interest than what comes.
+    let ahead = now.duration_until(end).max(jiff::SignedDuration::from_secs(60));
+    let begin = begin.max(now.checked_sub(ahead).unwrap_or(begin));
+    let room = begin.duration_until(end).max(ahead) / 20;
+    (begin.checked_sub(room).unwrap_or(begin), end.checked_add(room).unwrap_or(end))
+}
