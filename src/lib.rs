@@ -11,6 +11,7 @@
 //! ledger      remembered + seen + now  ->  remembered', kept on disk
 //! publish     records + now  ->  rendered documents, swapped in one place
 //! operations  issue, rotate, invalidate, reactivate, delete: writes files, nothing else
+//! token       claims + a private key file  ->  a signed token; a token + a JWK  ->  its claims
 //! audit       who did what to which key, in the log
 //! http        a snapshot + a request  ->  a response; the connection's limits
 //! serve       the composition root
@@ -33,3 +34,4 @@ pub mod operations;
 pub mod publish;
 pub mod serve;
 pub mod source;
+pub mod token;

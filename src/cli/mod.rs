@@ -6,6 +6,7 @@ mod config;
 mod keys;
 mod moment;
 mod render;
+mod token;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use self::moment::Moment;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, Loaded, load};
+use crate::http::admin::openapi;
 use crate::keys::Audience;
 use crate::serve;
 
@@ -63,6 +65,11 @@ enum Command {
         #[command(subcommand)]
         command: keys::Command,
     },
+    /// Sign and verify tokens by hand
+    Token {
+        #[command(subcommand)]
+        command: token::Command,
+    },
     /// Print the configuration in force and where each value came from
     Config {
         #[command(flatten)]
@@ -72,6 +79,11 @@ enum Command {
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         format: ConfigFormat,
+    },
+    /// Print the administration interface as an `OpenAPI` 3.1 document
+    Openapi {
+        #[command(flatten)]
+        common: Common,
     },
     /// Print the completions for a shell
     Completions {
@@ -215,8 +227,17 @@ impl Cli {
                 render::run(&loaded.config, &SystemClock, audience.as_ref(), at)
             }
             Command::Keys { command } => command.run(),
+            Command::Token { command } => command.run(),
             Command::Config { common, daemon, format } => {
                 config::run(&common.load(Some(&daemon))?, format)
+            }
+            Command::Openapi { common } => {
+                let config = common.load(None)?.config;
+                let document = openapi::document(serve::operations(&config).terms());
+                let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+                text.push('\n');
+                print(text.as_bytes())?;
+                Ok(DONE)
             }
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -275,11 +296,18 @@ fn man(out: Option<PathBuf>) -> io::Result<()> {
     }
     let mut pages = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut pages)?;
-    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
-        let name = format!("jwksd-{}", subcommand.get_name());
-        clap_mangen::Man::new(subcommand.clone().name(name)).render(&mut pages)?;
-    }
+    render_subcommands(&command, &mut pages)?;
     print(&pages)
+}
+
+fn render_subcommands(command: &clap::Command, pages: &mut Vec<u8>) -> io::Result<()> {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+        let subcommand =
+            subcommand.clone().name(format!("{}-{}", command.get_name(), subcommand.get_name()));
+        clap_mangen::Man::new(subcommand.clone()).render(pages)?;
+        render_subcommands(&subcommand, pages)?;
+    }
+    Ok(())
 }
 
 /// Prints to stdout. Nobody is wronged where a reader such as `head` has had enough.

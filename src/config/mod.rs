@@ -1,6 +1,7 @@
 //! Flags, environment, file and defaults become a valid [`Config`], or an error that says where,
 //! why and what to do. Binds nothing, scans nothing.
 
+mod judge;
 mod reader;
 pub mod settings;
 pub mod values;
@@ -196,9 +197,6 @@ pub struct Risk {
     pub cause: String,
 }
 
-/// The members that can be named in `accept_risk`.
-const RISKS: [&str; 2] = ["default_grace", "propagation"];
-
 /// Puts the layers together.
 ///
 /// # Errors
@@ -220,7 +218,8 @@ pub fn load(
     flags.check()?;
     flags.apply(&mut settings);
     let config = Config::of(&settings)?;
-    let risks = risks(&config, &settings)?;
+    judge::admin(&config.admin, &settings)?;
+    let risks = judge::risks(&config, &settings)?;
     Ok(Loaded { config, settings, warnings, risks })
 }
 
@@ -386,40 +385,3 @@ impl Config {
 const LAST_SIGNER_STOPS: Duration = Duration::from_secs(120);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-
-fn risks(config: &Config, settings: &Settings) -> Result<Vec<Risk>, ConfigError> {
-    let accepted = Reader(settings).each("accept_risk", |member| {
-        let member = member.rsplit('.').next().unwrap_or(member);
-        RISKS
-            .into_iter()
-            .find(|risk| *risk == member)
-            .ok_or_else(|| format!("risks that can be accepted are {}", RISKS.join(" and ")))
-    })?;
-    let Policy { default_grace, token_lifetime, clock_skew, propagation, .. } = config.lifecycle;
-    let mut risks = Vec::new();
-    if default_grace < token_lifetime + clock_skew {
-        risks.push(Risk {
-            member: "default_grace",
-            cause: format!(
-                "lifecycle.default_grace ({}) is shorter than tokens live (token_lifetime {} + \
-                 clock_skew {}): tokens of a replaced key will be refused before they expire",
-                format_duration(default_grace),
-                format_duration(token_lifetime),
-                format_duration(clock_skew),
-            ),
-        });
-    }
-    if propagation < config.publish.max_age {
-        risks.push(Risk {
-            member: "propagation",
-            cause: format!(
-                "lifecycle.propagation ({}) is shorter than publish.max_age ({}): a new key is \
-                 called safe to sign with while caches may still hold a set without it",
-                format_duration(propagation),
-                format_duration(config.publish.max_age),
-            ),
-        });
-    }
-    risks.retain(|risk| !accepted.contains(&risk.member));
-    Ok(risks)
-}

@@ -2,13 +2,16 @@
 //!
 //! [`server`] accepts and [`connection`] bounds what it accepted; neither knows a JWKS. What they
 //! carry is an [`Answer`]: [`public`] is the one that serves the published documents, out of
-//! [`negotiate`]'s decisions. [`head`] is what every listener refuses, in [`problem`]'s words.
+//! [`negotiate`]'s decisions, [`admin`] the one that operates on keys. [`listener`] is where
+//! connections come from; [`head`] is what every listener refuses, in [`problem`]'s words.
 
 mod activity;
+pub mod admin;
 pub mod body;
 pub mod connection;
 pub mod connections;
 pub mod head;
+pub mod listener;
 pub mod negotiate;
 pub mod problem;
 pub mod public;
@@ -21,6 +24,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 
 use self::body::Body;
+use self::listener::Peer;
 use self::problem::Problem;
 
 /// Answers the requests of one listener. Cloned for each connection.
@@ -30,6 +34,12 @@ pub trait Answer: Clone + Send + Sync + Unpin + 'static {
 
     /// Whether requests may declare a body. Where they may not, one that does never gets here.
     const TAKES_BODIES: bool = false;
+
+    /// The same for one connection, whose other end is known.
+    #[must_use]
+    fn for_peer(&self, _: &Peer) -> Self {
+        self.clone()
+    }
 
     /// Answers a request that [`head::check`] accepts.
     fn answer(&self, request: Request<Incoming>) -> Self::Future;

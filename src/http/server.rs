@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::task::unconstrained;
 use tokio::time::{sleep, timeout};
@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::activity::Order;
 use super::connections::Connections;
+use super::listener::{Accept, Listener};
 use super::{Answer, connection};
 
 /// How long it waits where the system has no room for another connection.
@@ -31,7 +32,20 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 ///
 /// Several workers may call this with listeners of one address, on a runtime each.
 pub async fn serve<A: Answer>(
-    listener: TcpListener,
+    listener: Listener,
+    handler: A,
+    connections: Arc<Connections>,
+    shutdown: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    match listener {
+        Listener::Tcp(listener) => serve_on(listener, handler, connections, shutdown, drain).await,
+        Listener::Unix(socket) => serve_on(socket, handler, connections, shutdown, drain).await,
+    }
+}
+
+async fn serve_on<L: Accept, A: Answer>(
+    listener: L,
     handler: A,
     connections: Arc<Connections>,
     mut shutdown: watch::Receiver<bool>,
@@ -42,7 +56,9 @@ pub async fn serve<A: Answer>(
     let mut stop = pin!(shutdown.wait_for(|stop| *stop));
     while let Some(accepted) = unless(stop.as_mut(), listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => start(stream, &handler, &connections, alive.clone()),
+            Ok((stream, peer)) => {
+                start(stream, handler.for_peer(&peer), &connections, alive.clone());
+            }
             Err(error) if !is_for_want_of_room(&error) => {}
             Err(error) => {
                 no_room.tell(&error, Instant::now());
@@ -62,16 +78,15 @@ pub async fn serve<A: Answer>(
 }
 
 /// Serves or refuses a connection in a task of its own. `alive` is dropped with it.
-fn start<A: Answer>(
-    stream: TcpStream,
-    handler: &A,
+fn start<S, A>(
+    stream: S,
+    handler: A,
     connections: &Arc<Connections>,
     alive: mpsc::Sender<Infallible>,
-) {
-    // Responses are written in one piece; nothing is gained by waiting for more. Where this fails
-    // the client is gone.
-    let _ = stream.set_nodelay(true);
-    let handler = handler.clone();
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Answer,
+{
     if let Some(place) = connections.admit() {
         // Fairness among the connections is hyper's: it yields after 16 requests.
         tokio::spawn(unconstrained(async move {

@@ -293,11 +293,11 @@ const RSA_ENCRYPTION: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01
 /// All of an Ed25519 key's `SubjectPublicKeyInfo` that stands before its bytes (RFC 8410 §4).
 const ED25519_PREFIX: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
-pub(super) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     tagged(SEQUENCE, parts)
 }
 
-pub(super) fn unsigned(magnitude: &[u8]) -> Vec<u8> {
+pub(crate) fn unsigned(magnitude: &[u8]) -> Vec<u8> {
     let sign: &[u8] =
         if magnitude.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
     tagged(INTEGER, &[sign, magnitude])

@@ -67,6 +67,12 @@ pub struct PublishedKey {
 }
 
 impl PublishedKey {
+    /// The JWK in JSON (RFC 7517 §4).
+    #[must_use]
+    pub fn jwk(&self) -> &str {
+        self.jwk.get()
+    }
+
     fn is_published(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }

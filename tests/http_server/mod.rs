@@ -16,6 +16,7 @@ use jwksd::clock::SystemClock;
 use jwksd::http::Answer;
 use jwksd::http::body::Body;
 use jwksd::http::connections::{Connections, Limits};
+use jwksd::http::listener::Listener;
 use jwksd::http::server::serve;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -107,6 +108,7 @@ impl Server {
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
                 runtime.enable_all().build().unwrap().block_on(async {
                     let listener = TcpListener::from_std(listener).unwrap();
+                    let listener = Listener::Tcp(listener);
                     serve(listener, handler, connections, stopped, drain).await;
                 });
             }

@@ -54,7 +54,7 @@ pub(super) enum Command {
         /// Invalidate the audience's other active keys as of its start
         #[arg(long)]
         invalidate_current: bool,
-        /// How long those stay published after that; lifecycle.default_grace by default
+        /// How long those stay published after that; the default grace by default
         #[arg(long, value_name = "DURATION", requires = "invalidate_current", value_parser = grace)]
         grace: Option<Duration>,
         /// Its id; a UUID by default
@@ -72,7 +72,7 @@ pub(super) enum Command {
         /// What the new key signs with; as the old one by default
         #[arg(long, value_name = "NAME")]
         algorithm: Option<Algorithm>,
-        /// How long the old key stays published after its last signature; lifecycle.default_grace
+        /// How long the old key stays published after its last signature; the default grace
         /// by default
         #[arg(long, value_name = "DURATION", value_parser = grace)]
         grace: Option<Duration>,

@@ -1,0 +1,407 @@
+//! `jwksd token`: signs and verifies tokens by hand, to try the whole thing out. Writes nothing.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::{Common, DONE, FAILED, Failure, WRONG_USAGE, print};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, format_duration, parse_duration};
+use crate::keys::Audience;
+use crate::keys::lifecycle::after;
+use crate::keys::refusal::{Reason, escaped, plain};
+use crate::ledger::handoff::current_record;
+use crate::ledger::record::Record;
+use crate::publish::document::{published_keys, render};
+use crate::publish::layout::Content as Served;
+use crate::serve;
+use crate::source::scan::{Content, ScanLimits, scan};
+use crate::token::{self, Expected, Refusal, Signer, Verified};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Sign a token with the current key of an audience, and print it
+    Sign {
+        #[command(flatten)]
+        common: Common,
+        /// Whose key
+        #[arg(long, value_name = "NAME")]
+        audience: String,
+        /// What the token says, a JSON object; iat, exp and iss are added where they are missing
+        #[arg(long, value_name = "JSON", value_parser = claims)]
+        claims: Map<String, Value>,
+        /// How long it lives, as in 10m; lifecycle.token_lifetime by default
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        ttl: Option<Duration>,
+    },
+    /// Verify a token, and print what it says; exit 1 if it is refused
+    Verify {
+        #[command(flatten)]
+        common: Common,
+        /// The token, or - to read it from stdin
+        token: String,
+        /// The JWK Set to verify it by; by default the one that the key directories give now
+        #[arg(long, value_name = "URL|FILE")]
+        jwks: Option<Source>,
+    },
+}
+
+/// Where a JWK Set comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// A file, or anything else that can be read, such as /dev/stdin.
+    File(PathBuf),
+    /// An http URL.
+    Url(String),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once("://") {
+            None => Ok(Self::File(text.into())),
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {
+                Ok(Self::Url(text.to_owned()))
+            }
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                Err("https is not spoken here: fetch the set with curl -o FILE URL, and give the \
+                     FILE"
+                    .to_owned())
+            }
+            Some(_) => Err("an http:// URL or a file is expected".to_owned()),
+        }
+    }
+}
+
+fn claims(text: &str) -> Result<Map<String, Value>, String> {
+    token::object(text.as_bytes()).map_err(|why| why.to_string())
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        match self {
+            Self::Sign { common, audience, claims, ttl } => {
+                let config = common.load(None)?.with_directories()?.config;
+                sign(&config, &SystemClock, &Audience::new(&audience), claims, ttl)
+            }
+            Self::Verify { common, token, jwks } => {
+                let loaded = common.load(None)?;
+                let now = SystemClock.now();
+                let token = if token == "-" { from_stdin()? } else { token };
+                let set = match jwks {
+                    Some(Source::File(file)) => of_file(&file)?,
+                    Some(Source::Url(url)) => of_url(&url)?,
+                    None => of_directories(&loaded.with_directories()?.config, now)?,
+                };
+                verify(token.trim(), &set, now)
+            }
+        }
+    }
+}
+
+fn sign(
+    config: &Config,
+    clock: &dyn Clock,
+    audience: &Audience,
+    mut claims: Map<String, Value>,
+    ttl: Option<Duration>,
+) -> Result<u8, Failure> {
+    if !config.keys.audiences.contains(audience) {
+        let known: Vec<&str> = config.keys.audiences.iter().map(Audience::as_str).collect();
+        return Err(Failure {
+            what: "there is no such audience".to_owned(),
+            cause: format!("the configured ones are {}", known.join(", ")),
+            remedy: "name one of them, or add it to keys.audiences".to_owned(),
+            code: WRONG_USAGE,
+        });
+    }
+    if ttl.is_some() && claims.contains_key("exp") {
+        return Err(Failure {
+            what: "can't tell when the token is to expire".to_owned(),
+            cause: "the claims name \"exp\", and there is --ttl".to_owned(),
+            remedy: "leave one of them out".to_owned(),
+            code: WRONG_USAGE,
+        });
+    }
+    let now = clock.now();
+    let seen = serve::look_once(config, now)?;
+    let policy = &config.lifecycle;
+    let record =
+        current_record(&seen.outcome.records, audience, now, policy).ok_or_else(|| Failure {
+            what: format!("can't sign for {audience}"),
+            cause: "it has no active key with a private half".to_owned(),
+            remedy: format!("look at the keys with `jwksd check`, or issue one: jwksd keys issue --audience {audience} --algorithm ES256"),
+            code: FAILED,
+        })?;
+
+    let expires = after(now, ttl.unwrap_or(policy.token_lifetime));
+    let added = [
+        ("iat", Some(json!(now.as_second()))),
+        ("exp", Some(json!(expires.as_second()))),
+        ("iss", serve::layout(config).issuer(Some(audience)).map(Value::from)),
+    ];
+    for (name, value) in added {
+        if let Some(value) = value {
+            claims.entry(name).or_insert(value);
+        }
+    }
+    for warning in warnings(record, &claims, config, now) {
+        // Where stderr is closed there is nobody to warn.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+    let signer =
+        Signer { kid: &record.key_id, algorithm: record.algorithm, public: &record.public_key };
+    let token = token::sign(&claims, &private_file(record, config)?, signer).map_err(|error| {
+        let file = record.private.clone().unwrap_or_default();
+        Failure {
+            what: format!("can't sign with {}", plain(&file.display().to_string())),
+            cause: error.to_string(),
+            remedy: "put the key pair's unencrypted private half there, whole, in PEM or as a JWK"
+                .to_owned(),
+            code: FAILED,
+        }
+    })?;
+    print(format!("{token}\n").as_bytes())?;
+    Ok(DONE)
+}
+
+/// Why the token may be refused by somebody, before it expires.
+fn warnings(
+    record: &Record,
+    claims: &Map<String, Value>,
+    config: &Config,
+    now: Timestamp,
+) -> Vec<String> {
+    let (kid, policy) = (&record.key_id, &config.lifecycle);
+    let state = record.dates(policy).at(now, policy);
+    let mut warnings = Vec::new();
+    if !state.is_safe_to_sign(now) {
+        warnings.push(match state.safe_to_sign_from {
+            Some(from) => format!(
+                "the key {kid} is not safe to sign with before {}: not every consumer has it yet",
+                to_the_second(from)
+            ),
+            None => format!("the key {kid} is not published yet: nobody has it"),
+        });
+    }
+    let expires = claims.get("exp").and_then(Value::as_f64);
+    #[expect(clippy::cast_precision_loss, reason = "dates in seconds are far below 2^52")]
+    let is_after = |instant: Timestamp| expires.is_some_and(|at| at > instant.as_second() as f64);
+    if is_after(after(now, policy.token_lifetime)) {
+        warnings.push(format!(
+            "the token lives longer than lifecycle.token_lifetime ({}), so the key's grace may end \
+             before it expires",
+            format_duration(policy.token_lifetime)
+        ));
+    }
+    if let Some(until) = state.published_until.filter(|until| is_after(*until)) {
+        warnings.push(format!(
+            "the key {kid} is published until {} only, and the token lives longer",
+            to_the_second(until)
+        ));
+    }
+    warnings
+}
+
+fn to_the_second(instant: Timestamp) -> Timestamp {
+    Timestamp::from_second(instant.as_second()).unwrap_or(instant)
+}
+
+/// The bytes of the file with a key's private half, read as every look reads it: bounded, a regular
+/// file, and not out of the key directory.
+fn private_file(record: &Record, config: &Config) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failure = |cause: String, remedy: String| Failure {
+        what: format!("can't read the private half of the key {}", record.key_id),
+        cause,
+        remedy,
+        code: FAILED,
+    };
+    let keys = &config.keys;
+    let limits = ScanLimits {
+        max_files: keys.max_files,
+        max_file_size: keys.max_file_size,
+        verify_pairs: true,
+    };
+    let scan =
+        scan(record.slot.directory(), &limits, &|slot| *slot == record.slot).map_err(|error| {
+            let reason = Reason::DirectoryUnreadable { error: error.to_string() };
+            failure(reason.cause(), reason.remedy())
+        })?;
+    let mut entries = scan.entries;
+    let files = entries.remove(&record.slot).map(|entry| entry.files).unwrap_or_default();
+    let file = files.into_iter().find(|file| Some(&file.path) == record.private.as_ref());
+    match file.map(|file| file.content) {
+        Some(Ok(Content::Bytes(bytes))) => Ok(bytes),
+        Some(Err(problem)) => {
+            let reason = Reason::File(problem);
+            Err(failure(reason.cause(), reason.remedy()))
+        }
+        Some(Ok(Content::LeftClosed)) | None => Err(failure(
+            "its file has just vanished".to_owned(),
+            "try again, or put the file back".to_owned(),
+        )),
+    }
+}
+
+fn verify(token: &str, set: &KeySet, now: Timestamp) -> Result<u8, Failure> {
+    let jwk_of = |kid: &str| set.jwk(kid).map(Cow::Borrowed);
+    let Verified { kid, algorithm, header, claims } =
+        token::verify(token, jwk_of, &Expected::default(), now).map_err(|refusal| Failure {
+            what: "the token is refused".to_owned(),
+            cause: refusal.to_string(),
+            remedy: remedy(&refusal, &set.origin),
+            code: FAILED,
+        })?;
+    let mut text = serde_json::to_string_pretty(&json!({ "header": header, "claims": claims }))
+        .unwrap_or_default();
+    text.push('\n');
+    print(text.as_bytes())?;
+    let _ =
+        writeln!(io::stderr(), "valid: signed by the key {kid} ({algorithm}) of {}", set.origin);
+    Ok(DONE)
+}
+
+fn remedy(refusal: &Refusal, origin: &str) -> String {
+    match refusal {
+        Refusal::TooLong(_) | Refusal::Malformed => {
+            "give the whole token and nothing else, or - to read it from stdin".to_owned()
+        }
+        Refusal::UnknownKid(_) => format!(
+            "name the JWK Set of the token's issuer with --jwks; this was looked up in {origin}"
+        ),
+        Refusal::BadKey(_) | Refusal::KeyNotForSignatures | Refusal::KeyWithoutAlgorithm => {
+            format!("have the key mended in {origin}")
+        }
+        Refusal::Expired => "get a new token".to_owned(),
+        Refusal::NotYetValid => "wait, or set the clock of this machine".to_owned(),
+        _ => "do not accept it; a signer that made it is to be mended".to_owned(),
+    }
+}
+
+/// A JWK Set, and where it came from, for people.
+struct KeySet {
+    /// Each member's id and text, in their order.
+    keys: Vec<(String, Box<RawValue>)>,
+    origin: String,
+}
+
+impl KeySet {
+    /// Of the bytes of a set (RFC 7517 §5). Members without an id can't be asked for.
+    fn new(bytes: &[u8], origin: String) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Members {
+            keys: Vec<Box<RawValue>>,
+        }
+        #[derive(Deserialize)]
+        struct Named {
+            kid: String,
+        }
+        let set: Members = serde_json::from_slice(bytes).map_err(|error| Failure {
+            what: format!("can't read the JWK Set of {origin}"),
+            cause: format!(
+                "it is no JSON object with a list \"keys\": line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+            remedy: "give a JWK Set (RFC 7517)".to_owned(),
+            code: FAILED,
+        })?;
+        let named = set.keys.into_iter().filter_map(|jwk| {
+            let Named { kid } = serde_json::from_str(jwk.get()).ok()?;
+            Some((kid, jwk))
+        });
+        Ok(Self { keys: named.collect(), origin })
+    }
+
+    fn jwk(&self, kid: &str) -> Option<&str> {
+        self.keys.iter().find(|(known, _)| known == kid).map(|(_, jwk)| jwk.get())
+    }
+}
+
+/// The set as it would be served now.
+fn of_directories(config: &Config, now: Timestamp) -> Result<KeySet, Failure> {
+    let seen = serve::look_once(config, now)?;
+    let keys = published_keys(&seen.outcome.records, now, &config.lifecycle, false);
+    let layout = serve::layout(config);
+    let documents = render(&layout, &keys, now, None);
+    let index = layout.contents().iter().position(|content| *content == Served::KeySet(None));
+    let document = index.and_then(|index| documents.get(index));
+    let body = document.map(|document| document.identity.body.to_vec()).unwrap_or_default();
+    KeySet::new(&body, "the key directories".to_owned())
+}
+
+/// The most bytes of a JWK Set that are read: far more than any consumer takes.
+const LONGEST_SET: u64 = 1024 * 1024;
+
+fn of_file(file: &PathBuf) -> Result<KeySet, Failure> {
+    let origin = plain(&file.display().to_string());
+    let bytes = File::open(file).and_then(|file| bounded(file, LONGEST_SET));
+    let bytes = bytes.map_err(|error| Failure {
+        what: format!("can't read the JWK Set of {origin}"),
+        cause: error.to_string(),
+        remedy: "name a readable file with a JWK Set, or an http:// URL".to_owned(),
+        code: FAILED,
+    })?;
+    KeySet::new(&bytes, origin)
+}
+
+fn from_stdin() -> Result<String, Failure> {
+    let bytes = bounded(io::stdin().lock(), 4 * token::MAX_LENGTH as u64);
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    text.map_err(|error| Failure {
+        what: "can't read the token from stdin".to_owned(),
+        cause: error.to_string(),
+        remedy: "send the token and nothing else".to_owned(),
+        code: FAILED,
+    })
+}
+
+fn bounded(source: impl io::Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// How long a fetch may take in all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Fetches a set as strictly as consumers do: exactly 200, no redirects.
+fn of_url(url: &str) -> Result<KeySet, Failure> {
+    let origin = escaped(url);
+    let failure = |cause: String| Failure {
+        what: format!("can't fetch the JWK Set of {origin}"),
+        cause,
+        remedy: "check that the URL is that of a JWK Set, and that its server runs".to_owned(),
+        code: FAILED,
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .proxy(None)
+        .build()
+        .into();
+    let answer = agent.get(url).header("accept", "application/jwk-set+json, application/json");
+    let mut answer = answer.call().map_err(|error| failure(plain(&error.to_string())))?;
+    let status = answer.status().as_u16();
+    if status != 200 {
+        return Err(failure(format!("the answer is {status} and not 200")));
+    }
+    let body = answer.body_mut().with_config().limit(LONGEST_SET).read_to_vec();
+    KeySet::new(&body.map_err(|error| failure(plain(&error.to_string())))?, origin)
+}

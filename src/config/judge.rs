@@ -1,0 +1,69 @@
+//! What is wrong with a configuration although each of its settings is right by itself.
+
+use super::reader::Reader;
+use super::{Admin, Config, ConfigError, ListenAddress, Risk, Settings, format_duration};
+use crate::keys::lifecycle::Policy;
+
+/// The members that can be named in `accept_risk`.
+const RISKS: [&str; 2] = ["default_grace", "propagation"];
+
+/// Refuses an administration listener that would let everybody in, or tell tokens to everybody.
+pub(super) fn admin(admin: &Admin, settings: &Settings) -> Result<(), ConfigError> {
+    let tcp = admin.listen.iter().find_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(address),
+        ListenAddress::Unix(_) => None,
+    });
+    let Some(address) = tcp else { return Ok(()) };
+    if admin.token_file.is_none() && admin.jwt.is_none() {
+        return Err(Reader(settings).error(
+            "admin.listen",
+            "a TCP address lets everybody call who can reach it: name admin.token_file or \
+             admin.jwt, or use a Unix socket (unix:/path)",
+        ));
+    }
+    if !address.ip().is_loopback() && admin.tls.is_none() {
+        return Err(Reader(settings).error(
+            "admin.listen",
+            "an address that is not loopback needs admin.tls, for bearer tokens travel on it",
+        ));
+    }
+    Ok(())
+}
+
+/// What breaks a promise of this program and was not accepted as such.
+pub(super) fn risks(config: &Config, settings: &Settings) -> Result<Vec<Risk>, ConfigError> {
+    let accepted = Reader(settings).each("accept_risk", |member| {
+        let member = member.rsplit('.').next().unwrap_or(member);
+        RISKS
+            .into_iter()
+            .find(|risk| *risk == member)
+            .ok_or_else(|| format!("risks that can be accepted are {}", RISKS.join(" and ")))
+    })?;
+    let Policy { default_grace, token_lifetime, clock_skew, propagation, .. } = config.lifecycle;
+    let mut risks = Vec::new();
+    if default_grace < token_lifetime + clock_skew {
+        risks.push(Risk {
+            member: "default_grace",
+            cause: format!(
+                "lifecycle.default_grace ({}) is shorter than tokens live (token_lifetime {} + \
+                 clock_skew {}): tokens of a replaced key will be refused before they expire",
+                format_duration(default_grace),
+                format_duration(token_lifetime),
+                format_duration(clock_skew),
+            ),
+        });
+    }
+    if propagation < config.publish.max_age {
+        risks.push(Risk {
+            member: "propagation",
+            cause: format!(
+                "lifecycle.propagation ({}) is shorter than publish.max_age ({}): a new key is \
+                 called safe to sign with while caches may still hold a set without it",
+                format_duration(propagation),
+                format_duration(config.publish.max_age),
+            ),
+        });
+    }
+    risks.retain(|risk| !accepted.contains(&risk.member));
+    Ok(risks)
+}

@@ -1,0 +1,208 @@
+//! The administration listener: Cyoda's interface to key pairs, over [`crate::operations`].
+//!
+//! A call is let in by [`access`], its body read by [`requests`] and [`bounded`]; what it does
+//! happens on threads that may wait for the disk, and is answered when it is published.
+//! [`routes`] is the table of what there is, of which [`openapi`] makes a document.
+
+pub mod access;
+mod bounded;
+mod errors;
+pub mod openapi;
+mod requests;
+mod routes;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+use self::access::{Access, Caller};
+use self::errors::Error;
+use self::routes::{Route, Routed};
+use super::Answer;
+use super::body::Body;
+use super::listener::Peer;
+use super::problem::Problem;
+use crate::audit::{Attempt, Outcome};
+use crate::clock::Clock;
+use crate::operations::{KeyPair, Operations, Prepared, Refusal, Terms, to_the_millisecond};
+use crate::publish::reload::Signal;
+
+/// Serves the administration interface to one caller. A clone shares everything but the caller.
+#[derive(Clone)]
+pub struct AdminHandler {
+    shared: Arc<Shared>,
+    peer: Peer,
+}
+
+struct Shared {
+    operations: Mutex<Operations>,
+    terms: Arc<Terms>,
+    access: Access,
+    clock: Arc<dyn Clock>,
+    signals: mpsc::Sender<Signal>,
+}
+
+impl AdminHandler {
+    /// Serves `operations` to whom `access` lets in. Who reads `signals` publishes what they do.
+    #[must_use]
+    pub fn new(
+        operations: Operations,
+        access: Access,
+        clock: Arc<dyn Clock>,
+        signals: mpsc::Sender<Signal>,
+    ) -> Self {
+        let terms = Arc::clone(operations.terms());
+        let operations = Mutex::new(operations);
+        let shared = Arc::new(Shared { operations, terms, access, clock, signals });
+        Self { shared, peer: Peer::default() }
+    }
+}
+
+impl Answer for AdminHandler {
+    type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+    const TAKES_BODIES: bool = true;
+
+    fn for_peer(&self, peer: &Peer) -> Self {
+        Self { shared: Arc::clone(&self.shared), peer: peer.clone() }
+    }
+
+    fn answer(&self, request: Request<Incoming>) -> Self::Future {
+        let Self { shared, peer } = self.clone();
+        Box::pin(async move { shared.answer(request, peer).await })
+    }
+
+    fn refuse(&self, problem: Problem) -> Response<Body> {
+        errors::of_problem(problem)
+    }
+}
+
+impl Shared {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let routed = match routes::find(&head.method, head.uri.path()) {
+            Ok(routed) => routed,
+            // What there is, is no secret: the document that says so is public.
+            Err(error) => return error.response(),
+        };
+        if routed.route == Route::OpenApi {
+            return json(StatusCode::OK, &openapi::document(&self.terms));
+        }
+        let now = to_the_millisecond(self.clock.now());
+        let mut attempt = Attempt {
+            via: "http",
+            operation: routed.route.operation(),
+            who: "unknown".to_owned(),
+            kid: routed.kid.clone(),
+            audience: None,
+        };
+        let called = self.clone().call(&head, body, &peer, routed, &mut attempt, now).await;
+        let outcome = match &called {
+            Ok(Called::Pair(pair)) => {
+                attempt.kid = Some(pair.key_id.to_string());
+                attempt.audience = Some(pair.audience.to_string());
+                Outcome::Done { published_until: pair.published_until }
+            }
+            Ok(Called::List(_)) => Outcome::Done { published_until: None },
+            Err(error) => Outcome::Refused { code: error.code(), cause: error.detail() },
+        };
+        attempt.came_to(&outcome);
+        match called {
+            Ok(Called::Pair(pair)) => json(StatusCode::OK, &pair),
+            Ok(Called::List(pairs)) => json(StatusCode::OK, &pairs),
+            Err(error) => error.response(),
+        }
+    }
+
+    async fn call(
+        self: Arc<Self>,
+        head: &Parts,
+        body: Incoming,
+        peer: &Peer,
+        routed: Routed,
+        attempt: &mut Attempt,
+        now: Timestamp,
+    ) -> Result<Called, Error> {
+        let Caller { who } = self.access.admit(&head.headers, peer, now)?;
+        attempt.who = who;
+        let body = bounded::read(head, body, routed.route.takes_body()).await?;
+        let query = head.uri.query().unwrap_or_default();
+        let request = requests::parse(&routed, &body, query)?;
+        attempt.audience = request.audience();
+        let is_change = routed.route.is_change();
+        let shared = Arc::clone(&self);
+        // The disk is waited for elsewhere; the thread that does so goes on when the client leaves.
+        let done = spawn_blocking(move || shared.perform(request, now));
+        let called = done.await.map_err(|_| Error::Problem(Problem::Defect))??;
+        if is_change {
+            let (reply, published) = oneshot::channel();
+            if self.signals.send(Signal::Operated(reply)).is_ok() {
+                // Answered when it shows. Where the loop has ended, the program ends too.
+                let _ = published.await;
+            }
+        }
+        Ok(called)
+    }
+
+    fn perform(&self, request: requests::Call, now: Timestamp) -> Result<Called, Refusal> {
+        // Generating a key takes a while, and holds nobody else up.
+        let prepared = match &request {
+            requests::Call::Issue(issue) => Some(Prepared::new(issue.clone(), &self.terms, now)?),
+            _ => None,
+        };
+        let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its turn has come only now.
+        let now = to_the_millisecond(self.clock.now()).max(now);
+        let pair = match request {
+            requests::Call::List => return operations.list(now).map(Called::List),
+            requests::Call::Show(kid) => operations.show(&kid, now),
+            requests::Call::Current(audience) => operations.current(&audience, now),
+            requests::Call::Issue(_) => match &prepared {
+                Some(prepared) => operations.issue(prepared, now).map(|issued| issued.key),
+                None => Err(Refusal::Generate),
+            },
+            requests::Call::Invalidate { kid, grace } => operations.invalidate(&kid, grace, now),
+            requests::Call::Reactivate { kid, valid_from, valid_to } => {
+                operations.reactivate(&kid, valid_from, valid_to, now)
+            }
+            requests::Call::Delete(kid) => operations.delete(&kid, now),
+        };
+        pair.map(Called::Pair)
+    }
+}
+
+/// What a call is answered with.
+enum Called {
+    Pair(KeyPair),
+    List(Vec<KeyPair>),
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
+    typed(status, "application/json", value)
+}
+
+/// An answer that no cache may keep.
+fn typed<T: Serialize>(status: StatusCode, media: &'static str, value: &T) -> Response<Body> {
+    let mut response = Response::new(Body::from(serde_json::to_vec(value).unwrap_or_default()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn with_allow(mut response: Response<Body>, methods: &str) -> Response<Body> {
+    if let Ok(methods) = HeaderValue::try_from(methods) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
+    response
+}

@@ -1,0 +1,178 @@
+//! What there is: each method and path, and what it is called.
+
+use hyper::Method;
+use percent_encoding::percent_decode_str;
+
+use super::errors::Error;
+use crate::keys::Kid;
+
+/// An operation of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Issue,
+    List,
+    Current,
+    Show,
+    Delete,
+    Invalidate,
+    Reactivate,
+    OpenApi,
+}
+
+/// Where the key pairs are.
+const KEY_PAIRS: &str = "/oauth/keys/keypair";
+
+/// A request's route, with the id in its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Routed {
+    pub(super) route: Route,
+    /// The id as it was given, decoded; that it is a kid is not known yet.
+    pub(super) kid: Option<String>,
+}
+
+impl Route {
+    /// All of them, in the order in which they are documented.
+    pub const ALL: [Self; 8] = [
+        Self::Issue,
+        Self::List,
+        Self::Current,
+        Self::Show,
+        Self::Delete,
+        Self::Invalidate,
+        Self::Reactivate,
+        Self::OpenApi,
+    ];
+
+    /// Its method, and its path with names for what varies.
+    #[must_use]
+    pub const fn template(self) -> (Method, &'static str) {
+        match self {
+            Self::Issue => (Method::POST, "/oauth/keys/keypair"),
+            Self::List => (Method::GET, "/oauth/keys/keypair"),
+            Self::Current => (Method::GET, "/oauth/keys/keypair/current"),
+            Self::Show => (Method::GET, "/oauth/keys/keypair/{keyId}"),
+            Self::Delete => (Method::DELETE, "/oauth/keys/keypair/{keyId}"),
+            Self::Invalidate => (Method::POST, "/oauth/keys/keypair/{keyId}/invalidate"),
+            Self::Reactivate => (Method::POST, "/oauth/keys/keypair/{keyId}/reactivate"),
+            Self::OpenApi => (Method::GET, "/openapi.json"),
+        }
+    }
+
+    /// What it is called in the log.
+    #[must_use]
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Self::Issue => "issue",
+            Self::List => "list",
+            Self::Current => "current",
+            Self::Show => "show",
+            Self::Delete => "delete",
+            Self::Invalidate => "invalidate",
+            Self::Reactivate => "reactivate",
+            Self::OpenApi => "openapi",
+        }
+    }
+
+    /// Whether it changes keys.
+    #[must_use]
+    pub const fn is_change(self) -> bool {
+        matches!(self, Self::Issue | Self::Delete | Self::Invalidate | Self::Reactivate)
+    }
+
+    /// Whether its requests have a body.
+    #[must_use]
+    pub const fn takes_body(self) -> bool {
+        matches!(self, Self::Issue | Self::Invalidate | Self::Reactivate)
+    }
+}
+
+/// The route of a request.
+pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
+    let (routes, kid): (&[Route], Option<&str>) = match path.strip_prefix(KEY_PAIRS) {
+        _ if path == "/openapi.json" => (&[Route::OpenApi], None),
+        Some("") => (&[Route::List, Route::Issue], None),
+        // A key of that name can be listed; it is no UUID.
+        Some("/current") if *method == Method::GET => (&[Route::Current], None),
+        Some(rest) => {
+            match rest.strip_prefix('/').map(|rest| rest.split_once('/').unzip_or(rest)) {
+                Some((kid, _)) if kid.is_empty() => return Err(Error::NoSuchPath),
+                Some((kid, None)) => (&[Route::Show, Route::Delete], Some(kid)),
+                Some((kid, Some("invalidate"))) => (&[Route::Invalidate], Some(kid)),
+                Some((kid, Some("reactivate"))) => (&[Route::Reactivate], Some(kid)),
+                _ => return Err(Error::NoSuchPath),
+            }
+        }
+        None => return Err(Error::NoSuchPath),
+    };
+    let route = routes.iter().copied().find(|route| route.template().0 == *method);
+    let Some(route) = route else {
+        let methods: Vec<String> =
+            routes.iter().map(|route| route.template().0.to_string()).collect();
+        return Err(Error::MethodNotAllowed { allow: methods.join(", ") });
+    };
+    let kid = kid.map(|kid| percent_decode_str(kid).decode_utf8_lossy().into_owned());
+    Ok(Routed { route, kid })
+}
+
+trait UnzipOr<'a> {
+    /// Both parts, or the whole and nothing.
+    fn unzip_or(self, whole: &'a str) -> (&'a str, Option<&'a str>);
+}
+
+impl<'a> UnzipOr<'a> for Option<(&'a str, &'a str)> {
+    fn unzip_or(self, whole: &'a str) -> (&'a str, Option<&'a str>) {
+        self.map_or((whole, None), |(first, second)| (first, Some(second)))
+    }
+}
+
+impl Routed {
+    /// The key's id. What can't be an id belongs to no key.
+    pub(super) fn kid(&self) -> Result<Kid, Error> {
+        let text = self.kid.as_deref().unwrap_or_default();
+        Kid::new(text).map_err(|_| Error::NotAKeyId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_leads_to_its_route() {
+        for route in Route::ALL {
+            let (method, template) = route.template();
+            let path = template.replace("{keyId}", "a%2Fb%20c");
+            let found = find(&method, &path).unwrap();
+            assert_eq!(found.route, route);
+            let expected = template.contains('{').then(|| "a/b c".to_owned());
+            assert_eq!(found.kid, expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_told_apart() {
+        for path in [
+            "/",
+            "/oauth/keys",
+            "/oauth/keys/keypair/",
+            "/oauth/keys/keypairs",
+            "/oauth/keys/keypair/a/b",
+            "/oauth/keys/keypair//invalidate",
+            "/oauth/keys/keypair/a/invalidate/",
+            "/openapi.json/",
+        ] {
+            assert!(matches!(find(&Method::GET, path), Err(Error::NoSuchPath)), "{path}");
+        }
+        for (method, path, expected) in [
+            (Method::PUT, "/oauth/keys/keypair", "GET, POST"),
+            (Method::GET, "/oauth/keys/keypair/a/invalidate", "POST"),
+            (Method::POST, "/oauth/keys/keypair/a", "GET, DELETE"),
+            (Method::POST, "/openapi.json", "GET"),
+        ] {
+            match find(&method, path) {
+                Err(Error::MethodNotAllowed { allow }) => assert_eq!(allow, expected, "{path}"),
+                other => panic!("{path}: {other:?}"),
+            }
+        }
+    }
+}

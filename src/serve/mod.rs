@@ -1,0 +1,250 @@
+//! The composition root: a configuration becomes a reload loop, listeners, and their orderly end.
+
+mod assembly;
+mod error;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tracing::{info, warn};
+
+pub use self::assembly::{Seen, layout, look_once, make_state_directory, operations};
+use self::assembly::{limits, looker, rules, state_directory};
+pub use self::error::ServeError;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ListenAddress, Loaded, Origin};
+use crate::http::admin::AdminHandler;
+use crate::http::admin::access::Access;
+use crate::http::connections::Connections;
+use crate::http::listener::Listener;
+use crate::http::public::PublicHandler;
+use crate::http::{Answer, server};
+use crate::keys::{Algorithm, Audience};
+use crate::ledger::Ledger;
+use crate::logging;
+use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
+use crate::publish::reload::{Reload, Signal};
+use crate::publish::snapshot;
+
+/// Runs the daemon until SIGTERM or SIGINT. `init` issues a key for each audience without one.
+///
+/// # Errors
+/// [`ServeError`] where it can't start; nothing that happens later ends it.
+pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
+    let config = &loaded.config;
+    refuse_unsupported(config)?;
+    logging::init(config.log);
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    if loaded.settings.value("ops.listen").is_some_and(|(_, origin)| *origin != Origin::Default) {
+        warn!("ops.listen is set, and this version serves nothing there");
+    }
+    for risk in &loaded.risks {
+        let remedy = format!("change it, or accept it: accept_risk = [\"{}\"]", risk.member);
+        warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    make_state_directory(config);
+    operations(config).mend();
+    if init {
+        issue_first_keys(config, to_the_millisecond(clock.now()))?;
+    }
+
+    let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
+    let (signals, received) = mpsc::channel();
+    let rules = rules(config);
+    let ledger = Ledger::new(Some(state_directory(config)));
+    let reload =
+        Reload::new(Arc::clone(&clock), rules, looker(config), ledger, publisher, signals.clone());
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(OPERATING_THREADS)
+        .build()
+        .map_err(ServeError::System)?;
+    let public = runtime.block_on(bind("public", &config.public.listen, PUBLIC_SOCKET_MODE))?;
+    let admin = runtime.block_on(bind("admin", &config.admin.listen, config.admin.socket_mode))?;
+    let (alive, ended) = oneshot::channel::<()>();
+    let loop_thread = std::thread::Builder::new()
+        .name("reload".to_owned())
+        .spawn(move || {
+            // Dropped however the loop ends, by a defect too.
+            let _alive = alive;
+            reload.run(&received);
+        })
+        .map_err(ServeError::System)?;
+    let mut servers = Servers::new(config, &clock);
+    let max_age = config.publish.max_age.as_secs();
+    let handler =
+        PublicHandler::new(reader.clone(), Arc::clone(&clock), max_age, config.publish.cors);
+    servers.add(public, &handler);
+    if !admin.is_empty() {
+        let access = Access {
+            allowed_uids: config.admin.allowed_uids.clone(),
+            token_file: config.admin.token_file.clone(),
+            jwt: config.admin.jwt.clone(),
+            published: reader,
+        };
+        let operations = operations(config);
+        servers.add(
+            admin,
+            &AdminHandler::new(operations, access, Arc::clone(&clock), signals.clone()),
+        );
+    }
+    runtime.block_on(servers.answer(&signals, ended))?;
+    let _ = signals.send(Signal::Stop);
+    // It ends within a look; a look that hangs in a dead file system is not waited for.
+    let deadline = std::time::Instant::now() + Duration::from_secs(1);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    while !loop_thread.is_finished() && std::time::Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// The threads on which operations wait for the disk, and generate keys.
+const OPERATING_THREADS: usize = 4;
+
+/// What is public may be read by everybody; the directory of the socket can restrict that.
+const PUBLIC_SOCKET_MODE: u32 = 0o666;
+
+/// Serving without TLS where it was asked for, say, would be worse than not serving.
+fn refuse_unsupported(config: &Config) -> Result<(), ServeError> {
+    for (is_asked_for, setting) in [
+        (config.public.tls.is_some(), "public.tls"),
+        (config.admin.tls.is_some(), "admin.tls"),
+        (config.workers > 1, "workers"),
+    ] {
+        if is_asked_for {
+            return Err(ServeError::Unsupported(setting));
+        }
+    }
+    Ok(())
+}
+
+/// Binds the addresses of one listener; Unix sockets get `mode`.
+async fn bind(
+    name: &'static str,
+    addresses: &[ListenAddress],
+    mode: u32,
+) -> Result<Vec<Listener>, ServeError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listen_error = |error| ServeError::Listen { address: address.clone(), error };
+        let listener = Listener::bind(address, mode).await.map_err(listen_error)?;
+        let bound = listener.local_address().map_err(listen_error)?;
+        info!(listener = name, address = %bound, "listening");
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// What answers on every listener, until it is told to stop.
+struct Servers<'a> {
+    config: &'a Config,
+    clock: &'a Arc<dyn Clock>,
+    stop: watch::Sender<bool>,
+    serving: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<'a> Servers<'a> {
+    fn new(config: &'a Config, clock: &'a Arc<dyn Clock>) -> Self {
+        Self { config, clock, stop: watch::channel(false).0, serving: Vec::new() }
+    }
+
+    /// Lets `handler` answer on listeners, which share one limit of connections.
+    fn add<A: Answer>(&mut self, listeners: Vec<Listener>, handler: &A) {
+        let connections = Connections::new(limits(self.config), Arc::clone(self.clock));
+        for listener in listeners {
+            let (handler, connections) = (handler.clone(), Arc::clone(&connections));
+            let (stopped, drain) = (self.stop.subscribe(), self.config.drain);
+            self.serving.push(Box::pin(server::serve(
+                listener,
+                handler,
+                connections,
+                stopped,
+                drain,
+            )));
+        }
+    }
+
+    /// Answers until a signal says to end, and then until the last answer is out or `drain` is
+    /// over.
+    async fn answer(
+        self,
+        signals: &mpsc::Sender<Signal>,
+        mut loop_ended: oneshot::Receiver<()>,
+    ) -> Result<(), ServeError> {
+        let handle = |kind| signal(kind).map_err(ServeError::System);
+        let mut terminate = handle(SignalKind::terminate())?;
+        let mut interrupt = handle(SignalKind::interrupt())?;
+        let mut hangup = handle(SignalKind::hangup())?;
+        let servers: Vec<_> = self.serving.into_iter().map(tokio::spawn).collect();
+        let ended_by = std::future::poll_fn(|context| {
+            while hangup.poll_recv(context).is_ready() {
+                let _ = signals.send(Signal::LookNow);
+            }
+            if terminate.poll_recv(context).is_ready() {
+                return std::task::Poll::Ready("SIGTERM");
+            }
+            if interrupt.poll_recv(context).is_ready() {
+                return std::task::Poll::Ready("SIGINT");
+            }
+            // Nothing would be noticed any more: better to be started again.
+            if Pin::new(&mut loop_ended).poll(context).is_ready() {
+                return std::task::Poll::Ready(LOOP_ENDED);
+            }
+            std::task::Poll::Pending
+        })
+        .await;
+        info!(signal = ended_by, "stopping: no new connections, requests under way are finished");
+        let _ = self.stop.send(true);
+        for server in servers {
+            // A server that panicked has been reported by the runtime.
+            let _ = server.await;
+        }
+        if ended_by == LOOP_ENDED {
+            return Err(ServeError::System(io::Error::other("the reload loop ended by a defect")));
+        }
+        Ok(())
+    }
+}
+
+/// What ends the daemon where no signal does.
+const LOOP_ENDED: &str = "none: the reload loop ended";
+
+/// Issues a key for each audience that has none.
+fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
+    let mut operations = operations(config);
+    let records = operations.records(now).map_err(ServeError::Issue)?;
+    let has_key = |audience: &Audience| {
+        let mut alive = records.values().filter(|record| record.deleted_at.is_none());
+        alive.any(|record| record.audience == *audience && record.loss.is_none())
+    };
+    for audience in config.keys.audiences.iter().filter(|audience| !has_key(audience)) {
+        let request = Issue {
+            audience: audience.clone(),
+            algorithm: Algorithm::RS256,
+            start: Start::Now,
+            valid_to: None,
+            kid: None,
+            replaces: None,
+        };
+        let terms = Arc::clone(operations.terms());
+        let issued = Prepared::new(request, &terms, now)
+            .and_then(|prepared| operations.issue(&prepared, now))
+            .map_err(ServeError::Issue)?;
+        let (kid, file) = (&issued.key.key_id, issued.file.display());
+        info!(%audience, %kid, %file, "issued a first key");
+    }
+    Ok(())
+}

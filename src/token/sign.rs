@@ -1,0 +1,95 @@
+//! Claims and a private key file become a token.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value, json};
+
+use super::{MAX_LENGTH, private, signature};
+use crate::keys::refusal::Reason;
+use crate::keys::{Algorithm, Kid, PublicKey};
+
+/// The key that signs, as it is published.
+#[derive(Debug, Clone, Copy)]
+pub struct Signer<'a> {
+    /// The `kid` that the token carries.
+    pub kid: &'a Kid,
+    /// The `alg` that it carries.
+    pub algorithm: Algorithm,
+    /// The public half by which it will be verified.
+    pub public: &'a PublicKey,
+}
+
+/// Why a token was not signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignError {
+    /// The key file is none that the key directory would take.
+    File(Reason),
+    /// The key file holds no private half.
+    NoPrivateHalf,
+    /// The key file holds a private half of other keys alone.
+    OtherKey,
+    /// The private half is encrypted.
+    Encrypted,
+    /// Of an RSA key only `d` is there, and not the primes, without which it is not used.
+    NoFactors,
+    /// The algorithm does not fit the key.
+    Unfit(Algorithm),
+    /// The token would be longer than [`MAX_LENGTH`]; it would have this many bytes.
+    TooLong(usize),
+    /// The cryptographic library did not sign, or what it signed can't be verified.
+    Library,
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(reason) => f.write_str(&reason.cause()),
+            Self::NoPrivateHalf => f.write_str("the file holds no private key"),
+            Self::OtherKey => {
+                f.write_str("the private key in the file does not belong to the published key")
+            }
+            Self::Encrypted => f.write_str("the private key is encrypted"),
+            Self::NoFactors => {
+                f.write_str("the private RSA key has only \"d\", without its primes")
+            }
+            Self::Unfit(algorithm) => write!(f, "{algorithm} does not fit the key"),
+            Self::TooLong(length) => {
+                write!(f, "the token would have {length} bytes, more than {MAX_LENGTH}")
+            }
+            Self::Library => f.write_str("the private key can't be used"),
+        }
+    }
+}
+
+impl std::error::Error for SignError {}
+
+/// A token of these claims in the compact form (RFC 7515 §3.1), its header `alg`, `kid` and `typ`.
+/// The private half is the one in `file` (the bytes of a PEM or JWK file) that belongs to the
+/// signer's public half.
+///
+/// # Errors
+/// [`SignError`]. A token is verified before it is handed out.
+pub fn sign(
+    claims: &Map<String, Value>,
+    file: &[u8],
+    signer: Signer<'_>,
+) -> Result<String, SignError> {
+    let Signer { kid, algorithm, public } = signer;
+    if !algorithm.fits(public) {
+        return Err(SignError::Unfit(algorithm));
+    }
+    let key = private::open(file, public)?;
+    let header = json!({ "alg": algorithm.as_str(), "kid": kid.as_str(), "typ": "JWT" });
+    let claims = Value::from(claims.clone());
+    let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let signature =
+        signature::make(message.as_bytes(), &key, algorithm).ok_or(SignError::Library)?;
+    // A faulty signature of RSA can give the private key away.
+    if !signature::is_by(public, algorithm, message.as_bytes(), &signature) {
+        return Err(SignError::Library);
+    }
+    let token = format!("{message}.{signature}");
+    if token.len() > MAX_LENGTH { Err(SignError::TooLong(token.len())) } else { Ok(token) }
+}

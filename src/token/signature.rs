@@ -1,0 +1,70 @@
+//! Signatures by the jsonwebtoken crate, and by aws-lc for the one algorithm that it lacks, ES512.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, EcdsaKeyPair, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm as Known, DecodingKey, EncodingKey, crypto};
+
+use crate::keys::policy::RSA_EXPONENT;
+use crate::keys::{Algorithm, PublicKey};
+
+/// A private half, opened to sign.
+pub(super) enum SigningKey {
+    /// RSA, P-256, P-384 or Ed25519.
+    Library(EncodingKey),
+    /// P-521.
+    P521(EcdsaKeyPair),
+}
+
+/// The signature of `message`, in base64url; none where the key does not fit the algorithm or the
+/// library fails.
+pub(super) fn make(message: &[u8], key: &SigningKey, algorithm: Algorithm) -> Option<String> {
+    match (key, known(algorithm)) {
+        (SigningKey::Library(key), Some(algorithm)) => crypto::sign(message, key, algorithm).ok(),
+        (SigningKey::P521(pair), None) => {
+            let signature = pair.sign(&SystemRandom::new(), message).ok()?;
+            Some(URL_SAFE_NO_PAD.encode(signature))
+        }
+        _ => None,
+    }
+}
+
+/// Whether `signature` (base64url) over `message` is by the private half of `key`, which fits
+/// `algorithm`.
+pub(super) fn is_by(
+    key: &PublicKey,
+    algorithm: Algorithm,
+    message: &[u8],
+    signature: &str,
+) -> bool {
+    let point = |x: &[u8], y: &[u8]| [&[4], x, y].concat();
+    let Some(known) = known(algorithm) else {
+        let PublicKey::Ec { x, y, .. } = key else { return false };
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point(x, y));
+        return key.verify(message, &signature).is_ok();
+    };
+    let key = match key {
+        PublicKey::Rsa { modulus } => DecodingKey::from_rsa_raw_components(modulus, &RSA_EXPONENT),
+        PublicKey::Ec { x, y, .. } => DecodingKey::from_ec_der(&point(x, y)),
+        PublicKey::Ed25519 { x } => DecodingKey::from_ed_der(x),
+    };
+    crypto::verify(signature, message, &key, known).unwrap_or(false)
+}
+
+/// The algorithm as the crate names it, which does not know ES512.
+const fn known(algorithm: Algorithm) -> Option<Known> {
+    Some(match algorithm {
+        Algorithm::RS256 => Known::RS256,
+        Algorithm::RS384 => Known::RS384,
+        Algorithm::RS512 => Known::RS512,
+        Algorithm::PS256 => Known::PS256,
+        Algorithm::PS384 => Known::PS384,
+        Algorithm::PS512 => Known::PS512,
+        Algorithm::ES256 => Known::ES256,
+        Algorithm::ES384 => Known::ES384,
+        Algorithm::EdDSA => Known::EdDSA,
+        Algorithm::ES512 => return None,
+    })
+}

@@ -1,0 +1,264 @@
+//! A token, the key that it names and an instant become its claims, or a refusal.
+//!
+//! What can be told without cryptography is told first; the clock is the caller's.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{MAX_LENGTH, NotAnObject, object, signature};
+use crate::keys::material::{self, JsonKey, Part};
+use crate::keys::refusal::{Reason, escaped};
+use crate::keys::{Algorithm, Kid, PublicKey};
+
+/// What the claims must say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// `iss`, exactly; any or none where absent.
+    pub issuer: Option<String>,
+    /// `aud`, or one of it; any or none where absent.
+    pub audience: Option<String>,
+    /// How far the signer's clock may be off.
+    pub leeway: Duration,
+}
+
+/// What a token says that was not refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// The key that signed it.
+    pub kid: Kid,
+    /// What it was signed with.
+    pub algorithm: Algorithm,
+    /// The header; of its members only `alg`, `kid` and `crit` were looked at.
+    pub header: Map<String, Value>,
+    /// The claims.
+    pub claims: Map<String, Value>,
+}
+
+/// Why a token is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has this many bytes, more than [`MAX_LENGTH`].
+    TooLong(usize),
+    /// It does not have the compact form of a signed token (RFC 7515 §3.1).
+    Malformed,
+    /// Its header can't be relied on.
+    BadHeader(NotAnObject),
+    /// Its claims can't be relied on.
+    BadClaims(NotAnObject),
+    /// A member of its header is of the wrong type.
+    HeaderType(&'static str),
+    /// Its header asks for extensions (`crit`), and there are none.
+    Critical,
+    /// It does not say which key signed it.
+    NoKid,
+    /// There is no key of this id, as the token has it.
+    UnknownKid(String),
+    /// The key of that id can't be relied on.
+    BadKey(Reason),
+    /// The key of that id does not say that it is for signatures (`use`).
+    KeyNotForSignatures,
+    /// The key of that id does not name one of the ten algorithms (`alg`) that fits it.
+    KeyWithoutAlgorithm,
+    /// The token names another algorithm than its key.
+    AlgorithmMismatch {
+        /// As the token has it.
+        token: String,
+        /// The key's.
+        key: Algorithm,
+    },
+    /// The signature is not by that key.
+    BadSignature,
+    /// The claims lack this one.
+    MissingClaim(&'static str),
+    /// This claim is of the wrong type.
+    ClaimType(&'static str),
+    /// `exp` has come.
+    Expired,
+    /// `nbf` has not come.
+    NotYetValid,
+    /// `iss` is another.
+    WrongIssuer(String),
+    /// `aud` does not have the expected one.
+    WrongAudience,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(length) => {
+                write!(f, "the token has {length} bytes, more than {MAX_LENGTH}")
+            }
+            Self::Malformed => f.write_str(
+                "it is no signed token: three parts in base64url without padding, with dots \
+                 between them, are expected",
+            ),
+            Self::BadHeader(why) => write!(f, "the token's header can't be relied on: {why}"),
+            Self::BadClaims(why) => write!(f, "the token's claims can't be relied on: {why}"),
+            Self::HeaderType(member) => {
+                write!(f, "\"{member}\" in the token's header is of the wrong type")
+            }
+            Self::Critical => {
+                f.write_str("the token's header asks for extensions (\"crit\") that are not known")
+            }
+            Self::NoKid => f.write_str("the token does not say which key signed it (\"kid\")"),
+            Self::UnknownKid(kid) => write!(f, "there is no key with the id \"{}\"", escaped(kid)),
+            Self::BadKey(reason) => {
+                write!(f, "the key that the token names can't be relied on: {}", reason.cause())
+            }
+            Self::KeyNotForSignatures => f.write_str(
+                "the key that the token names is not said to be for signatures (\"use\")",
+            ),
+            Self::KeyWithoutAlgorithm => f.write_str(
+                "the key that the token names has no algorithm (\"alg\") that is known and fits it",
+            ),
+            Self::AlgorithmMismatch { token, key } => write!(
+                f,
+                "the token says that it was signed by \"{}\", and its key is for {key} alone",
+                escaped(token)
+            ),
+            Self::BadSignature => f.write_str("the signature is not by the key that it names"),
+            Self::MissingClaim(claim) => write!(f, "the token has no \"{claim}\""),
+            Self::ClaimType(claim) => write!(f, "the token's \"{claim}\" is of the wrong type"),
+            Self::Expired => f.write_str("the token has expired (\"exp\")"),
+            Self::NotYetValid => f.write_str("the token is not valid yet (\"nbf\")"),
+            Self::WrongIssuer(issuer) => {
+                write!(f, "the token is from another issuer (\"iss\"): \"{}\"", escaped(issuer))
+            }
+            Self::WrongAudience => f.write_str("the token is for another audience (\"aud\")"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What `token` says, where it is in the compact form (RFC 7515 §5.2), was signed by a key that
+/// `jwk_of` finds, and its claims (RFC 7519 §4.1) are as expected at `now`.
+///
+/// `jwk_of` gives the JWK (JSON text) with an id, a text of 1 to 256 printable ASCII characters
+/// that the token's sender chose. That JWK names the algorithm, and not the token (RFC 8725 §3.1);
+/// keys in the token's header are not looked at.
+///
+/// # Errors
+/// [`Refusal`], the first that applies: form, key, signature, claims.
+pub fn verify<'a>(
+    token: &str,
+    jwk_of: impl FnOnce(&str) -> Option<Cow<'a, str>>,
+    expected: &Expected,
+    now: Timestamp,
+) -> Result<Verified, Refusal> {
+    if token.len() > MAX_LENGTH {
+        return Err(Refusal::TooLong(token.len()));
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
+    let (header, claims) = message.split_once('.').ok_or(Refusal::Malformed)?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Malformed);
+    let (header, claims) = (decode(header)?, decode(claims)?);
+    decode(signature)?;
+
+    let header = object(&header).map_err(Refusal::BadHeader)?;
+    if header.contains_key("crit") {
+        return Err(Refusal::Critical);
+    }
+    let text = |member: &'static str| match header.get(member) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str())),
+        Some(_) => Err(Refusal::HeaderType(member)),
+    };
+    let named = text("alg")?.unwrap_or_default();
+    let kid = text("kid")?.ok_or(Refusal::NoKid)?;
+    let unknown = || Refusal::UnknownKid(kid.to_owned());
+    // What can't be an id is not asked for.
+    let kid = Kid::new(kid).map_err(|_| unknown())?;
+    let jwk = jwk_of(kid.as_str()).ok_or_else(unknown)?;
+    let (public, algorithm) = usable(&jwk)?;
+    if named != algorithm.as_str() {
+        return Err(Refusal::AlgorithmMismatch { token: named.to_owned(), key: algorithm });
+    }
+    if !signature::is_by(&public, algorithm, message.as_bytes(), signature) {
+        return Err(Refusal::BadSignature);
+    }
+
+    let claims = object(&claims).map_err(Refusal::BadClaims)?;
+    check(&claims, expected, now)?;
+    Ok(Verified { kid, algorithm, header, claims })
+}
+
+/// The key and the algorithm of a JWK that may verify signatures.
+fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), Refusal> {
+    #[derive(Deserialize)]
+    struct Purpose {
+        #[serde(rename = "use")]
+        purpose: Option<String>,
+    }
+    let mut parts = material::parse(jwk.as_bytes(), false).map_err(Refusal::BadKey)?;
+    let Some(Part::Jwk(JsonKey { public, algorithm, .. })) = parts.pop() else {
+        return Err(Refusal::KeyNotForSignatures);
+    };
+    let purpose = serde_json::from_str(jwk).ok().and_then(|Purpose { purpose }| purpose);
+    if purpose.as_deref() != Some("sig") {
+        return Err(Refusal::KeyNotForSignatures);
+    }
+    let algorithm = algorithm.and_then(|name| name.parse::<Algorithm>().ok());
+    let fitting = algorithm.filter(|algorithm| algorithm.fits(&public));
+    Ok((public, fitting.ok_or(Refusal::KeyWithoutAlgorithm)?))
+}
+
+fn check(claims: &Map<String, Value>, expected: &Expected, now: Timestamp) -> Result<(), Refusal> {
+    let date = |name: &'static str| {
+        claims.get(name).map(|date| nanoseconds(date).ok_or(Refusal::ClaimType(name))).transpose()
+    };
+    let now = now.as_nanosecond();
+    // A duration that does not fit is without end.
+    let leeway = i128::try_from(expected.leeway.as_nanos()).unwrap_or(i128::MAX);
+    let expires = date("exp")?.ok_or(Refusal::MissingClaim("exp"))?;
+    // "on or after which" (RFC 7519 §4.1.4), and "before which" (§4.1.5).
+    if expires.saturating_add(leeway) <= now {
+        return Err(Refusal::Expired);
+    }
+    if date("nbf")?.is_some_and(|from| now < from.saturating_sub(leeway)) {
+        return Err(Refusal::NotYetValid);
+    }
+    date("iat")?;
+    if let Some(issuer) = &expected.issuer {
+        match claims.get("iss").ok_or(Refusal::MissingClaim("iss"))? {
+            Value::String(found) if found == issuer => {}
+            Value::String(found) => return Err(Refusal::WrongIssuer(found.clone())),
+            _ => return Err(Refusal::ClaimType("iss")),
+        }
+    }
+    if let Some(audience) = &expected.audience {
+        let found = match claims.get("aud").ok_or(Refusal::MissingClaim("aud"))? {
+            Value::Array(list) => list.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        if !found.iter().all(Value::is_string) {
+            return Err(Refusal::ClaimType("aud"));
+        }
+        if !found.iter().any(|found| found == audience) {
+            return Err(Refusal::WrongAudience);
+        }
+    }
+    Ok(())
+}
+
+/// A `NumericDate` (RFC 7519 §2), a number of seconds since 1970 that may have a fraction, in
+/// nanoseconds.
+fn nanoseconds(date: &Value) -> Option<i128> {
+    const SECOND: i128 = 1_000_000_000;
+    let number = date.as_number()?;
+    if let Some(whole) = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from)) {
+        return Some(whole * SECOND);
+    }
+    let seconds = number.as_f64()?;
+    #[expect(clippy::cast_possible_truncation, reason = "beyond the range it saturates")]
+    let (whole, fraction) =
+        (seconds.floor() as i128, ((seconds - seconds.floor()) * 1e9).round() as i128);
+    Some(whole.saturating_mul(SECOND).saturating_add(fraction))
+}
