@@ -91,8 +91,8 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
     let (routes, kid): (&[Route], Option<&str>) = match path.strip_prefix(KEY_PAIRS) {
         _ if path == "/openapi.json" => (&[Route::OpenApi], None),
         Some("") => (&[Route::List, Route::Issue], None),
-        // A key of that name can be listed; it is no UUID.
-        Some("/current") if *method == Method::GET => (&[Route::Current], None),
+        // A key of that name can be listed, and dealt with by the command line.
+        Some("/current") => (&[Route::Current], None),
         Some(rest) => {
             match rest.strip_prefix('/').map(|rest| rest.split_once('/').unzip_or(rest)) {
                 Some((kid, _)) if kid.is_empty() => return Err(Error::NoSuchPath),
@@ -168,6 +168,7 @@ mod tests {
             (Method::GET, "/oauth/keys/keypair/a/invalidate", "POST"),
             (Method::POST, "/oauth/keys/keypair/a", "GET, DELETE"),
             (Method::POST, "/openapi.json", "GET"),
+            (Method::DELETE, "/oauth/keys/keypair/current", "GET"),
         ] {
             match find(&method, path) {
                 Err(Error::MethodNotAllowed { allow }) => assert_eq!(allow, expected, "{path}"),
