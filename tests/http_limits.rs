@@ -5,7 +5,7 @@
 mod http_server;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -358,7 +358,7 @@ fn shutdown_lets_requests_finish_and_closes_the_rest_at_once() {
     let answered = busy.receive();
     assert_eq!((answered.status, answered.field("connection")), (200, Some("close")));
     busy.assert_closed();
-    assert!(TcpStream::connect(server.address).is_err(), "nothing is accepted any more");
+    assert!(Client::open(&server.address).is_err(), "nothing is accepted any more");
     assert!(server.join() < PATIENCE / 2);
 }
 
@@ -389,8 +389,7 @@ fn a_piece_of_a_large_body_that_looks_like_a_status_is_none() {
     // Every piece of it has a 4xx where a status line has its status, wherever it is cut.
     let server = Server::start(limits());
     for _ in 0..3 {
-        let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = server.connect().stream;
         stream.write_all(b"GET /digits HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = Vec::new();
         // Slowly enough for the socket to fill up, again and again.

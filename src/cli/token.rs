@@ -1,29 +1,25 @@
 //! `jwksd token`: signs and verifies tokens by hand, to try the whole thing out. Writes nothing.
 
+mod key_set;
+
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use self::key_set::{KeySet, Source, bounded, of_directories, of_file, of_url};
 use super::{Common, DONE, FAILED, Failure, WRONG_USAGE, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, format_duration, parse_duration};
 use crate::keys::Audience;
 use crate::keys::lifecycle::after;
-use crate::keys::refusal::{Reason, escaped, plain};
+use crate::keys::refusal::{Reason, plain};
 use crate::ledger::handoff::current_record;
 use crate::ledger::record::Record;
-use crate::publish::document::{published_keys, render};
-use crate::publish::layout::Content as Served;
 use crate::serve;
 use crate::source::scan::{Content, ScanLimits, scan};
 use crate::token::{self, Expected, Refusal, Signer, Verified};
@@ -40,7 +36,7 @@ pub(super) enum Command {
         /// What the token says, a JSON object; iat, exp and iss are added where they are missing
         #[arg(long, value_name = "JSON", value_parser = claims)]
         claims: Map<String, Value>,
-        /// How long it lives, as in 10m; lifecycle.token_lifetime by default
+        /// How long it lives, as in 10m; the configured token lifetime by default
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         ttl: Option<Duration>,
     },
@@ -54,34 +50,6 @@ pub(super) enum Command {
         #[arg(long, value_name = "URL|FILE")]
         jwks: Option<Source>,
     },
-}
-
-/// Where a JWK Set comes from.
-#[derive(Debug, Clone)]
-pub(super) enum Source {
-    /// A file, or anything else that can be read, such as /dev/stdin.
-    File(PathBuf),
-    /// An http URL.
-    Url(String),
-}
-
-impl FromStr for Source {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once("://") {
-            None => Ok(Self::File(text.into())),
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {
-                Ok(Self::Url(text.to_owned()))
-            }
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                Err("https is not spoken here: fetch the set with curl -o FILE URL, and give the \
-                     FILE"
-                    .to_owned())
-            }
-            Some(_) => Err("an http:// URL or a file is expected".to_owned()),
-        }
-    }
 }
 
 fn claims(text: &str) -> Result<Map<String, Value>, String> {
@@ -141,7 +109,7 @@ fn sign(
         current_record(&seen.outcome.records, audience, now, policy).ok_or_else(|| Failure {
             what: format!("can't sign for {audience}"),
             cause: "it has no active key with a private half".to_owned(),
-            remedy: format!("look at the keys with `jwksd check`, or issue one: jwksd keys issue --audience {audience} --algorithm ES256"),
+            remedy: format!("issue one: jwksd keys issue --audience {audience} --algorithm ES256"),
             code: FAILED,
         })?;
 
@@ -289,73 +257,6 @@ fn remedy(refusal: &Refusal, origin: &str) -> String {
     }
 }
 
-/// A JWK Set, and where it came from, for people.
-struct KeySet {
-    /// Each member's id and text, in their order.
-    keys: Vec<(String, Box<RawValue>)>,
-    origin: String,
-}
-
-impl KeySet {
-    /// Of the bytes of a set (RFC 7517 §5). Members without an id can't be asked for.
-    fn new(bytes: &[u8], origin: String) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Members {
-            keys: Vec<Box<RawValue>>,
-        }
-        #[derive(Deserialize)]
-        struct Named {
-            kid: String,
-        }
-        let set: Members = serde_json::from_slice(bytes).map_err(|error| Failure {
-            what: format!("can't read the JWK Set of {origin}"),
-            cause: format!(
-                "it is no JSON object with a list \"keys\": line {}, column {}",
-                error.line(),
-                error.column()
-            ),
-            remedy: "give a JWK Set (RFC 7517)".to_owned(),
-            code: FAILED,
-        })?;
-        let named = set.keys.into_iter().filter_map(|jwk| {
-            let Named { kid } = serde_json::from_str(jwk.get()).ok()?;
-            Some((kid, jwk))
-        });
-        Ok(Self { keys: named.collect(), origin })
-    }
-
-    fn jwk(&self, kid: &str) -> Option<&str> {
-        self.keys.iter().find(|(known, _)| known == kid).map(|(_, jwk)| jwk.get())
-    }
-}
-
-/// The set as it would be served now.
-fn of_directories(config: &Config, now: Timestamp) -> Result<KeySet, Failure> {
-    let seen = serve::look_once(config, now)?;
-    let keys = published_keys(&seen.outcome.records, now, &config.lifecycle, false);
-    let layout = serve::layout(config);
-    let documents = render(&layout, &keys, now, None);
-    let index = layout.contents().iter().position(|content| *content == Served::KeySet(None));
-    let document = index.and_then(|index| documents.get(index));
-    let body = document.map(|document| document.identity.body.to_vec()).unwrap_or_default();
-    KeySet::new(&body, "the key directories".to_owned())
-}
-
-/// The most bytes of a JWK Set that are read: far more than any consumer takes.
-const LONGEST_SET: u64 = 1024 * 1024;
-
-fn of_file(file: &PathBuf) -> Result<KeySet, Failure> {
-    let origin = plain(&file.display().to_string());
-    let bytes = File::open(file).and_then(|file| bounded(file, LONGEST_SET));
-    let bytes = bytes.map_err(|error| Failure {
-        what: format!("can't read the JWK Set of {origin}"),
-        cause: error.to_string(),
-        remedy: "name a readable file with a JWK Set, or an http:// URL".to_owned(),
-        code: FAILED,
-    })?;
-    KeySet::new(&bytes, origin)
-}
-
 fn from_stdin() -> Result<String, Failure> {
     let bytes = bounded(io::stdin().lock(), 4 * token::MAX_LENGTH as u64);
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
@@ -365,43 +266,4 @@ fn from_stdin() -> Result<String, Failure> {
         remedy: "send the token and nothing else".to_owned(),
         code: FAILED,
     })
-}
-
-fn bounded(source: impl io::Read, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::other(format!("it has more than {most} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// How long a fetch may take in all.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Fetches a set as strictly as consumers do: exactly 200, no redirects.
-fn of_url(url: &str) -> Result<KeySet, Failure> {
-    let origin = escaped(url);
-    let failure = |cause: String| Failure {
-        what: format!("can't fetch the JWK Set of {origin}"),
-        cause,
-        remedy: "check that the URL is that of a JWK Set, and that its server runs".to_owned(),
-        code: FAILED,
-    };
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .into();
-    let answer = agent.get(url).header("accept", "application/jwk-set+json, application/json");
-    let mut answer = answer.call().map_err(|error| failure(plain(&error.to_string())))?;
-    let status = answer.status().as_u16();
-    if status != 200 {
-        return Err(failure(format!("the answer is {status} and not 200")));
-    }
-    let body = answer.body_mut().with_config().limit(LONGEST_SET).read_to_vec();
-    KeySet::new(&body.map_err(|error| failure(plain(&error.to_string())))?, origin)
 }

@@ -1,17 +1,26 @@
 //! Where connections come from: a TCP address, or a Unix socket in the file system; and who is at
 //! the other end.
+//!
+//! A Unix socket's file never admits more than its mode, not for an instant. The mode is given to
+//! the socket before it is bound, so that the file is made with it, less the umask; what the umask
+//! took is added after. Nor can anybody connect before `listen`, which comes last.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::{Instant, sleep};
 
 use crate::config::ListenAddress;
 
@@ -27,17 +36,22 @@ pub enum Listener {
 /// A Unix socket and its file.
 #[derive(Debug)]
 pub struct UnixSocket {
+    // Dropped before the socket: while that is open, no other file can have the same inode.
+    file: SocketFile,
     listener: UnixListener,
-    path: PathBuf,
-    /// The device and inode of the file.
-    identity: (u64, u64),
 }
 
-/// Who is at the other end of a connection.
+/// Who is at the other end of a connection. A Unix socket's is as it was when it connected
+/// (`SO_PEERCRED`, unix(7)); ids that mean nothing in this user namespace are the overflow ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// The user who opened a Unix socket, as the system says.
+    /// The user who connected to a Unix socket.
     pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+    /// The process, where it can be named in this process's namespace. It may have ended, and
+    /// another may have its number: good for logs, not for decisions.
+    pub pid: Option<u32>,
     /// Where a TCP connection comes from.
     pub address: Option<SocketAddr>,
 }
@@ -52,16 +66,17 @@ pub(super) trait Accept: Send + Sync + 'static {
 }
 
 impl Listener {
-    /// Binds `address`. A Unix socket's file has `mode`, from before anybody can connect; one that
-    /// nobody listens on any more is replaced.
+    /// Binds `address`. A Unix socket's file has `mode`; one that nobody listens on any more is
+    /// replaced.
     ///
     /// # Errors
-    /// Those of the operating system; [`io::ErrorKind::AddrInUse`] where somebody listens there,
-    /// [`io::ErrorKind::AlreadyExists`] where something else than a socket has the path.
+    /// Those of the operating system; for a Unix socket [`io::ErrorKind::AddrInUse`] where somebody
+    /// listens there, [`io::ErrorKind::AlreadyExists`] where something else than a socket has the
+    /// path, [`io::ErrorKind::InvalidFilename`] where the path is too long.
     pub async fn bind(address: &ListenAddress, mode: u32) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
-            ListenAddress::Unix(path) => UnixSocket::bind(path, mode).map(Self::Unix),
+            ListenAddress::Unix(path) => UnixSocket::bind(path, mode).await.map(Self::Unix),
         }
     }
 
@@ -72,53 +87,64 @@ impl Listener {
     pub fn local_address(&self) -> io::Result<ListenAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
-            Self::Unix(socket) => Ok(ListenAddress::Unix(socket.path.clone())),
+            Self::Unix(socket) => Ok(ListenAddress::Unix(socket.file.path.clone())),
         }
-    }
-}
-
-impl UnixSocket {
-    fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        make_room(path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let bound = Self::bind_as(&temporary, path, mode);
-        if bound.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        bound
-    }
-
-    /// Nobody can connect before `listen`, and nobody finds the socket before it has its name.
-    fn bind_as(temporary: &Path, path: &Path, mode: u32) -> io::Result<Self> {
-        let too_long = |_| {
-            let why = "a Unix socket's path has at most about 90 bytes";
-            io::Error::new(io::ErrorKind::InvalidFilename, why)
-        };
-        let address = SocketAddrUnix::new(temporary).map_err(too_long)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        match fs::remove_file(temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        rustix::net::bind(&socket, &address)?;
-        fs::set_permissions(temporary, Permissions::from_mode(mode))?;
-        rustix::net::listen(&socket, BACKLOG)?;
-        let metadata = fs::symlink_metadata(temporary)?;
-        fs::rename(temporary, path)?;
-        let listener = UnixListener::from_std(socket.into())?;
-        let identity = (metadata.dev(), metadata.ino());
-        Ok(Self { listener, path: path.to_owned(), identity })
     }
 }
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Refuses a path at which somebody listens, or which is no socket.
-fn make_room(path: &Path) -> io::Result<()> {
+/// The longest path of a Unix socket, in bytes: 108 with the zero at its end (unix(7)).
+const MAX_PATH: usize = 107;
+
+impl UnixSocket {
+    async fn bind(path: &Path, mode: u32) -> io::Result<Self> {
+        let length = path.as_os_str().as_bytes().len();
+        if length > MAX_PATH {
+            let why = format!(
+                "the path has {length} bytes, and that of a Unix socket at most {MAX_PATH}"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, why));
+        }
+        let address = SocketAddrUnix::new(path)?;
+        // Until the end of this, so that of several that find a stale file one wins, and the others
+        // find it listening.
+        let _lock = lock_parent(path).await;
+        make_room(path, &address)?;
+        let (file, socket) = SocketFile::make(path, &address, mode)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(Self { file, listener: UnixListener::from_std(socket.into())? })
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// How long another process may hold the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Locks the directory that `path` lies in, against others that bind there at this moment.
+///
+/// Best effort: a directory that can't be read can't be locked, and whoever can read it can lock it
+/// for ever, which must not keep anybody from starting.
+async fn lock_parent(path: &Path) -> Option<File> {
+    let directory = File::open(path.parent()?).ok()?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while directory.try_lock().is_err() {
+        if deadline <= Instant::now() {
+            return None;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    Some(directory)
+}
+
+/// Removes a socket on which nobody listens. Refuses a path at which somebody does, or which is no
+/// socket.
+fn make_room(path: &Path, address: &SocketAddrUnix) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
@@ -127,15 +153,67 @@ fn make_room(path: &Path) -> io::Result<()> {
         let why = "something else than a socket lies there";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     }
-    match StdUnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Whatever it is, it is not certain that nobody listens.
-        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+    // Without waiting: a listener whose queue is full is one all the same.
+    match rustix::net::connect(socket()?, address) {
+        Err(Errno::CONNREFUSED) => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        Err(Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Errno::AGAIN) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
+        }
+        // It is not certain that nobody listens.
+        Err(error) => {
+            let why = format!("a socket lies there that can't be tried: {error}");
+            Err(io::Error::new(io::ErrorKind::AddrInUse, why))
+        }
     }
 }
 
-impl Drop for UnixSocket {
+/// The file of a Unix socket. Removed when dropped, where it is still the same.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// The device and inode of the file.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// A socket that does not listen yet, and its file of exactly `mode`.
+    fn make(path: &Path, address: &SocketAddrUnix, mode: u32) -> io::Result<(Self, OwnedFd)> {
+        let socket = bind_narrowly(address, mode)?;
+        // What was just made, even if the path leads elsewhere by now.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let metadata = handle.metadata()?;
+        if !metadata.file_type().is_socket() {
+            let why = "something else took the place of the socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        let identity = (metadata.dev(), metadata.ino());
+        let file = Self { path: path.to_owned(), identity };
+        if metadata.mode() & PERMISSIONS != mode {
+            let itself = format!("/proc/self/fd/{}", handle.as_raw_fd());
+            fs::set_permissions(itself, Permissions::from_mode(mode))?;
+        }
+        Ok((file, socket))
+    }
+}
+
+/// The bits of a mode that say who may do what.
+const PERMISSIONS: u32 = 0o7777;
+
+/// Binds a new socket; its file is made with `mode`, less the umask.
+fn bind_narrowly(address: &SocketAddrUnix, mode: u32) -> io::Result<OwnedFd> {
+    let socket = socket()?;
+    // The file inherits it.
+    rustix::fs::fchmod(socket.as_fd(), Mode::from_raw_mode(mode))?;
+    rustix::net::bind(&socket, address)?;
+    Ok(socket)
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
@@ -153,7 +231,7 @@ impl Accept for TcpListener {
         // Responses are written in one piece; nothing is gained by waiting for more. Where this
         // fails the client is gone.
         let _ = stream.set_nodelay(true);
-        Ok((stream, Peer { uid: None, address: Some(address) }))
+        Ok((stream, Peer { address: Some(address), ..Peer::default() }))
     }
 }
 
@@ -162,7 +240,30 @@ impl Accept for UnixSocket {
 
     async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.listener.accept().await?;
-        let uid = stream.peer_cred()?.uid();
-        Ok((stream, Peer { uid: Some(uid), address: None }))
+        let credentials = stream.peer_cred()?;
+        let peer = Peer {
+            uid: Some(credentials.uid()),
+            gid: Some(credentials.gid()),
+            // A process that has no number here has the number 0.
+            pid: credentials.pid().and_then(|pid| pid.try_into().ok()).filter(|pid| *pid != 0),
+            address: None,
+        };
+        Ok((stream, peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_s_file_is_made_no_wider_than_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o600, 0o660, 0o666] {
+            let path = directory.path().join(format!("{mode:o}"));
+            let _socket = bind_narrowly(&SocketAddrUnix::new(&path).unwrap(), mode).unwrap();
+            let made = fs::symlink_metadata(&path).unwrap().mode() & PERMISSIONS;
+            assert_eq!(made & !mode, 0, "{made:o} for {mode:o}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::handoff::{self, HandOff};
 use super::journal::{Step, StepError};
 use super::record::{Record, Records};
+use super::served::{self, Served};
 use super::store::{self, LOCK_PATIENCE, Loaded, Locked, SetAside, Store};
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
@@ -34,6 +35,7 @@ pub struct Ledger {
     as_of: Option<u64>,
     persistence: Persistence,
     set_aside: Vec<SetAside>,
+    served: Served,
 }
 
 /// Why an operation did not happen.
@@ -72,6 +74,7 @@ impl Ledger {
             as_of: None,
             persistence: Persistence::Memory,
             set_aside: Vec::new(),
+            served: Served::default(),
         }
     }
 
@@ -219,6 +222,23 @@ impl Ledger {
         drop(lock);
         self.store = Some(store);
         Ok(())
+    }
+
+    /// Tells others that the records are served as they are now.
+    pub fn tell_served(&mut self) {
+        if let (Some(directory), Some(as_of)) = (&self.directory, self.as_of) {
+            self.served.tell(directory, as_of);
+        }
+    }
+
+    /// Waits until a daemon serves the records as they are now, where one runs, and for at most
+    /// `patience`. Tells whether it does.
+    #[must_use]
+    pub fn wait_until_served(&self, patience: Duration) -> bool {
+        match (&self.directory, self.as_of) {
+            (Some(directory), Some(as_of)) => served::wait(directory, as_of, patience),
+            _ => false,
+        }
     }
 
     /// Takes over what other processes wrote.

@@ -12,6 +12,7 @@ pub mod journal;
 mod keeper;
 pub mod reconcile;
 pub mod record;
+mod served;
 pub mod store;
 
 pub use journal::Step;

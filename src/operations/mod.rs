@@ -210,6 +210,12 @@ impl Operations {
         })
     }
 
+    /// Waits until a daemon publishes what was done, where one runs; a second at most.
+    #[must_use]
+    pub fn wait_until_served(&self) -> bool {
+        self.ledger.wait_until_served(Duration::from_secs(1))
+    }
+
     /// Completes or takes back what a crash left half done. Where that can't be, the next operation
     /// tries again.
     pub fn mend(&mut self) {

@@ -245,6 +245,7 @@ impl Reload {
         let Rules { audiences, policy, .. } = &self.rules;
         let handed_off = self.ledger.hand_off(audiences, now, policy);
         self.told.hand_off(handed_off.err());
+        self.ledger.tell_served();
     }
 
     fn publish(&mut self, now: Timestamp) {

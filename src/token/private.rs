@@ -24,7 +24,7 @@ use crate::keys::{Curve, PublicKey};
 /// The private half of `public` in the file's bytes.
 ///
 /// # Errors
-/// [`SignError`], all but its `Claims` and `TooLong`.
+/// [`SignError`], where it is about the file.
 pub(super) fn open(file: &[u8], public: &PublicKey) -> Result<SigningKey, SignError> {
     // The whole file first: it is as good as its worst part.
     let parts = material::parse(file, true).map_err(SignError::File)?;

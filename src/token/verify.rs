@@ -197,8 +197,11 @@ fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), Refusal> {
         #[serde(rename = "use")]
         purpose: Option<String>,
     }
-    let mut parts = material::parse(jwk.as_bytes(), false).map_err(Refusal::BadKey)?;
-    let Some(Part::Jwk(JsonKey { public, algorithm, .. })) = parts.pop() else {
+    let parts = material::parse(jwk.as_bytes(), false).map_err(|reason| match reason {
+        Reason::NoSigningKey => Refusal::KeyNotForSignatures,
+        reason => Refusal::BadKey(reason),
+    })?;
+    let Ok([Part::Jwk(JsonKey { public, algorithm, .. })]) = <[Part; 1]>::try_from(parts) else {
         return Err(Refusal::KeyNotForSignatures);
     };
     let purpose = serde_json::from_str(jwk).ok().and_then(|Purpose { purpose }| purpose);

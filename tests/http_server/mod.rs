@@ -1,11 +1,16 @@
-//! A server with a handler for tests, and a client that speaks HTTP/1.1 by the byte.
+//! A server with a handler for tests, and a client that speaks HTTP/1.1 by the byte; both over TCP
+//! and over Unix sockets.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::future::Future;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,12 +18,12 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use jwksd::clock::SystemClock;
+use jwksd::config::ListenAddress;
 use jwksd::http::Answer;
 use jwksd::http::body::Body;
 use jwksd::http::connections::{Connections, Limits};
-use jwksd::http::listener::Listener;
+use jwksd::http::listener::{Listener, Peer};
 use jwksd::http::server::serve;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// Longer than anything here takes.
@@ -52,18 +57,24 @@ struct Handler {
     big: Bytes,
     go_on: watch::Receiver<bool>,
     waiting: Arc<AtomicUsize>,
+    peer: Peer,
 }
 
 impl Answer for Handler {
     type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
+    fn for_peer(&self, peer: &Peer) -> Self {
+        Self { peer: peer.clone(), ..self.clone() }
+    }
+
     fn answer(&self, request: Request<Incoming>) -> Self::Future {
-        let Self { big, mut go_on, waiting } = self.clone();
+        let Self { big, mut go_on, waiting, peer } = self.clone();
         Box::pin(async move {
             Response::new(match request.uri().path() {
                 "/big" => Body::from(big),
                 "/digits" => Body::from(vec![b'4'; DIGITS]),
                 "/panic" => panic!("as the test asks"),
+                "/peer" => Body::from(format!("{peer:?}")),
                 "/wait" => {
                     waiting.fetch_add(1, Ordering::SeqCst);
                     let _ = go_on.wait_for(|go_on| *go_on).await;
@@ -76,7 +87,7 @@ impl Answer for Handler {
 }
 
 pub struct Server {
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     pub connections: Arc<Connections>,
     pub waiting: Arc<AtomicUsize>,
     pub go_on: watch::Sender<bool>,
@@ -90,9 +101,11 @@ impl Server {
     }
 
     pub fn start_with_drain(limits: Limits, drain: Duration) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
+        Self::start_on(&"127.0.0.1:0".parse().unwrap(), limits, drain)
+    }
+
+    /// Listens on any address; a Unix socket is open to everybody.
+    pub fn start_on(address: &ListenAddress, limits: Limits, drain: Duration) -> Self {
         let connections = Connections::new(limits, Arc::new(SystemClock));
         let (go_on, may_go_on) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
@@ -101,27 +114,26 @@ impl Server {
             big: vec![b'x'; BIG].into(),
             go_on: may_go_on,
             waiting: Arc::clone(&waiting),
+            peer: Peer::default(),
         };
+        let (bound, address_when_bound) = mpsc::channel();
         let worker = thread::spawn({
-            let connections = Arc::clone(&connections);
+            let (address, connections) = (address.clone(), Arc::clone(&connections));
             move || {
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
                 runtime.enable_all().build().unwrap().block_on(async {
-                    let listener = TcpListener::from_std(listener).unwrap();
-                    let listener = Listener::Tcp(listener);
+                    let listener = Listener::bind(&address, 0o666).await.unwrap();
+                    bound.send(listener.local_address().unwrap()).unwrap();
                     serve(listener, handler, connections, stopped, drain).await;
                 });
             }
         });
+        let address = address_when_bound.recv().unwrap();
         Self { address, connections, waiting, go_on, stop, worker: Some(worker) }
     }
 
     pub fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Client { stream, unread: Vec::new() }
+        Client::open(&self.address).unwrap()
     }
 
     /// A connection whose request the handler is working at.
@@ -195,6 +207,21 @@ impl Answered {
 }
 
 impl Client {
+    pub fn open(address: &ListenAddress) -> io::Result<Self> {
+        let stream = match address {
+            ListenAddress::Tcp(address) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+            // To the standard library either is a descriptor, of the same system calls.
+            ListenAddress::Unix(path) => OwnedFd::from(UnixStream::connect(path)?).into(),
+        };
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
     pub fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }

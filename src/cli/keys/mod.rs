@@ -226,6 +226,8 @@ impl Run {
             // The daemon, where there is one, tells them too.
             tracing::warn!(cause = %error, "can't tell signers which key is current");
         }
+        // Whoever looks after this command has ended sees what it did.
+        let _ = self.operations.wait_until_served();
         Ok(done)
     }
 

@@ -176,13 +176,13 @@ impl Shared {
             }
             requests::Call::Delete(kid) => operations.delete(&kid, now),
         };
-        pair.map(Called::Pair)
+        pair.map(|pair| Called::Pair(Box::new(pair)))
     }
 }
 
 /// What a call is answered with.
 enum Called {
-    Pair(KeyPair),
+    Pair(Box<KeyPair>),
     List(Vec<KeyPair>),
 }
 

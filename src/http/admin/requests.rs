@@ -126,7 +126,7 @@ pub(super) fn parse(routed: &Routed, body: &[u8], query: &str) -> Result<Call, E
         Route::Show => Call::Show(routed.kid()?),
         Route::Delete => Call::Delete(routed.kid()?),
         Route::Current => Call::Current(audience_in(query)?),
-        Route::Issue => issue(members(body)?)?,
+        Route::Issue => issue(&members(body)?)?,
         Route::Invalidate => {
             let kid = routed.kid()?;
             let InvalidateRequest { grace_period_sec } = optional_members(body)?;
@@ -155,7 +155,7 @@ impl Call {
     }
 }
 
-fn issue(request: IssueRequest) -> Result<Call, Error> {
+fn issue(request: &IssueRequest) -> Result<Call, Error> {
     let algorithm = request
         .algorithm
         .parse()

@@ -93,15 +93,12 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
         Some("") => (&[Route::List, Route::Issue], None),
         // A key of that name can be listed, and dealt with by the command line.
         Some("/current") => (&[Route::Current], None),
-        Some(rest) => {
-            match rest.strip_prefix('/').map(|rest| rest.split_once('/').unzip_or(rest)) {
-                Some((kid, _)) if kid.is_empty() => return Err(Error::NoSuchPath),
-                Some((kid, None)) => (&[Route::Show, Route::Delete], Some(kid)),
-                Some((kid, Some("invalidate"))) => (&[Route::Invalidate], Some(kid)),
-                Some((kid, Some("reactivate"))) => (&[Route::Reactivate], Some(kid)),
-                _ => return Err(Error::NoSuchPath),
-            }
-        }
+        Some(rest) => match rest.split('/').collect::<Vec<_>>()[..] {
+            ["", kid] if !kid.is_empty() => (&[Route::Show, Route::Delete], Some(kid)),
+            ["", kid, "invalidate"] if !kid.is_empty() => (&[Route::Invalidate], Some(kid)),
+            ["", kid, "reactivate"] if !kid.is_empty() => (&[Route::Reactivate], Some(kid)),
+            _ => return Err(Error::NoSuchPath),
+        },
         None => return Err(Error::NoSuchPath),
     };
     let route = routes.iter().copied().find(|route| route.template().0 == *method);
@@ -112,17 +109,6 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
     };
     let kid = kid.map(|kid| percent_decode_str(kid).decode_utf8_lossy().into_owned());
     Ok(Routed { route, kid })
-}
-
-trait UnzipOr<'a> {
-    /// Both parts, or the whole and nothing.
-    fn unzip_or(self, whole: &'a str) -> (&'a str, Option<&'a str>);
-}
-
-impl<'a> UnzipOr<'a> for Option<(&'a str, &'a str)> {
-    fn unzip_or(self, whole: &'a str) -> (&'a str, Option<&'a str>) {
-        self.map_or((whole, None), |(first, second)| (first, Some(second)))
-    }
 }
 
 impl Routed {

@@ -1,0 +1,157 @@
+//! The JWK Set by which a token is verified: what the key directories give, a file's, or a URL's.
+//!
+//! Reads no more than a bounded number of bytes, and follows nothing that an answer says.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::cli::{FAILED, Failure};
+use crate::config::Config;
+use crate::keys::refusal::{escaped, plain};
+use crate::publish::document::{published_keys, render};
+use crate::publish::layout::Content;
+use crate::serve;
+
+/// Where a JWK Set comes from.
+#[derive(Debug, Clone)]
+pub(in crate::cli) enum Source {
+    /// A file, or anything else that can be read, such as /dev/stdin.
+    File(PathBuf),
+    /// An http URL.
+    Url(String),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once("://") {
+            None => Ok(Self::File(text.into())),
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {
+                Ok(Self::Url(text.to_owned()))
+            }
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                Err("https is not spoken here: fetch the set with curl -o FILE URL, and give the \
+                     FILE"
+                    .to_owned())
+            }
+            Some(_) => Err("an http:// URL or a file is expected".to_owned()),
+        }
+    }
+}
+
+/// A JWK Set, and where it came from.
+pub(super) struct KeySet {
+    /// Each member's id and text, in their order.
+    keys: Vec<(String, Box<RawValue>)>,
+    /// Where it came from, in words.
+    pub(super) origin: String,
+}
+
+impl KeySet {
+    /// Of the bytes of a set (RFC 7517 §5). Members without an id can't be asked for.
+    fn new(bytes: &[u8], origin: String) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Members {
+            keys: Vec<Box<RawValue>>,
+        }
+        #[derive(Deserialize)]
+        struct Named {
+            kid: String,
+        }
+        let set: Members = serde_json::from_slice(bytes).map_err(|error| Failure {
+            what: format!("can't read the JWK Set of {origin}"),
+            cause: format!(
+                "it is no JSON object with a list \"keys\": line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+            remedy: "give a JWK Set (RFC 7517)".to_owned(),
+            code: FAILED,
+        })?;
+        let named = set.keys.into_iter().filter_map(|jwk| {
+            let Named { kid } = serde_json::from_str(jwk.get()).ok()?;
+            Some((kid, jwk))
+        });
+        Ok(Self { keys: named.collect(), origin })
+    }
+
+    /// The JWK with this id, the first if there are several.
+    pub(super) fn jwk(&self, kid: &str) -> Option<&str> {
+        self.keys.iter().find(|(known, _)| known == kid).map(|(_, jwk)| jwk.get())
+    }
+}
+
+/// The set as it would be served now.
+pub(super) fn of_directories(config: &Config, now: Timestamp) -> Result<KeySet, Failure> {
+    let seen = serve::look_once(config, now)?;
+    let keys = published_keys(&seen.outcome.records, now, &config.lifecycle, false);
+    let layout = serve::layout(config);
+    let documents = render(&layout, &keys, now, None);
+    let index = layout.contents().iter().position(|content| *content == Content::KeySet(None));
+    let document = index.and_then(|index| documents.get(index));
+    let body = document.map(|document| document.identity.body.to_vec()).unwrap_or_default();
+    KeySet::new(&body, "the key directories".to_owned())
+}
+
+/// The most bytes of a JWK Set that are read: far more than any consumer takes.
+const LONGEST_SET: u64 = 1024 * 1024;
+
+pub(super) fn of_file(file: &Path) -> Result<KeySet, Failure> {
+    let origin = plain(&file.display().to_string());
+    let bytes = File::open(file).and_then(|file| bounded(file, LONGEST_SET));
+    let bytes = bytes.map_err(|error| Failure {
+        what: format!("can't read the JWK Set of {origin}"),
+        cause: error.to_string(),
+        remedy: "name a readable file with a JWK Set, or an http:// URL".to_owned(),
+        code: FAILED,
+    })?;
+    KeySet::new(&bytes, origin)
+}
+
+/// All of a source that has at most so many bytes.
+pub(super) fn bounded(source: impl io::Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// How long a fetch may take in all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Fetches a set as strictly as consumers do: exactly 200, no redirects.
+pub(super) fn of_url(url: &str) -> Result<KeySet, Failure> {
+    let origin = escaped(url);
+    let failure = |cause: String| Failure {
+        what: format!("can't fetch the JWK Set of {origin}"),
+        cause,
+        remedy: "check that the URL is that of a JWK Set, and that its server runs".to_owned(),
+        code: FAILED,
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .proxy(None)
+        .build()
+        .into();
+    let answer = agent.get(url).header("accept", "application/jwk-set+json, application/json");
+    let mut answer = answer.call().map_err(|error| failure(plain(&error.to_string())))?;
+    let status = answer.status().as_u16();
+    if status != 200 {
+        return Err(failure(format!("the answer is {status} and not 200")));
+    }
+    let body = answer.body_mut().with_config().limit(LONGEST_SET).read_to_vec();
+    KeySet::new(&body.map_err(|error| failure(plain(&error.to_string())))?, origin)
+}

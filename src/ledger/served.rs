@@ -1,0 +1,73 @@
+//! Up to which change of the ledger a daemon serves what it says, so that a command can wait until
+//! its operation shows.
+//!
+//! The daemon holds a shared lock on a file while it runs, and writes the count of changes there
+//! that its publication is made of. It is a courtesy: nothing depends on it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SERVED: &str = "served";
+
+/// The daemon's side.
+#[derive(Debug, Default)]
+pub(super) struct Served(Option<File>);
+
+impl Served {
+    /// Says that what is served is as of the change number `changes`.
+    pub(super) fn tell(&mut self, directory: &Path, changes: u64) {
+        if self.0.as_ref().is_none_or(|file| !is_linked(file)) {
+            self.0 = open(directory).ok();
+        }
+        if let Some(file) = &self.0 {
+            // Where that can't be written, commands wait in vain, for a second.
+            let _ = file.write_all_at(format!("{changes:<20}").as_bytes(), 0);
+        }
+    }
+}
+
+fn is_linked(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+}
+
+fn open(directory: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(directory.join(SERVED))?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(file),
+        // A command that looks whether somebody holds it does so for an instant: next time.
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Waits until a daemon serves the change number `changes`, where one runs, and for at most
+/// `patience`. Tells whether it does.
+pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> bool {
+    let Ok(file) = File::open(directory.join(SERVED)) else { return false };
+    if file.try_lock().is_ok() {
+        // Nobody holds it: no daemon runs.
+        return false;
+    }
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut count = [0; 20];
+        let length = file.read_at(&mut count, 0).unwrap_or(0);
+        let text = std::str::from_utf8(&count[..length]).unwrap_or("");
+        if text.trim().parse::<u64>().is_ok_and(|served| changes <= served) {
+            return true;
+        }
+        if deadline <= Instant::now() {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
