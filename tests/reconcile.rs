@@ -325,6 +325,23 @@ fn a_deleted_key_stays_deleted_while_its_file_lies_there_and_is_remembered_for_i
 }
 
 #[test]
+fn a_deleted_key_does_not_come_back_under_another_id() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    world.order("a", |record| record.deleted_at = Some(at(5)));
+    world.remove("a").put("b", vec![seen("other", 1)]);
+    let day = 86_400;
+    for days in [0, 29, 31, 365] {
+        let outcome = world.look_once(10 + days * day);
+        let [refused] = &outcome.refused[..] else { panic!("{:?}", outcome.refused) };
+        assert_eq!(refused.reason, Reason::KeyDeleted(kid("a")));
+        assert_eq!(world.phase("a", 10 + days * day), Phase::Deleted);
+    }
+    world.remove("b").look(366 * day);
+    assert!(!world.records.contains_key(&kid("a")), "now it can be forgotten");
+}
+
+#[test]
 fn a_record_is_forgotten_after_its_retention_and_not_before() {
     let mut world = World::default();
     world.put("a", vec![seen("a", 1)]).look(0);

@@ -91,6 +91,8 @@ pub enum Reason {
         /// The slot that has it.
         holder: String,
     },
+    /// The key was deleted, under this kid, and comes under another one.
+    KeyDeleted(Kid),
     /// The attributes file says something that makes no sense.
     BadAttributes(String),
     /// An attributes file without a key beside it.
@@ -139,6 +141,7 @@ impl Reason {
             Self::DuplicateKid(_) => "duplicate-kid",
             Self::BadKid(_) => "bad-kid",
             Self::KidTaken { .. } => "kid-taken",
+            Self::KeyDeleted(_) => "key-deleted",
             Self::BadAttributes(_) => "bad-attributes",
             Self::AttributesWithoutKey => "attributes-without-key",
         }
@@ -216,6 +219,10 @@ impl Reason {
                 escaped(kid.as_str()),
                 escaped(holder)
             ),
+            Self::KeyDeleted(kid) => format!(
+                "this key was deleted for good, when its kid was \"{}\"",
+                escaped(kid.as_str())
+            ),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
                 "an attributes file lies there, and no key beside it".to_owned()
@@ -286,6 +293,7 @@ impl Reason {
                 "give the new key a kid of its own (keyId in STEM.meta.json), or leave it out to \
                  have the thumbprint"
             }
+            Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
             Self::BadAttributes(_) => {
                 "correct the attributes file; its members are keyId, audience, algorithm, \
                  validFrom, validTo, invalidatedAt, gracePeriodSec and keyIdAliases"

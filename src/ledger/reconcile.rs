@@ -117,6 +117,10 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
                 || sight.dark.iter().any(|dark| dark.covers(&record.slot)))
     };
 
+    let entries = sight.entries.values().filter_map(|entry| entry.as_ref().ok());
+    let lying: BTreeSet<&PublicKey> =
+        entries.flat_map(|entry| &entry.keys).map(|key| &key.public).collect();
+
     for (kid, record) in records {
         let mut next = Record::clone(record);
         let kept = is_kept(record);
@@ -142,7 +146,10 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
                 outcome.missed.insert(kid.clone());
             }
         }
-        if !there && is_forgotten(&next, looked) {
+        // Nor while a deleted key lies there under another name: forgetting would bring it back.
+        let lies_there =
+            there || (record.deleted_at.is_some() && lying.contains(&record.public_key));
+        if !lies_there && is_forgotten(&next, looked) {
             outcome.changes.push(Change::Forgotten(kid.clone()));
         } else {
             outcome.records.insert(kid.clone(), Arc::new(next));
@@ -232,6 +239,16 @@ fn adopt<'a>(
     }
     let is_known =
         |key: &SeenKey| records.get(&key.kid).is_some_and(|record| record.public_key == key.public);
+    // Gone for good is the key, not just its name.
+    let deleted: BTreeMap<&PublicKey, &Kid> = records
+        .values()
+        .filter(|record| record.deleted_at.is_some())
+        .map(|record| (&record.public_key, &record.key_id))
+        .collect();
+    let deleted_before = |key: &SeenKey| {
+        let kid = deleted.get(&key.public).filter(|_| !records.contains_key(&key.kid))?;
+        Some(Reason::KeyDeleted(Kid::clone(kid)))
+    };
     let mut accepted = Vec::new();
     refused.extend(sight.dark.iter().map(|dark| dark.refused.clone()));
     for (slot, entry) in &sight.entries {
@@ -243,7 +260,8 @@ fn adopt<'a>(
     // The first one stays: those that are remembered, then the newcomers in the slots' order.
     accepted.sort_by_key(|(_, entry)| !entry.keys.iter().all(is_known));
     for (slot, entry) in accepted {
-        if let Some(reason) = entry.keys.iter().find_map(|key| taken_name(key, &names)) {
+        let against = |key: &SeenKey| taken_name(key, &names).or_else(|| deleted_before(key));
+        if let Some(reason) = entry.keys.iter().find_map(against) {
             refused.push(Refused { slot: slot.clone(), file: slot.full_path(), reason });
             continue;
         }

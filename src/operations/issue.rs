@@ -64,6 +64,19 @@ pub struct Issued {
     pub file: PathBuf,
 }
 
+impl Issued {
+    /// The new key alone, with what there is to say about those before it.
+    #[must_use]
+    pub fn into_key(self) -> KeyPair {
+        let mut key = self.key;
+        for old in self.replaced {
+            let KeyPair { key_id, warnings, .. } = old;
+            key.warnings.extend(warnings.iter().map(|warning| format!("{key_id}: {warning}")));
+        }
+        key
+    }
+}
+
 /// Safe to sign is a new key the propagation after it was published, which is a little after it
 /// was issued. A planned rotation begins on a whole second that leaves room for that.
 const NOTICED_WITHIN: Duration = Duration::from_millis(250);

@@ -21,6 +21,7 @@ use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
@@ -33,7 +34,9 @@ use super::listener::Peer;
 use super::problem::Problem;
 use crate::audit::{Attempt, Outcome};
 use crate::clock::Clock;
-use crate::operations::{KeyPair, Operations, Prepared, Refusal, Terms, to_the_millisecond};
+use crate::operations::{
+    Issued, KeyPair, Operations, Prepared, Refusal, Terms, to_the_millisecond,
+};
 use crate::publish::reload::Signal;
 
 /// Serves the administration interface to one caller. A clone shares everything but the caller.
@@ -49,6 +52,8 @@ struct Shared {
     access: Access,
     clock: Arc<dyn Clock>,
     signals: mpsc::Sender<Signal>,
+    /// The document, which is the same for everybody.
+    openapi: Value,
 }
 
 impl AdminHandler {
@@ -62,7 +67,8 @@ impl AdminHandler {
     ) -> Self {
         let terms = Arc::clone(operations.terms());
         let operations = Mutex::new(operations);
-        let shared = Arc::new(Shared { operations, terms, access, clock, signals });
+        let openapi = openapi::document(&terms);
+        let shared = Arc::new(Shared { operations, terms, access, clock, signals, openapi });
         Self { shared, peer: Peer::default() }
     }
 }
@@ -95,7 +101,7 @@ impl Shared {
             Err(error) => return error.response(),
         };
         if routed.route == Route::OpenApi {
-            return json(StatusCode::OK, &openapi::document(&self.terms));
+            return json(StatusCode::OK, &self.openapi);
         }
         let now = to_the_millisecond(self.clock.now());
         let mut attempt = Attempt {
@@ -167,7 +173,7 @@ impl Shared {
             requests::Call::Show(kid) => operations.show(&kid, now),
             requests::Call::Current(audience) => operations.current(&audience, now),
             requests::Call::Issue(_) => match &prepared {
-                Some(prepared) => operations.issue(prepared, now).map(|issued| issued.key),
+                Some(prepared) => operations.issue(prepared, now).map(Issued::into_key),
                 None => Err(Refusal::Generate),
             },
             requests::Call::Invalidate { kid, grace } => operations.invalidate(&kid, grace, now),
