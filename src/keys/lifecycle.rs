@@ -89,8 +89,18 @@ mod seconds {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?)
-            .map_err(serde::de::Error::custom)
+        let seconds = f64::deserialize(deserializer)?;
+        let duration = Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)?;
+        // A number this large is not exact to the nanosecond, and must not grow by that.
+        Ok(if seconds < EXACT_BELOW { duration } else { to_the_microsecond(duration) })
+    }
+
+    /// Below this many seconds (48 days), nanoseconds come back as they were written.
+    const EXACT_BELOW: f64 = 4_194_304.0;
+
+    fn to_the_microsecond(duration: Duration) -> Duration {
+        let nanoseconds = (duration.subsec_nanos() + 500) / 1000 * 1000;
+        Duration::from_secs(duration.as_secs()) + Duration::from_nanos(nanoseconds.into())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -105,7 +105,9 @@ pub(super) fn tell(
     };
     match fs::DirBuilder::new().mode(0o755).create(directory.join(CURRENT)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        Err(_) => {}
+        // Signers are to read here, whatever the umask.
+        Ok(()) => fs::set_permissions(directory.join(CURRENT), fs::Permissions::from_mode(0o755))?,
     }
     let mut temporary = file.clone().into_os_string();
     temporary.push(TEMPORARY);

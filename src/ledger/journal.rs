@@ -63,6 +63,21 @@ impl Step {
         self.place.is_empty() && self.remove.is_empty() && self.records.len() <= 1
     }
 
+    /// A file that lies neither here nor there, though its directory can be seen.
+    fn lost(&self) -> Option<PathBuf> {
+        let is_gone = |file: &Path| {
+            let gone = fs::symlink_metadata(file);
+            gone.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let is_lost = |placement: &&Placement| {
+            let directory = placement.to.parent();
+            directory.is_some_and(|directory| fs::read_dir(directory).is_ok())
+                && is_gone(&placement.from)
+                && is_gone(&placement.to)
+        };
+        self.place.iter().find(is_lost).map(|placement| placement.to.clone())
+    }
+
     fn is_placed(&self) -> bool {
         self.place.iter().all(|placement| !exists(&placement.from) && exists(&placement.to))
     }
@@ -75,7 +90,10 @@ impl Locked<'_> {
     /// [`StepError`].
     pub fn commit(&mut self, step: &Step) -> Result<(), StepError> {
         if step.is_one_replacement() {
-            return self.write(&step.records, &[]).map_err(StepError::Unfinished);
+            return self.write(&step.records, &[]).map_err(|error| {
+                let is_there = step.records.iter().all(|record| !self.is_news(record));
+                if is_there { StepError::Unfinished(error) } else { StepError::Undone(error) }
+            });
         }
         let pending = self.pending();
         if exists(&pending) {
@@ -108,8 +126,16 @@ impl Locked<'_> {
         };
         match codec::open::<Step>(&bytes) {
             Ok(mut step) => {
+                let all = step.records.len();
                 // What was decided about a key since then stands.
                 step.records.retain(|record| self.is_news(record));
+                if let Some(lost) = step.lost() {
+                    if step.records.len() == all {
+                        return self.give_up(&step, &lost);
+                    }
+                    // It took effect before its files went: the rest of it follows.
+                    step.place.clear();
+                }
                 if let Err(error) = self.carry_out(&step) {
                     warn!(
                         file = %pending.display(), cause = %error,
@@ -130,6 +156,21 @@ impl Locked<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Takes back a step that nobody can complete any more. It would stand in the way of all others.
+    fn give_up(&self, step: &Step, lost: &Path) -> io::Result<()> {
+        for Placement { from, to } in &step.place {
+            for file in [from, to] {
+                let _ = fs::remove_file(file);
+            }
+        }
+        fs::remove_file(self.pending())?;
+        warn!(
+            file = %lost.display(), remedy = "do it again",
+            "a step that was cut short is taken back: a file of it is gone"
+        );
+        File::open(self.directory())?.sync_all()
     }
 
     fn is_news(&self, record: &Record) -> bool {

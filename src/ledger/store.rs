@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -255,6 +257,24 @@ const MIRROR: &str = "mirror";
 const RECORD: &str = ".json";
 pub(super) const TEMPORARY: &str = ".tmp";
 
+/// The same as [`read`], and never in the middle of another process's step, unless that takes longer
+/// than `patience`.
+///
+/// # Errors
+/// Where the directory can't be read.
+pub fn read_between_steps(directory: &Path, patience: Duration) -> io::Result<Loaded> {
+    // Where there is no lock yet, or it can't be opened, what lies there is all there is to know.
+    let lock = File::open(directory.join("lock")).ok();
+    let deadline = Instant::now() + patience;
+    while let Some(lock) = &lock
+        && matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    read(directory)
+}
+
 /// Reads every record of a directory and changes nothing in it. A directory that does not exist
 /// holds none.
 ///
@@ -337,7 +357,10 @@ pub(super) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 pub(super) fn create(file: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(file)
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(file)?;
+    // Others are to read it, whatever the umask: nothing in it is secret.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    Ok(file)
 }
 
 /// A name for a damaged file at which nothing lies: `NAME.damaged-1`, `-2` and so on.

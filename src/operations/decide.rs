@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::issue::without_signer_from;
 use super::{Decision, KeyPair, Refusal, Terms, files, find};
 use crate::keys::Kid;
 use crate::keys::lifecycle::Phase;
-use crate::ledger::handoff::current_record;
 use crate::ledger::{Record, Records, Step};
 
 /// Invalidates `kid` as of `now`.
@@ -21,13 +21,10 @@ pub(super) fn invalidate(
     terms: &Terms,
 ) -> Result<Decision<KeyPair>, Refusal> {
     let record = find(records, kid)?;
-    let was_current = is_current(record, records, now, terms);
     let mut after = records.clone();
     let step = replace(&mut after, invalidated(record, now, grace, now, terms));
     let mut answer = KeyPair::of(&after[&record.key_id], &after, now, terms);
-    if was_current && current_record(&after, &record.audience, now, &terms.policy).is_none() {
-        answer.warnings.push(no_signer(record));
-    }
+    answer.warnings.extend(no_signer(record, records, &after, now, terms));
     Ok(Decision { step, answer })
 }
 
@@ -59,7 +56,8 @@ pub(super) fn reactivate(
     terms: &Terms,
 ) -> Result<Decision<KeyPair>, Refusal> {
     let record = find(records, kid)?;
-    if record.loss.is_some() {
+    // Where no daemon runs, nobody has noted yet that they are gone.
+    if record.loss.is_some() || files::of_entry(&record.slot).is_empty() {
         return Err(Refusal::FilesMissing(record.key_id.clone()));
     }
     let policy = &terms.policy;
@@ -112,9 +110,7 @@ pub(super) fn delete(
     next.deleted_at = Some(now);
     let mut after = records.clone();
     let mut step = replace(&mut after, next);
-    if answer.current && current_record(&after, &record.audience, now, &terms.policy).is_none() {
-        answer.warnings.push(no_signer(record));
-    }
+    answer.warnings.extend(no_signer(record, records, &after, now, terms));
     let lying = if record.loss.is_some() { Vec::new() } else { files::of_entry(&record.slot) };
     let is_shared = after.values().any(|other| {
         other.slot == record.slot && other.loss.is_none() && other.deleted_at.is_none()
@@ -125,13 +121,21 @@ pub(super) fn delete(
     Ok((Decision { step, answer }, lying))
 }
 
-fn is_current(record: &Record, records: &Records, now: Timestamp, terms: &Terms) -> bool {
-    current_record(records, &record.audience, now, &terms.policy)
-        .is_some_and(|current| current.key_id == record.key_id)
-}
-
-fn no_signer(record: &Record) -> String {
-    format!("the audience {} has no key left to sign with: issue one", record.audience)
+/// What there is to say where the audience of `record` has no key to sign with from some instant
+/// on, and had one then before.
+fn no_signer(
+    record: &Record,
+    before: &Records,
+    after: &Records,
+    now: Timestamp,
+    terms: &Terms,
+) -> Option<String> {
+    let from = |records| without_signer_from(records, &record.audience, now, terms);
+    let gap = from(after)?;
+    from(before).is_none_or(|before| gap < before).then(|| {
+        let when = if gap <= now { String::new() } else { format!(" from {gap} on") };
+        format!("the audience {} has no key left to sign with{when}: issue one", record.audience)
+    })
 }
 
 /// Puts `next` in the place of its key's record, and returns the step that does so on disk.

@@ -109,7 +109,7 @@ impl Operations {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
         let mut staged = Staged::default();
-        let issued = self.change(now, |records, terms| {
+        let issued = self.change(now, |records, terms, now| {
             files::remove_leftovers(&directory, &terms.state);
             decide(records, prepared, now, terms, &mut staged)
         });
@@ -222,7 +222,7 @@ fn begin(
 }
 
 /// The first instant from `now` on at which `audience` has no current key.
-fn without_signer_from(
+pub(super) fn without_signer_from(
     records: &Records,
     audience: &Audience,
     now: Timestamp,

@@ -11,6 +11,7 @@ mod issue;
 mod key_pair;
 mod material;
 mod refusal;
+pub mod relative;
 pub mod timeline;
 pub mod timetable;
 
@@ -27,6 +28,7 @@ pub use self::issue::{Issue, Issued, Prepared, Start};
 pub use self::key_pair::KeyPair;
 pub use self::material::generate;
 pub use self::refusal::Refusal;
+use crate::clock::Clock;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
@@ -58,11 +60,12 @@ pub struct Terms {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The operations of one process.
-#[derive(Debug)]
 pub struct Operations {
     terms: Arc<Terms>,
     looker: Looker,
     ledger: Ledger,
+    /// What tells how late it has become while an operation waited for its turn.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 /// What an operation was told to change, and what is left to say about it.
@@ -77,7 +80,15 @@ impl Operations {
     #[must_use]
     pub fn new(terms: Arc<Terms>, looker: Looker) -> Self {
         let ledger = Ledger::new(Some(terms.state.to_path_buf()));
-        Self { terms, looker, ledger }
+        Self { terms, looker, ledger, clock: None }
+    }
+
+    /// The same by a clock that runs on: an operation that waits for its turn happens when it has
+    /// come, not when it was asked for.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// What they go by.
@@ -91,8 +102,11 @@ impl Operations {
     /// # Errors
     /// [`Refusal::Ledger`] where there is a ledger that can't be read.
     pub fn records(&mut self, now: Timestamp) -> Result<Records, Refusal> {
-        let remembered = store::read(&self.terms.state).map_err(Refusal::Ledger)?.records;
-        Ok(known(&remembered, &self.looker.look().sight, now, &self.terms.policy))
+        // In this order: who sees the files of a step reads the records after it.
+        let sight = self.looker.look().sight;
+        let loaded = store::read_between_steps(&self.terms.state, LOCK_PATIENCE);
+        let remembered = loaded.map_err(Refusal::Ledger)?.records;
+        Ok(known(&remembered, &sight, now, &self.terms.policy))
     }
 
     /// Every key pair, those of one audience together, in the order in which they begin.
@@ -147,7 +161,7 @@ impl Operations {
         grace: Duration,
         now: Timestamp,
     ) -> Result<KeyPair, Refusal> {
-        self.change(now, |records, terms| decide::invalidate(records, kid, grace, now, terms))
+        self.change(now, |records, terms, now| decide::invalidate(records, kid, grace, now, terms))
     }
 
     /// Takes an invalidation back, and sets new ends of the validity where they are given.
@@ -161,7 +175,7 @@ impl Operations {
         valid_to: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<KeyPair, Refusal> {
-        self.change(now, |records, terms| {
+        self.change(now, |records, terms, now| {
             decide::reactivate(records, kid, valid_from, valid_to, now, terms)
         })
     }
@@ -173,7 +187,7 @@ impl Operations {
     /// [`Refusal`].
     pub fn delete(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
         let mut lying = Vec::new();
-        let mut pair = self.change(now, |records, terms| {
+        let mut pair = self.change(now, |records, terms, now| {
             let (decision, files) = decide::delete(records, kid, now, terms)?;
             lying = files;
             Ok(decision)
@@ -192,16 +206,26 @@ impl Operations {
     /// One step, by what is known when nobody else can come in between.
     fn change<T>(
         &mut self,
-        now: Timestamp,
-        decide: impl FnOnce(&Records, &Terms) -> Result<Decision<T>, Refusal>,
+        asked_at: Timestamp,
+        decide: impl FnOnce(&Records, &Terms, Timestamp) -> Result<Decision<T>, Refusal>,
     ) -> Result<T, Refusal> {
         // Before the lock: a look may take a while. What was dropped since then is not known yet,
         // as if the call had come a moment earlier.
         let sight = self.looker.look().sight;
         let terms = Arc::clone(&self.terms);
-        let done = self.ledger.commit(PATIENCE, |records| {
-            let records = known(records, &sight, now, &terms.policy);
-            decide(&records, &terms).map(|Decision { step, answer }| (step, answer))
+        let clock = self.clock.clone();
+        let done = self.ledger.commit(PATIENCE, |remembered| {
+            let now = clock.map_or(asked_at, |clock| to_the_millisecond(clock.now()).max(asked_at));
+            let records = known(remembered, &sight, now, &terms.policy);
+            let Decision { mut step, answer } = decide(&records, &terms, now)?;
+            // What was decided by is remembered, or signers would be told by less than that.
+            let is_new = |record: &&Arc<Record>| !remembered.contains_key(&record.key_id);
+            let is_left = |record: &&Arc<Record>| {
+                step.records.iter().all(|decided| decided.key_id != record.key_id)
+            };
+            let seen: Vec<_> = records.values().filter(is_new).filter(is_left).cloned().collect();
+            step.records.extend(seen);
+            Ok((step, answer))
         });
         done.map_err(|error| match error {
             CommitError::Refused(refusal) => refusal,

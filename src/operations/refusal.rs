@@ -89,7 +89,10 @@ impl Refusal {
             Self::Write { file, error } => format!("can't write {}: {error}", file.display()),
             Self::Ledger(error) => format!("the ledger can't be used: {error}"),
             Self::Unfinished(error) => {
-                format!("it could be done by half only, and will be completed: {error}")
+                format!(
+                    "it was decided, and the disk failed before all of it was written; what is \
+                     left is done when the disk allows: {error}"
+                )
             }
             Self::Generate => "the key could not be generated".to_owned(),
         }

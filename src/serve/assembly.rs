@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::ServeError;
+use crate::clock::SystemClock;
 use crate::config::{Config, OnRemoval};
 use crate::http::connections::Limits;
 use crate::keys::entry::KeyRules;
@@ -140,5 +141,5 @@ pub fn operations(config: &Config) -> Operations {
         directory,
         state: state_directory(config).into(),
     };
-    Operations::new(Arc::new(terms), looker(config))
+    Operations::new(Arc::new(terms), looker(config)).with_clock(Arc::new(SystemClock))
 }

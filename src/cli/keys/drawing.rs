@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::table::relative;
 use crate::keys::lifecycle::Phase;
+use crate::operations::relative::relative;
 use crate::operations::timeline::{Life, Timeline};
 
 /// How many characters stand for the time that is drawn.

@@ -55,7 +55,13 @@ pub(super) enum Command {
         #[arg(long)]
         invalidate_current: bool,
         /// How long those stay published after that; the default grace by default
-        #[arg(long, value_name = "DURATION", requires = "invalidate_current", value_parser = grace)]
+        #[arg(
+            long,
+            value_name = "DURATION",
+            requires = "invalidate_current",
+            allow_hyphen_values = true,
+            value_parser = grace
+        )]
         grace: Option<Duration>,
         /// Its id; a UUID by default
         #[arg(long, value_name = "ID", value_parser = kid)]
@@ -74,7 +80,7 @@ pub(super) enum Command {
         algorithm: Option<Algorithm>,
         /// How long the old key stays published after its last signature; the default grace
         /// by default
-        #[arg(long, value_name = "DURATION", value_parser = grace)]
+        #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = grace)]
         grace: Option<Duration>,
     },
     /// List every key
@@ -153,7 +159,7 @@ pub(super) enum Command {
 #[group(required = true, multiple = false)]
 pub(super) struct End {
     /// How long it stays published, as in 90s, 1h or 7d
-    #[arg(long, value_name = "DURATION", value_parser = grace)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = grace)]
     grace: Option<Duration>,
     /// Take it back at once: tokens that it signed are refused from now on
     #[arg(long)]
@@ -175,8 +181,12 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let is_usage =
             matches!(refusal, Refusal::BadRequest { .. } | Refusal::UnsupportedAlgorithm(_));
+        let what = match refusal {
+            Refusal::Unfinished(_) => "the operation is not brought to its end",
+            _ => "the keys are unchanged",
+        };
         Self {
-            what: "the keys are unchanged".to_owned(),
+            what: what.to_owned(),
             cause: refusal.cause(),
             remedy: refusal.remedy().to_owned(),
             code: if is_usage { WRONG_USAGE } else { FAILED },
