@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::activity::{Activity, Order, Phase};
 use super::body::Body;
 use super::connections::{Connections, Limits, Place};
+use super::counts::Limit;
 use super::problem::Problem;
 use super::stream::Stream;
 use super::{Answer, head};
@@ -57,7 +58,7 @@ where
     let activity = &place.activity;
     let words = {
         let (handler, connections) = (handler.clone(), Arc::clone(connections));
-        move |problem| spell(&handler.refuse(problem), connections.now())
+        move |problem| refused(&handler, &connections, problem)
     };
     let stream = Stream::new(io, Arc::clone(activity), words);
     let service = Asked(Arc::new(Side { handler, activity: Arc::clone(activity) }));
@@ -135,6 +136,10 @@ where
             if phase_ends.is_some_and(|end| end <= now) {
                 return Poll::Ready(match phase {
                     Phase::Head => End::Refused(Problem::HeadTimeout),
+                    Phase::Stuck => {
+                        place.connections().reached().count(Limit::WriteTime);
+                        End::Cut
+                    }
                     _ => End::Cut,
                 });
             }
@@ -235,6 +240,14 @@ impl<A: Answer> Future for Answering<A> {
     }
 }
 
+/// The words of a refusal, which is counted.
+fn refused<A: Answer>(handler: &A, connections: &Connections, problem: Problem) -> Vec<u8> {
+    if let Some(limit) = Limit::of(problem) {
+        connections.reached().count(limit);
+    }
+    spell(&handler.refuse(problem), connections.now())
+}
+
 /// A response in HTTP/1.1, for a connection that ends with it.
 pub(super) fn spell(response: &Response<Body>, now: Timestamp) -> Vec<u8> {
     let status = response.status();
@@ -263,7 +276,7 @@ where
     A: Answer,
 {
     let activity = Arc::new(Activity::new(0));
-    let words = move |problem| spell(&handler.refuse(problem), connections.now());
+    let words = move |problem| refused(&handler, &connections, problem);
     let mut stream = Stream::new(io, activity, words);
     let refusal = poll_fn(|cx| stream.poll_refuse(cx, Problem::TooManyConnections));
     // However it goes, the connection is closed.

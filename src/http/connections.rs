@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::activity::{Activity, Order};
+use super::counts::{Limit, Refusals};
 use crate::clock::Clock;
 
 /// How much a client may have of this server.
@@ -40,6 +41,8 @@ pub struct Connections {
     start: Instant,
     open: Mutex<Open>,
     refusals: AtomicUsize,
+    /// How often which limit was reached.
+    reached: Refusals,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +71,7 @@ impl Connections {
             start: Instant::now(),
             open: Mutex::default(),
             refusals: AtomicUsize::new(0),
+            reached: Refusals::default(),
         })
     }
 
@@ -75,6 +79,18 @@ impl Connections {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// How often which limit was reached.
+    #[must_use]
+    pub const fn reached(&self) -> &Refusals {
+        &self.reached
+    }
+
+    /// How many were accepted so far.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.open().accepted
     }
 
     /// The instant now.
@@ -106,6 +122,7 @@ impl Connections {
             let (_, longest) = waiting.min()?;
             if let Some(activity) = open.connections.remove(&longest) {
                 activity.order(Order::Abort);
+                self.reached.count(Limit::GaveWay);
             }
         }
         let id = open.accepted;

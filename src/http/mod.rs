@@ -2,17 +2,20 @@
 //!
 //! [`server`] accepts and [`connection`] bounds what it accepted; neither knows a JWKS. What they
 //! carry is an [`Answer`]: [`public`] is the one that serves the published documents, out of
-//! [`negotiate`]'s decisions, [`admin`] the one that operates on keys. [`listener`] is where
-//! connections come from; [`head`] is what every listener refuses, in [`problem`]'s words.
+//! [`negotiate`]'s decisions, [`admin`] the one that operates on keys, [`ops`] the one that shows
+//! how everything is. [`listener`] is where connections come from; [`head`] is what every listener
+//! refuses, in [`problem`]'s words; [`counts`] is what is counted on the way.
 
 mod activity;
 pub mod admin;
 pub mod body;
 pub mod connection;
 pub mod connections;
+pub mod counts;
 pub mod head;
 pub mod listener;
 pub mod negotiate;
+pub mod ops;
 pub mod problem;
 pub mod public;
 pub mod server;

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use super::Answer;
 use super::body::Body;
+use super::counts::Requests;
 use super::negotiate::{self, Wishes};
 use super::problem::Problem;
 use crate::clock::Clock;
@@ -63,6 +64,7 @@ struct Shared {
     /// Cache-Control where no key ends within `max_age`.
     cache_control: HeaderValue,
     cors: bool,
+    requests: Arc<Requests>,
 }
 
 /// What is answered, before it is written.
@@ -89,7 +91,14 @@ impl PublicHandler {
         let layout = published.layout();
         let key_set = layout.find(layout.key_set_path());
         let cache_control = cache_control(max_age);
-        Self(Arc::new(Shared { published, key_set, clock, max_age, cache_control, cors }))
+        let requests = Arc::new(Requests::new(layout.names()));
+        Self(Arc::new(Shared { published, key_set, clock, max_age, cache_control, cors, requests }))
+    }
+
+    /// What is counted of its requests.
+    #[must_use]
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.0.requests)
     }
 
     /// Answers a request for any path.
@@ -170,10 +179,18 @@ impl Shared {
     fn write(&self, reply: Reply, headers: HeaderMap) -> Response<Body> {
         match reply {
             Reply::Document { snapshot, index, choice } => {
-                self.write_document(&snapshot.documents[index], choice, headers)
+                let response = self.write_document(&snapshot.documents[index], choice, headers);
+                self.requests.count(Some(index), response.status());
+                response
             }
-            Reply::Options { is_preflight } => self.write_options(is_preflight, headers),
-            Reply::Problem(problem) => self.write_problem(problem),
+            Reply::Options { is_preflight } => {
+                self.requests.count(None, StatusCode::NO_CONTENT);
+                self.write_options(is_preflight, headers)
+            }
+            Reply::Problem(problem) => {
+                self.requests.count(None, problem.status());
+                self.write_problem(problem)
+            }
         }
     }
 

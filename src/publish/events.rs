@@ -90,6 +90,12 @@ impl Told {
         self.hand_off = error;
     }
 
+    /// What looked odd at the last look.
+    #[must_use]
+    pub fn current_notes(&self) -> Vec<String> {
+        self.notes.iter().cloned().collect()
+    }
+
     /// What looks odd without being wrong.
     pub fn notes(&mut self, look: &Look) {
         let mut notes: BTreeSet<String> = look.notes.iter().cloned().collect();

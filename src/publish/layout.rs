@@ -79,6 +79,20 @@ impl Layout {
         self.paths.get(path).copied()
     }
 
+    /// The path of each document, the first of them where it stands at several.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let name = |content: &Content| {
+            let (Content::KeySet(audience) | Content::Discovery(audience)) = content;
+            let below = audience.as_ref().map_or_else(String::new, |name| format!("/{name}"));
+            match content {
+                Content::KeySet(_) => format!("{below}{}", self.key_set_path),
+                Content::Discovery(_) => format!("{below}/.well-known/openid-configuration"),
+            }
+        };
+        self.contents.iter().map(name).collect()
+    }
+
     /// What each document says.
     #[must_use]
     pub fn contents(&self) -> &[Content] {

@@ -10,11 +10,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::document::published_keys;
 use super::events;
 use super::snapshot::Publisher;
+use super::view::{Looks, View};
 use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::Refused;
@@ -73,6 +74,9 @@ pub struct Reload {
     has_published: bool,
     published: BTreeSet<Kid>,
     told: events::Told,
+    last_good_scan: Option<Timestamp>,
+    looks: Looks,
+    view: watch::Sender<Option<Arc<View>>>,
 }
 
 /// The most time that passes between the first hint and the look, however many hints follow.
@@ -130,7 +134,16 @@ impl Reload {
             has_published: false,
             published: BTreeSet::new(),
             told: events::Told::default(),
+            last_good_scan: None,
+            looks: Looks::default(),
+            view: watch::Sender::new(None),
         }
+    }
+
+    /// Shows what the loop knows, from the first look on.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Option<Arc<View>>> {
+        self.view.subscribe()
     }
 
     /// Looks and publishes until it is told to stop.
@@ -240,21 +253,50 @@ impl Reload {
             self.missed = missed;
         }
         self.tell(&changes, refused, now);
-        self.publish(now);
+        let is_changed = self.publish(now);
+        if is_new_look {
+            let is_whole = self.look.directories_read == self.looker.directories().len();
+            let count = match (is_whole, is_changed) {
+                (false, _) => &mut self.looks.failed,
+                (true, true) => &mut self.looks.changed,
+                (true, false) => &mut self.looks.unchanged,
+            };
+            *count += 1;
+            if is_whole {
+                self.last_good_scan = Some(now);
+            }
+        }
         // Consumers before signers.
         let Rules { audiences, policy, .. } = &self.rules;
         let handed_off = self.ledger.hand_off(audiences, now, policy);
         self.told.hand_off(handed_off.err());
         self.ledger.tell_served();
+        self.show(now);
     }
 
-    fn publish(&mut self, now: Timestamp) {
+    fn show(&self, now: Timestamp) {
+        let view = View {
+            decided_at: now,
+            last_good_scan: self.last_good_scan,
+            records: self.ledger.records().clone(),
+            refused: self.refused.values().cloned().collect(),
+            notes: self.told.current_notes(),
+            watcher: self.watcher.state().clone(),
+            persistence: self.ledger.persistence().clone(),
+            ledger: self.ledger.directory().map(Path::to_owned),
+            looks: self.looks,
+        };
+        self.view.send_replace(Some(Arc::new(view)));
+    }
+
+    /// Tells whether anything is published that was not before, or no longer.
+    fn publish(&mut self, now: Timestamp) -> bool {
         let Rules { policy, certificates, .. } = &self.rules;
         let keys = published_keys(self.ledger.records(), now, policy, *certificates);
         // Nothing remembered and not everything seen is no set of keys: 503 is the honest answer.
         let has_seen_all = self.look.sight.dark.is_empty() && !self.look.is_unsettled;
         if keys.is_empty() && !has_seen_all && !self.has_published {
-            return;
+            return false;
         }
         self.has_published = true;
         let published = keys.iter().map(|key| key.kid.clone()).collect();
@@ -262,9 +304,11 @@ impl Reload {
             events::ended(kid, self.ledger.records(), now, policy);
         }
         self.published = published;
-        if let Some(snapshot) = self.publisher.publish(keys, now) {
-            events::published(&snapshot);
+        let snapshot = self.publisher.publish(keys, now);
+        if let Some(snapshot) = &snapshot {
+            events::published(snapshot);
         }
+        snapshot.is_some()
     }
 
     fn tell(&mut self, changes: &[Change], refused: Vec<Refused>, now: Timestamp) {

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -19,11 +20,13 @@ pub use self::assembly::{Seen, layout, look_once, make_state_directory, operatio
 use self::assembly::{limits, looker, rules, state_directory};
 pub use self::error::ServeError;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ListenAddress, Loaded, Origin};
+use crate::config::{Config, ListenAddress, Loaded};
 use crate::http::admin::AdminHandler;
 use crate::http::admin::access::Access;
 use crate::http::connections::Connections;
+use crate::http::counts::Requests;
 use crate::http::listener::Listener;
+use crate::http::ops::{Counted, OpsHandler, Sources};
 use crate::http::public::PublicHandler;
 use crate::http::{Answer, server};
 use crate::keys::{Algorithm, Audience};
@@ -43,9 +46,6 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     logging::init(config.log);
     for warning in &loaded.warnings {
         warn!("{warning}");
-    }
-    if loaded.settings.value("ops.listen").is_some_and(|(_, origin)| *origin != Origin::Default) {
-        warn!("ops.listen is set, and this version serves nothing there");
     }
     for risk in &loaded.risks {
         let remedy = format!("change it, or accept it: accept_risk = [\"{}\"]", risk.member);
@@ -72,6 +72,8 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         .map_err(ServeError::System)?;
     let public = runtime.block_on(bind("public", &config.public.listen, PUBLIC_SOCKET_MODE))?;
     let admin = runtime.block_on(bind("admin", &config.admin.listen, config.admin.socket_mode))?;
+    let ops = runtime.block_on(bind("ops", &config.ops.listen, PUBLIC_SOCKET_MODE))?;
+    let view = reload.view();
     let (alive, ended) = oneshot::channel::<()>();
     let loop_thread = std::thread::Builder::new()
         .name("reload".to_owned())
@@ -85,20 +87,28 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let max_age = config.publish.max_age.as_secs();
     let handler =
         PublicHandler::new(reader.clone(), Arc::clone(&clock), max_age, config.publish.cors);
-    servers.add(public, &handler);
+    servers.add("public", public, &handler, Some(handler.requests()));
+    let operations = operations(config);
+    let terms = Arc::clone(operations.terms());
     if !admin.is_empty() {
         let access = Access {
             allowed_uids: config.admin.allowed_uids.clone(),
             token_file: config.admin.token_file.clone(),
             jwt: config.admin.jwt.clone(),
-            published: reader,
+            published: reader.clone(),
         };
-        let operations = operations(config);
-        servers.add(
-            admin,
-            &AdminHandler::new(operations, access, Arc::clone(&clock), signals.clone()),
-        );
+        let handler = AdminHandler::new(operations, access, Arc::clone(&clock), signals.clone());
+        servers.add("admin", admin, &handler, None);
     }
+    let sources = Sources {
+        view,
+        published: reader,
+        clock: Arc::clone(&clock),
+        terms,
+        listeners: std::mem::take(&mut servers.counted),
+        stopping: Arc::clone(&servers.stopping),
+    };
+    servers.add_last(ops, &OpsHandler::new(sources));
     runtime.block_on(servers.answer(&signals, ended))?;
     let _ = signals.send(Signal::Stop);
     // It ends within a look; a look that hangs in a dead file system is not waited for.
@@ -152,29 +162,69 @@ async fn bind(
 struct Servers<'a> {
     config: &'a Config,
     clock: &'a Arc<dyn Clock>,
+    /// Whether the end has begun.
+    stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
-    serving: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    serving: Vec<Serving>,
+    counted: Vec<Counted>,
+    /// What goes on until the others have stopped.
+    stop_last: watch::Sender<bool>,
+    serving_last: Vec<Serving>,
 }
+
+/// A listener at work.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<'a> Servers<'a> {
     fn new(config: &'a Config, clock: &'a Arc<dyn Clock>) -> Self {
-        Self { config, clock, stop: watch::channel(false).0, serving: Vec::new() }
+        Self {
+            config,
+            clock,
+            stopping: Arc::default(),
+            stop: watch::channel(false).0,
+            serving: Vec::new(),
+            counted: Vec::new(),
+            stop_last: watch::channel(false).0,
+            serving_last: Vec::new(),
+        }
     }
 
     /// Lets `handler` answer on listeners, which share one limit of connections.
-    fn add<A: Answer>(&mut self, listeners: Vec<Listener>, handler: &A) {
-        let connections = Connections::new(limits(self.config), Arc::clone(self.clock));
+    fn add<A: Answer>(
+        &mut self,
+        name: &'static str,
+        listeners: Vec<Listener>,
+        handler: &A,
+        requests: Option<Arc<Requests>>,
+    ) {
+        let connections = self.connections();
         for listener in listeners {
-            let (handler, connections) = (handler.clone(), Arc::clone(&connections));
-            let (stopped, drain) = (self.stop.subscribe(), self.config.drain);
-            self.serving.push(Box::pin(server::serve(
-                listener,
-                handler,
-                connections,
-                stopped,
-                drain,
-            )));
+            self.serving.push(self.serving(listener, handler, &connections, &self.stop));
         }
+        self.counted.push(Counted { name, connections, requests });
+    }
+
+    /// The same for listeners that tell how the others are, also while those stop.
+    fn add_last<A: Answer>(&mut self, listeners: Vec<Listener>, handler: &A) {
+        let connections = self.connections();
+        for listener in listeners {
+            self.serving_last.push(self.serving(listener, handler, &connections, &self.stop_last));
+        }
+    }
+
+    fn connections(&self) -> Arc<Connections> {
+        Connections::new(limits(self.config), Arc::clone(self.clock))
+    }
+
+    fn serving<A: Answer>(
+        &self,
+        listener: Listener,
+        handler: &A,
+        connections: &Arc<Connections>,
+        stop: &watch::Sender<bool>,
+    ) -> Serving {
+        let (handler, connections) = (handler.clone(), Arc::clone(connections));
+        Box::pin(server::serve(listener, handler, connections, stop.subscribe(), self.config.drain))
     }
 
     /// Answers until a signal says to end, and then until the last answer is out or `drain` is
@@ -189,6 +239,7 @@ impl<'a> Servers<'a> {
         let mut interrupt = handle(SignalKind::interrupt())?;
         let mut hangup = handle(SignalKind::hangup())?;
         let servers: Vec<_> = self.serving.into_iter().map(tokio::spawn).collect();
+        let last: Vec<_> = self.serving_last.into_iter().map(tokio::spawn).collect();
         let ended_by = std::future::poll_fn(|context| {
             while hangup.poll_recv(context).is_ready() {
                 let _ = signals.send(Signal::LookNow);
@@ -207,9 +258,15 @@ impl<'a> Servers<'a> {
         })
         .await;
         info!(signal = ended_by, "stopping: no new connections, requests under way are finished");
+        // Readiness is the first to fail.
+        self.stopping.store(true, Ordering::Relaxed);
         let _ = self.stop.send(true);
+        // A server that panicked has been reported by the runtime.
         for server in servers {
-            // A server that panicked has been reported by the runtime.
+            let _ = server.await;
+        }
+        let _ = self.stop_last.send(true);
+        for server in last {
             let _ = server.await;
         }
         if ended_by == LOOP_ENDED {

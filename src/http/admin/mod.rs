@@ -166,8 +166,6 @@ impl Shared {
             _ => None,
         };
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
-        // Its turn has come only now.
-        let now = to_the_millisecond(self.clock.now()).max(now);
         let pair = match request {
             requests::Call::List => return operations.list(now).map(Called::List),
             requests::Call::Show(kid) => operations.show(&kid, now),
