@@ -48,7 +48,12 @@ impl Attempt {
         let audience = plain(audience.as_deref().unwrap_or("-"));
         match outcome {
             Outcome::Done { published_until } => {
-                let until = published_until.map_or("open".to_owned(), |until| until.to_string());
+                // A key that was deleted is answered as it was, and is not published any more.
+                let until = match (*operation, published_until) {
+                    ("delete", _) => "ended".to_owned(),
+                    (_, Some(until)) => until.to_string(),
+                    (_, None) => "open".to_owned(),
+                };
                 info!(
                     audit = true, %who, via, operation, %kid, %audience, outcome = "done",
                     published_until = %until, "key operation"

@@ -8,6 +8,7 @@
 //! source      a directory  ->  bounded bytes; events  ->  "look again"
 //! keys        bytes  ->  public key or refusal; dates + instant  ->  phase
 //! look        one look at every directory: scanned, and parsed where the bytes are new
+//! ownership   whose the files are that root makes
 //! ledger      remembered + seen + now  ->  remembered', kept on disk
 //! publish     records + now  ->  rendered documents, swapped in one place
 //! operations  issue, rotate, invalidate, reactivate, delete: writes files, nothing else
@@ -31,6 +32,7 @@ pub mod ledger;
 pub mod logging;
 pub mod look;
 pub mod operations;
+pub mod ownership;
 pub mod publish;
 pub mod serve;
 pub mod source;

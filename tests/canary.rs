@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use common::daemon::{Daemon, drop_by_rename, eventually};
+use common::daemon::{Connection, Daemon, drop_by_rename, eventually};
 use common::faults::await_log;
 use jwksd::hex::hex;
 use jwksd::keys::Algorithm;
@@ -280,16 +280,41 @@ fn nothing_private_is_left_of_the_keys_that_were_read() {
 fn nothing_private_is_left_of_the_keys_that_were_issued() {
     let directory = tempfile::tempdir().unwrap();
     let (keys, state) = (directory.path().join("keys"), directory.path().join("state"));
-    let daemon =
-        Daemon::start_with(&keys, |command| command.arg("--init").arg("--state").arg(&state));
+    let socket = directory.path().join("admin.sock");
+    let daemon = Daemon::start_with(&keys, |command| {
+        command.arg("--init").arg("--state").arg(&state);
+        command.arg("--admin-listen").arg(format!("unix:{}", socket.display()))
+    });
     assert_eq!(daemon.kids().len(), 2);
+    // As many again by the administration listener, of every type.
+    let mut answers = Vec::new();
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let body = json!({ "audience": "client", "algorithm": algorithm }).to_string();
+        let json = [("content-type", "application/json")];
+        let path = "/oauth/keys/keypair";
+        let mut connection = Connection::open_unix(&socket).unwrap();
+        let answer = connection.request_with("POST", path, &json, body.as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answers.push(answer.body);
+    }
+    let mut connection = Connection::open(daemon.address_of("ops")).unwrap();
+    for path in ["/", "/status", "/metrics"] {
+        answers.push(connection.request("GET", path, &[]).unwrap().body);
+    }
     let mut secrets = Vec::new();
     for entry in fs::read_dir(&keys).unwrap().map(Result::unwrap) {
-        if entry.file_name().to_string_lossy().ends_with(".pem") {
-            let pem = fs::read_to_string(entry.path()).unwrap();
-            secrets.extend(Canary::of(Algorithm::RS256, pem).secrets);
-        }
+        let stem = entry.file_name().to_string_lossy().into_owned();
+        let Some(stem) = stem.strip_suffix(".pem") else { continue };
+        let attributes = fs::read(keys.join(format!("{stem}.meta.json"))).unwrap();
+        let attributes: Value = serde_json::from_slice(&attributes).unwrap();
+        let algorithm = attributes["algorithm"].as_str().unwrap().parse().unwrap();
+        let pem = fs::read_to_string(entry.path()).unwrap();
+        secrets.extend(Canary::of(algorithm, pem).secrets);
     }
-    assert_eq!(secrets.len(), 12);
+    assert_eq!(secrets.len(), 3 * 6 + 2);
+    let needles = Needles::of(&secrets);
+    for answer in &answers {
+        assert_eq!(needles.found_in(answer), []);
+    }
     assert_nothing_left(&daemon, &state, &secrets);
 }

@@ -85,6 +85,7 @@ impl World {
             grace_on_removal: GRACE,
             missed_before: &self.missed,
             retention: Some(RETENTION),
+            known: None,
             is_served: true,
         };
         let outcome = reconcile(&self.records, &self.sight, looked);

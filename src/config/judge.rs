@@ -5,15 +5,19 @@ use super::{Admin, Config, ConfigError, ListenAddress, Risk, Settings, format_du
 use crate::keys::lifecycle::Policy;
 
 /// The members that can be named in `accept_risk`.
-const RISKS: [&str; 2] = ["default_grace", "propagation"];
+const RISKS: [&str; 3] = ["default_grace", "propagation", "announce"];
 
 /// Refuses an administration listener that would let everybody in, or tell tokens to everybody.
 pub(super) fn admin(admin: &Admin, settings: &Settings) -> Result<(), ConfigError> {
-    let tcp = admin.listen.iter().find_map(|address| match address {
-        ListenAddress::Tcp(address) => Some(address),
-        ListenAddress::Unix(_) => None,
-    });
-    let Some(address) = tcp else { return Ok(()) };
+    let tcp = || {
+        admin.listen.iter().filter_map(|address| match address {
+            ListenAddress::Tcp(address) => Some(address),
+            ListenAddress::Unix(_) => None,
+        })
+    };
+    if tcp().next().is_none() {
+        return Ok(());
+    }
     if admin.token_file.is_none() && admin.jwt.is_none() {
         return Err(Reader(settings).error(
             "admin.listen",
@@ -21,7 +25,7 @@ pub(super) fn admin(admin: &Admin, settings: &Settings) -> Result<(), ConfigErro
              admin.jwt, or use a Unix socket (unix:/path)",
         ));
     }
-    if !address.ip().is_loopback() && admin.tls.is_none() {
+    if tcp().any(|address| !address.ip().is_loopback()) && admin.tls.is_none() {
         return Err(Reader(settings).error(
             "admin.listen",
             "an address that is not loopback needs admin.tls, for bearer tokens travel on it",
@@ -37,9 +41,10 @@ pub(super) fn risks(config: &Config, settings: &Settings) -> Result<Vec<Risk>, C
         RISKS
             .into_iter()
             .find(|risk| *risk == member)
-            .ok_or_else(|| format!("risks that can be accepted are {}", RISKS.join(" and ")))
+            .ok_or_else(|| format!("risks that can be accepted are {}", RISKS.join(", ")))
     })?;
-    let Policy { default_grace, token_lifetime, clock_skew, propagation, .. } = config.lifecycle;
+    let Policy { announce, default_grace, token_lifetime, clock_skew, propagation } =
+        config.lifecycle;
     let mut risks = Vec::new();
     if default_grace < token_lifetime + clock_skew {
         risks.push(Risk {
@@ -61,6 +66,17 @@ pub(super) fn risks(config: &Config, settings: &Settings) -> Result<Vec<Risk>, C
                  called safe to sign with while caches may still hold a set without it",
                 format_duration(propagation),
                 format_duration(config.publish.max_age),
+            ),
+        });
+    }
+    if announce < propagation {
+        risks.push(Risk {
+            member: "announce",
+            cause: format!(
+                "lifecycle.announce ({}) is shorter than lifecycle.propagation ({}): a key that is \
+                 planned ahead is published too late for every consumer to have it in time",
+                format_duration(announce),
+                format_duration(propagation),
             ),
         });
     }

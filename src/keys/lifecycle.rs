@@ -261,13 +261,18 @@ impl Dates {
         }
     }
 
-    /// The next instant at which the key may begin or have to stop to sign.
+    /// From when until when the key is active, of the time from `instant` on; half-open, until the
+    /// end of time where it is open. None where it is never active.
     #[must_use]
-    pub fn signing_changes_after(&self, instant: Timestamp) -> Option<Timestamp> {
-        earliest(
-            [self.valid_from, self.invalidation.map(|end| end.at), self.valid_to]
-                .map(|change| change.filter(|change| instant < *change)),
-        )
+    pub fn signs_during(
+        &self,
+        instant: Timestamp,
+        policy: &Policy,
+    ) -> Option<(Timestamp, Timestamp)> {
+        let from = self.valid_from.unwrap_or(Timestamp::MIN).max(instant);
+        let to = earliest([self.invalidation.map(|end| end.at), self.valid_to]);
+        let to = to.unwrap_or(Timestamp::MAX);
+        (from < to && self.at(from, policy).phase == Phase::Active).then_some((from, to))
     }
 
     /// The earlier of the ends of the ordered and of the implicit grace.
@@ -292,6 +297,14 @@ impl Dates {
     }
 
     fn next_change(&self, instant: Timestamp, policy: &Policy) -> Option<Timestamp> {
+        let safe = self.safe_to_sign_from(instant, policy);
+        let safe = safe.filter(|safe| instant < *safe && self.deleted_at.is_none());
+        earliest([self.next_phase(instant, policy), safe])
+    }
+
+    /// The next instant at which the phase may change.
+    #[must_use]
+    pub fn next_phase(&self, instant: Timestamp, policy: &Policy) -> Option<Timestamp> {
         if self.deleted_at.is_some() {
             return None;
         }
@@ -299,7 +312,6 @@ impl Dates {
             [
                 self.announced_from(policy).filter(|_| self.first_published.is_none()),
                 self.valid_from,
-                self.safe_to_sign_from(instant, policy),
                 self.invalidation.map(|end| end.at),
                 self.loss.map(|loss| loss.at),
                 self.invalidated_until(instant),

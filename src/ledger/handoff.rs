@@ -3,14 +3,13 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Record, Records};
-use super::store::{TEMPORARY, create, read_bounded};
+use super::store::{TEMPORARY, create, make_directory, read_bounded};
 use crate::keys::lifecycle::{Candidate, Dates, Policy, current};
 use crate::keys::{Algorithm, Audience, Kid};
 
@@ -84,6 +83,16 @@ pub fn file(directory: &Path, audience: &Audience) -> PathBuf {
     directory.join(CURRENT).join(format!("{audience}.json"))
 }
 
+/// The audiences for which there is a file though they are none of `audiences` (any more).
+pub(super) fn strangers(directory: &Path, audiences: &[Audience]) -> Vec<Audience> {
+    let Ok(entries) = fs::read_dir(directory.join(CURRENT)) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter_map(|name| name.strip_suffix(".json").map(Audience::new))
+        .filter(|audience| !audiences.contains(audience))
+        .collect()
+}
+
 /// Whether the file below the ledger's `directory` says this already.
 pub(super) fn is_told(directory: &Path, audience: &Audience, handoff: Option<&HandOff>) -> bool {
     let told = read_bounded(&file(directory, audience)).ok();
@@ -103,12 +112,7 @@ pub(super) fn tell(
             _ => Ok(()),
         };
     };
-    match fs::DirBuilder::new().mode(0o755).create(directory.join(CURRENT)) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Err(_) => {}
-        // Signers are to read here, whatever the umask.
-        Ok(()) => fs::set_permissions(directory.join(CURRENT), fs::Permissions::from_mode(0o755))?,
-    }
+    make_directory(&directory.join(CURRENT))?;
     let mut temporary = file.clone().into_os_string();
     temporary.push(TEMPORARY);
     let written = (|| {

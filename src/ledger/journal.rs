@@ -14,7 +14,7 @@ use tracing::{error, warn};
 
 use super::codec;
 use super::record::Record;
-use super::store::{Locked, TEMPORARY, create, read_bounded};
+use super::store::{Locked, TEMPORARY, create, free_name_beside, read_bounded};
 
 /// The step that is under way. Not the name of a record.
 const PENDING: &str = "pending";
@@ -97,9 +97,13 @@ impl Locked<'_> {
         }
         let pending = self.pending();
         if exists(&pending) {
-            let why = "an earlier step was cut short and can't be completed";
+            let file = pending.display();
+            let why = format!("an earlier step was cut short and can't be completed, see {file}");
             return Err(StepError::Undone(io::Error::other(why)));
         }
+        // What is to be placed has to be there after a power failure too.
+        flush_directories(step.place.iter().map(|placement| &placement.from))
+            .map_err(StepError::Undone)?;
         let temporary = pending.with_extension(&TEMPORARY[1..]);
         let written = (|| {
             let mut file = create(&temporary)?;
@@ -146,7 +150,7 @@ impl Locked<'_> {
                 Ok(())
             }
             Err(damage) => {
-                let aside = pending.with_extension("damaged");
+                let aside = free_name_beside(&pending);
                 fs::rename(&pending, &aside)?;
                 error!(
                     file = %aside.display(), cause = %damage,
@@ -225,5 +229,9 @@ fn flush_directories<'a>(files: impl Iterator<Item = &'a PathBuf>) -> io::Result
     let mut directories: Vec<&Path> = files.filter_map(|file| file.parent()).collect();
     directories.sort_unstable();
     directories.dedup();
-    directories.into_iter().try_for_each(|directory| File::open(directory)?.sync_all())
+    directories.into_iter().try_for_each(|directory| match File::open(directory) {
+        // It went with all that was in it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        opened => opened?.sync_all(),
+    })
 }

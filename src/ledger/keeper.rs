@@ -49,6 +49,15 @@ pub enum CommitError<E> {
     Unfinished(io::Error),
 }
 
+/// What came of telling signers which key is current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandedOff {
+    /// They are told.
+    Told,
+    /// Others have written since the records were read: signers are told by who has read that.
+    Behind,
+}
+
 /// How well the memory is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persistence {
@@ -197,22 +206,30 @@ impl Ledger {
         audiences: &[Audience],
         now: Timestamp,
         policy: &Policy,
-    ) -> io::Result<()> {
-        let Some(directory) = self.directory.clone() else { return Ok(()) };
+    ) -> io::Result<HandedOff> {
+        let Some(directory) = self.directory.clone() else { return Ok(HandedOff::Told) };
         let is_told = |records: &Records| {
             audiences.iter().all(|audience| {
                 let handoff = HandOff::of(records, audience, now, policy);
                 handoff::is_told(&directory, audience, handoff.as_ref())
-            })
+            }) && handoff::strangers(&directory, audiences).is_empty()
         };
         if is_told(&self.records) {
-            return Ok(());
+            return Ok(HandedOff::Told);
         }
         // Under the lock, and by what is on disk: who knows less must not overwrite what others
         // told.
         let store = self.store.take().map_or_else(|| Store::open(&directory), Ok)?;
         let lock = store.lock(LOCK_PATIENCE)?;
-        self.refresh(&lock)?;
+        // Where the disk fails, memory is what knows best.
+        if self.as_of.is_some_and(|as_of| as_of != lock.changes()) {
+            drop(lock);
+            self.store = Some(store);
+            return Ok(HandedOff::Behind);
+        }
+        for stranger in handoff::strangers(&directory, audiences) {
+            handoff::tell(&directory, &stranger, None)?;
+        }
         for audience in audiences {
             let handoff = HandOff::of(&self.records, audience, now, policy);
             if !handoff::is_told(&directory, audience, handoff.as_ref()) {
@@ -221,7 +238,7 @@ impl Ledger {
         }
         drop(lock);
         self.store = Some(store);
-        Ok(())
+        Ok(HandedOff::Told)
     }
 
     /// Tells others that the records are served as they are now.
@@ -232,7 +249,7 @@ impl Ledger {
     }
 
     /// Waits until a daemon serves the records as they are now, where one runs, and for at most
-    /// `patience`. Tells whether it does.
+    /// `patience`. Tells whether one runs.
     #[must_use]
     pub fn wait_until_served(&self, patience: Duration) -> bool {
         match (&self.directory, self.as_of) {

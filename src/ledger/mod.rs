@@ -16,6 +16,6 @@ mod served;
 pub mod store;
 
 pub use journal::Step;
-pub use keeper::{CommitError, Ledger, Persistence};
+pub use keeper::{CommitError, HandedOff, Ledger, Persistence};
 pub use reconcile::{Change, Looked, Outcome, Sight, reconcile};
 pub use record::{Operation, Record, Records};

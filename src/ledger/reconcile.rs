@@ -60,6 +60,9 @@ pub struct Looked<'a> {
     /// How long a record is kept after its key's publication end; absent while the clock has not
     /// run evenly for long enough to be trusted with that.
     pub retention: Option<Duration>,
+    /// The records as this process knew them before the look. One that others have changed since
+    /// then was changed by who saw more: what the look showed of its key is not adopted.
+    pub known: Option<&'a Records>,
     /// Whether what is published by this is served, so that first publications count.
     pub is_served: bool,
 }
@@ -75,6 +78,8 @@ pub struct Outcome {
     pub refused: Vec<Refused>,
     /// The keys that were missed for the first time, see [`Looked::missed_before`].
     pub missed: BTreeSet<Kid>,
+    /// Whether something that was seen was not adopted, see [`Looked::known`]: another look is due.
+    pub is_outdated: bool,
 }
 
 /// Something that happened to a key.
@@ -127,7 +132,11 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         let there = kept || present.contains_key(kid);
         // While its own place is bad, a copy elsewhere has no say.
         let shown = present.get(kid).filter(|(_, slot)| !kept || **slot == record.slot);
-        if let Some(&(seen, slot)) = shown {
+        let is_known = looked.known.is_none_or(|known| known.get(kid) == Some(record));
+        if !is_known {
+            outcome.is_outdated = true;
+            next.loss = record.loss.map(|loss| loss.observed_at(looked.now));
+        } else if let Some(&(seen, slot)) = shown {
             next.update_from(seen, slot, looked.now, looked.policy);
             if record.loss.is_some() {
                 outcome.changes.push(Change::Returned(kid.clone()));
@@ -191,8 +200,12 @@ fn end_former_ids(records: &mut Records, looked: Looked<'_>) {
 /// Notes first publications and counts revisions.
 fn finish(outcome: &mut Outcome, before: &Records, looked: Looked<'_>) {
     for (kid, record) in &mut outcome.records {
+        // One that was no longer published, and is again, has to be fetched again.
+        let was_published = before.get(kid).is_some_and(|before| {
+            before.dates(looked.policy).at(looked.now, looked.policy).phase.is_published()
+        });
         if looked.is_served
-            && record.first_published.is_none()
+            && (record.first_published.is_none() || !was_published)
             && record.dates(looked.policy).at(looked.now, looked.policy).phase.is_published()
         {
             Arc::make_mut(record).first_published = Some(looked.now);

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::ownership::own_as;
+
 const SERVED: &str = "served";
 
 /// The daemon's side.
@@ -41,6 +43,7 @@ fn open(directory: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o644)
         .open(directory.join(SERVED))?;
+    own_as(&file, directory);
     match file.try_lock_shared() {
         Ok(()) => Ok(file),
         // A command that looks whether somebody holds it does so for an instant: next time.
@@ -50,7 +53,7 @@ fn open(directory: &Path) -> io::Result<File> {
 }
 
 /// Waits until a daemon serves the change number `changes`, where one runs, and for at most
-/// `patience`. Tells whether it does.
+/// `patience`. Tells whether one runs.
 pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> bool {
     let Ok(file) = File::open(directory.join(SERVED)) else { return false };
     if file.try_lock().is_ok() {
@@ -62,11 +65,9 @@ pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> bool {
         let mut count = [0; 20];
         let length = file.read_at(&mut count, 0).unwrap_or(0);
         let text = std::str::from_utf8(&count[..length]).unwrap_or("");
-        if text.trim().parse::<u64>().is_ok_and(|served| changes <= served) {
+        let is_served = text.trim().parse::<u64>().is_ok_and(|served| changes <= served);
+        if is_served || deadline <= Instant::now() {
             return true;
-        }
-        if deadline <= Instant::now() {
-            return false;
         }
         std::thread::park_timeout(Duration::from_millis(1));
     }

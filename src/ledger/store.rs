@@ -17,6 +17,7 @@ use super::codec::{self, Damage};
 use super::journal;
 use super::record::{Record, Records};
 use crate::keys::Kid;
+use crate::ownership::own_as;
 
 /// How long the lock is waited for by one that can go on without it. Its owners hold it for a few
 /// milliseconds.
@@ -78,12 +79,7 @@ impl Store {
         };
         let mirror = directory.join(MIRROR);
         for made in [directory, &mirror] {
-            match fs::DirBuilder::new().mode(0o755).create(made) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(about("can't make the directory", &error));
-                }
-                _ => {}
-            }
+            make_directory(made).map_err(|error| about("can't make the directory", &error))?;
         }
         let lock = OpenOptions::new()
             .read(true)
@@ -93,6 +89,7 @@ impl Store {
             .mode(0o644)
             .open(directory.join("lock"))
             .map_err(|error| about("can't open the lock file in", &error))?;
+        own_as(&lock, directory);
         let store = Self { directory: directory.to_owned(), lock };
         // Writing may be impossible although the lock could be opened: find out now.
         store.probe().map_err(|error| about("can't write in", &error))?;
@@ -356,15 +353,32 @@ pub(super) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn create(file: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(file)?;
+/// Makes a directory that everybody may read, where there is none, whatever the umask.
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    let made = File::open(directory)?;
+    made.set_permissions(fs::Permissions::from_mode(0o755))?;
+    if let Some(parent) = directory.parent() {
+        own_as(&made, parent);
+    }
+    Ok(())
+}
+
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
     // Others are to read it, whatever the umask: nothing in it is secret.
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    if let Some(directory) = path.parent() {
+        own_as(&file, directory);
+    }
     Ok(file)
 }
 
 /// A name for a damaged file at which nothing lies: `NAME.damaged-1`, `-2` and so on.
-fn free_name_beside(file: &Path) -> PathBuf {
+pub(super) fn free_name_beside(file: &Path) -> PathBuf {
     let numbered = |number: u32| {
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".damaged-{number}"));

@@ -7,19 +7,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::issue::without_signer_from;
-use super::{Decision, KeyPair, Refusal, Terms, files, find};
+use super::{Decision, KeyPair, Known, Refusal, Terms, files, find};
 use crate::keys::Kid;
+use crate::keys::entry::SeenKey;
 use crate::keys::lifecycle::Phase;
 use crate::ledger::{Record, Records, Step};
 
 /// Invalidates `kid` as of `now`.
 pub(super) fn invalidate(
-    records: &Records,
+    Known { records, now, .. }: &Known,
     kid: &Kid,
     grace: Duration,
-    now: Timestamp,
     terms: &Terms,
 ) -> Result<Decision<KeyPair>, Refusal> {
+    let now = *now;
     let record = find(records, kid)?;
     let mut after = records.clone();
     let step = replace(&mut after, invalidated(record, now, grace, now, terms));
@@ -48,13 +49,13 @@ pub(super) fn invalidated(
 
 /// Takes the invalidation of `kid` back.
 pub(super) fn reactivate(
-    records: &Records,
+    Known { records, now, .. }: &Known,
     kid: &Kid,
     valid_from: Option<Timestamp>,
     valid_to: Option<Timestamp>,
-    now: Timestamp,
     terms: &Terms,
 ) -> Result<Decision<KeyPair>, Refusal> {
+    let now = *now;
     let record = find(records, kid)?;
     // Where no daemon runs, nobody has noted yet that they are gone.
     if record.loss.is_some() || files::of_entry(&record.slot).is_empty() {
@@ -97,13 +98,13 @@ pub(super) fn reactivate(
     Ok(Decision { step, answer })
 }
 
-/// Deletes `kid`; returns the files that are to be removed by that.
+/// Deletes `kid`; returns the files in which it lies, of which some are removed by that.
 pub(super) fn delete(
-    records: &Records,
+    Known { records, sight, now }: &Known,
     kid: &Kid,
-    now: Timestamp,
     terms: &Terms,
 ) -> Result<(Decision<KeyPair>, Vec<PathBuf>), Refusal> {
+    let now = *now;
     let record = find(records, kid)?;
     let mut answer = KeyPair::of(record, records, now, terms);
     let mut next = record.clone();
@@ -118,7 +119,13 @@ pub(super) fn delete(
     if !is_shared && files::is_ours(&record.slot) {
         step.remove.clone_from(&lying);
     }
-    Ok((Decision { step, answer }, lying))
+    // Copies elsewhere are others' to remove, and there may be a reason for them.
+    let copies = sight.entries.iter().filter(|(slot, entry)| {
+        let is_copy = |key: &SeenKey| key.public == record.public_key;
+        **slot != record.slot && entry.as_ref().is_ok_and(|entry| entry.keys.iter().any(is_copy))
+    });
+    let copies: Vec<PathBuf> = copies.flat_map(|(slot, _)| files::of_entry(slot)).collect();
+    Ok((Decision { step, answer }, [lying, copies].concat()))
 }
 
 /// What there is to say where the audience of `record` has no key to sign with from some instant

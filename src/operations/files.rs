@@ -6,9 +6,13 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::Refusal;
+use crate::hex::hex;
 use crate::keys::Slot;
 use crate::ledger::journal::{self, Placement};
+use crate::ownership::own_as;
 use crate::source::scan;
 
 /// Makes a key directory that only its owner can enter, where there is none yet.
@@ -16,14 +20,28 @@ use crate::source::scan;
 /// # Errors
 /// Those of the operating system.
 pub fn make_key_directory(directory: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    let is_new = !directory.exists();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    if let (true, Some(parent), Ok(made)) = (is_new, directory.parent(), File::open(directory)) {
+        own_as(&made, parent);
+    }
+    Ok(())
 }
 
 /// Files that are written and not in place yet. Dropped without [`Self::keep`] they are removed.
-#[derive(Debug, Default)]
-pub(super) struct Staged(Vec<Placement>);
+#[derive(Debug)]
+pub(super) struct Staged {
+    /// What the names of these files begin with.
+    prefix: String,
+    placements: Vec<Placement>,
+}
 
 impl Staged {
+    /// Nothing yet, for a step of the ledger in the directory `state`.
+    pub(super) fn new(state: &Path) -> Self {
+        Self { prefix: prefix(state), placements: Vec::new() }
+    }
+
     /// Writes a file that is to be `directory`/`name`, with this mode from the start, and makes
     /// it safe on disk.
     pub(super) fn write(
@@ -33,12 +51,13 @@ impl Staged {
         bytes: &[u8],
         mode: u32,
     ) -> Result<(), Refusal> {
-        let from = directory.join(format!("{PREFIX}{name}{SUFFIX}"));
+        let from = directory.join(format!("{}{name}{SUFFIX}", self.prefix));
         let to = directory.join(name);
         let written = (|| {
             let mut file =
                 OpenOptions::new().write(true).create_new(true).mode(mode).open(&from)?;
-            self.0.push(Placement { from, to: to.clone() });
+            own_as(&file, directory);
+            self.placements.push(Placement { from, to: to.clone() });
             file.write_all(bytes)?;
             file.sync_all()
         })();
@@ -47,26 +66,32 @@ impl Staged {
 
     /// The files, in the order in which they were written. Putting them in place is the caller's.
     pub(super) fn placements(&self) -> Vec<Placement> {
-        self.0.clone()
+        self.placements.clone()
     }
 
     /// Leaves them to the step.
     pub(super) fn keep(mut self) {
-        self.0.clear();
+        self.placements.clear();
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        for Placement { from, .. } in &self.0 {
+        for Placement { from, .. } in &self.placements {
             let _ = fs::remove_file(from);
         }
     }
 }
 
-/// What names of staged files begin and end with: they are passed over as hidden ones.
-const PREFIX: &str = ".jwksd-new-";
+/// What names of staged files end with; they begin with a dot, and are passed over.
 const SUFFIX: &str = ".tmp";
+
+/// What they begin with: whose they are, for several ledgers may share a key directory.
+fn prefix(state: &Path) -> String {
+    let state = fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
+    let digest = digest(&SHA256, state.as_os_str().as_encoded_bytes());
+    format!(".jwksd-new-{}-", hex(&digest.as_ref()[..4]))
+}
 
 /// Removes what a crash left staged. Only for one who holds the ledger's lock: everybody who has
 /// staged files holds it.
@@ -76,10 +101,11 @@ pub(super) fn remove_leftovers(directory: &Path, state: &Path) {
         return;
     }
     let Ok(entries) = fs::read_dir(directory) else { return };
+    let prefix = prefix(state);
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+        if name.starts_with(&prefix) && name.ends_with(SUFFIX) {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -8,11 +8,10 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::files::{self, Staged};
-use super::{Decision, KeyPair, Operations, Refusal, Terms, decide, generate};
+use super::{Decision, KeyPair, Known, Operations, Refusal, Terms, decide, generate};
 use crate::keys::entry::{self, SeenKey};
 use crate::keys::lifecycle::{Phase, after};
 use crate::keys::{Algorithm, Audience, Kid, Slot};
-use crate::ledger::handoff::current_record;
 use crate::ledger::{Record, Records, Step};
 use crate::source::scan::{Content, EntryFiles, FileRead};
 
@@ -93,7 +92,7 @@ impl Prepared {
             Start::At(from) => from,
             Start::Now | Start::WhenSafe => now,
         };
-        check_window(begin, request.valid_to, now)?;
+        check_window(begin, request.valid_to, now, terms)?;
         let pem = generate(request.algorithm, terms.rsa_bits)?;
         Ok(Self { request, pem })
     }
@@ -108,10 +107,10 @@ impl Operations {
     pub fn issue(&mut self, prepared: &Prepared, now: Timestamp) -> Result<Issued, Refusal> {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
-        let mut staged = Staged::default();
-        let issued = self.change(now, |records, terms, now| {
+        let mut staged = Staged::new(&self.terms.state);
+        let issued = self.change(now, |known, terms| {
             files::remove_leftovers(&directory, &terms.state);
-            decide(records, prepared, now, terms, &mut staged)
+            decide(known, prepared, terms, &mut staged)
         });
         if matches!(issued, Ok(_) | Err(Refusal::Unfinished(_))) {
             staged.keep();
@@ -121,15 +120,14 @@ impl Operations {
 }
 
 fn decide(
-    records: &Records,
+    Known { records, now, .. }: &Known,
     Prepared { request, pem }: &Prepared,
-    now: Timestamp,
     terms: &Terms,
     staged: &mut Staged,
 ) -> Result<Decision<Issued>, Refusal> {
+    let now = *now;
     let (valid_from, mut warnings) = begin(request, records, now, terms);
-    let valid_to = request.valid_to.unwrap_or_else(|| after(valid_from, terms.validity));
-    check_window(valid_from, Some(valid_to), now)?;
+    let valid_to = check_window(valid_from, request.valid_to, now, terms)?;
     let id = uuid::Uuid::new_v4().to_string();
     let kid = match &request.kid {
         Some(kid) if records.values().any(|record| record.names().any(|name| name == kid)) => {
@@ -185,13 +183,22 @@ fn decide(
     Ok(Decision { step, answer })
 }
 
-fn check_window(from: Timestamp, to: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
-    let why = match to {
-        Some(to) if to <= now => "lies in the past",
-        Some(to) if to <= from => "comes before the validity begins",
-        _ => return Ok(()),
+/// The end of a validity, given or not, that makes sense.
+fn check_window(
+    from: Timestamp,
+    to: Option<Timestamp>,
+    now: Timestamp,
+    terms: &Terms,
+) -> Result<Timestamp, Refusal> {
+    let end = to.unwrap_or_else(|| after(from, terms.validity));
+    let (member, why) = match to {
+        Some(to) if to <= now => ("validTo", "lies in the past"),
+        Some(to) if to <= from => ("validTo", "comes before the validity begins"),
+        None if end <= now => ("validFrom", "lies so far in the past that the validity is over"),
+        None if end <= from => ("validFrom", "leaves no time for a validity"),
+        _ => return Ok(end),
     };
-    Err(Refusal::BadRequest { member: "validTo", why: why.to_owned() })
+    Err(Refusal::BadRequest { member, why: why.to_owned() })
 }
 
 /// When the new key begins, and what there is to say about that.
@@ -229,18 +236,20 @@ pub(super) fn without_signer_from(
     terms: &Terms,
 ) -> Option<Timestamp> {
     let policy = &terms.policy;
-    let dates: Vec<_> = records
-        .values()
-        .filter(|record| record.audience == *audience)
-        .map(|record| record.dates(policy))
+    let of_audience = records.values().filter(|record| record.audience == *audience);
+    let mut spans: Vec<(Timestamp, Timestamp)> = of_audience
+        .filter(|record| record.private.is_some())
+        .filter_map(|record| record.dates(policy).signs_during(now, policy))
         .collect();
-    let mut at = now;
-    loop {
-        if current_record(records, audience, at, policy).is_none() {
-            return Some(at);
+    spans.sort_unstable();
+    let mut covered_until = now;
+    for (from, to) in spans {
+        if covered_until < from {
+            break;
         }
-        at = dates.iter().filter_map(|dates| dates.signing_changes_after(at)).min()?;
+        covered_until = covered_until.max(to);
     }
+    (covered_until < Timestamp::MAX).then_some(covered_until)
 }
 
 /// The key pairs of `audience` that would be active at `at`.

@@ -1,5 +1,7 @@
 //! A key pair as every interface shows it: the public half and what holds for it at an instant.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -54,11 +56,22 @@ impl KeyPair {
     /// The key of `record`, which is one of `records`, as it is at `now`.
     #[must_use]
     pub fn of(record: &Record, records: &Records, now: Timestamp, terms: &Terms) -> Self {
+        let current = current_record(records, &record.audience, now, &terms.policy);
+        Self::among(
+            record,
+            &current.map(|current| current.key_id.clone()).into_iter().collect(),
+            now,
+            terms,
+        )
+    }
+
+    /// The same where `current` has the keys that audiences are to sign with.
+    #[must_use]
+    pub fn among(record: &Record, current: &BTreeSet<Kid>, now: Timestamp, terms: &Terms) -> Self {
         let policy = &terms.policy;
         let dates = record.dates(policy);
         let state = dates.at(now, policy);
-        let is_current = current_record(records, &record.audience, now, policy)
-            .is_some_and(|current| current.key_id == record.key_id);
+        let is_current = current.contains(&record.key_id);
         let mut warnings = Vec::new();
         if let Some(safe) = state.safe_to_sign_from.filter(|safe| is_current && now < *safe) {
             warnings.push(format!(

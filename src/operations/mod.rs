@@ -68,6 +68,16 @@ pub struct Operations {
     clock: Option<Arc<dyn Clock>>,
 }
 
+/// What an operation is decided by.
+struct Known {
+    /// Every key, as the files say now.
+    records: Records,
+    /// What lies there.
+    sight: Sight,
+    /// The instant at which it happens.
+    now: Timestamp,
+}
+
 /// What an operation was told to change, and what is left to say about it.
 #[derive(Debug)]
 struct Decision<T> {
@@ -115,16 +125,7 @@ impl Operations {
     /// [`Refusal::Ledger`].
     pub fn list(&mut self, now: Timestamp) -> Result<Vec<KeyPair>, Refusal> {
         let records = self.records(now)?;
-        let mut pairs: Vec<KeyPair> = records
-            .values()
-            .filter(|record| record.deleted_at.is_none())
-            .map(|record| KeyPair::of(record, &records, now, &self.terms))
-            .collect();
-        pairs.sort_by(|one, other| {
-            let of = |pair: &KeyPair| (pair.audience.clone(), pair.valid_from, pair.key_id.clone());
-            of(one).cmp(&of(other))
-        });
-        Ok(pairs)
+        Ok(self.terms.list(&records, now))
     }
 
     /// The key pair with the id `kid`.
@@ -133,8 +134,7 @@ impl Operations {
     /// [`Refusal::NotFound`], [`Refusal::Ledger`].
     pub fn show(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
         let records = self.records(now)?;
-        let record = find(&records, kid)?;
-        Ok(KeyPair::of(record, &records, now, &self.terms))
+        self.terms.show(&records, kid, now)
     }
 
     /// The key pair that `audience` is to sign with.
@@ -143,11 +143,8 @@ impl Operations {
     /// [`Refusal::NoCurrent`], [`Refusal::BadRequest`] for an unknown audience,
     /// [`Refusal::Ledger`].
     pub fn current(&mut self, audience: &Audience, now: Timestamp) -> Result<KeyPair, Refusal> {
-        self.terms.check_audience(audience)?;
         let records = self.records(now)?;
-        let current = current_record(&records, audience, now, &self.terms.policy)
-            .ok_or_else(|| Refusal::NoCurrent(audience.clone()))?;
-        Ok(KeyPair::of(current, &records, now, &self.terms))
+        self.terms.current(&records, audience, now)
     }
 
     /// Ends the key: it must not sign from `now` on, and stays published for `grace`, but not for
@@ -161,7 +158,7 @@ impl Operations {
         grace: Duration,
         now: Timestamp,
     ) -> Result<KeyPair, Refusal> {
-        self.change(now, |records, terms, now| decide::invalidate(records, kid, grace, now, terms))
+        self.change(now, |known, terms| decide::invalidate(known, kid, grace, terms))
     }
 
     /// Takes an invalidation back, and sets new ends of the validity where they are given.
@@ -175,9 +172,7 @@ impl Operations {
         valid_to: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<KeyPair, Refusal> {
-        self.change(now, |records, terms, now| {
-            decide::reactivate(records, kid, valid_from, valid_to, now, terms)
-        })
+        self.change(now, |known, terms| decide::reactivate(known, kid, valid_from, valid_to, terms))
     }
 
     /// Takes the key back at once and for good, and removes its files where that can be done.
@@ -187,19 +182,19 @@ impl Operations {
     /// [`Refusal`].
     pub fn delete(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
         let mut lying = Vec::new();
-        let mut pair = self.change(now, |records, terms, now| {
-            let (decision, files) = decide::delete(records, kid, now, terms)?;
+        let mut pair = self.change(now, |known, terms| {
+            let (decision, files) = decide::delete(known, kid, terms)?;
             lying = files;
             Ok(decision)
         })?;
         lying.retain(|file| std::fs::symlink_metadata(file).is_ok());
-        if let Some(file) = lying.first() {
-            pair.warnings.push(format!(
-                "its file {} still lies there and could not be removed; the key is gone all the \
-                 same, and stays gone as long as the ledger is kept",
+        pair.warnings.extend(lying.iter().map(|file| {
+            format!(
+                "its file {} still lies there; the key is gone all the same, and stays gone as \
+                 long as the ledger is kept",
                 file.display()
-            ));
-        }
+            )
+        }));
         Ok(pair)
     }
 
@@ -207,23 +202,26 @@ impl Operations {
     fn change<T>(
         &mut self,
         asked_at: Timestamp,
-        decide: impl FnOnce(&Records, &Terms, Timestamp) -> Result<Decision<T>, Refusal>,
+        decide: impl FnOnce(&Known, &Terms) -> Result<Decision<T>, Refusal>,
     ) -> Result<T, Refusal> {
-        // Before the lock: a look may take a while. What was dropped since then is not known yet,
-        // as if the call had come a moment earlier.
-        let sight = self.looker.look().sight;
-        let terms = Arc::clone(&self.terms);
-        let clock = self.clock.clone();
-        let done = self.ledger.commit(PATIENCE, |remembered| {
+        // Before the lock: a first look may take a while, a second one does not.
+        self.looker.look();
+        let Self { terms, looker, ledger, clock } = self;
+        let done = ledger.commit(PATIENCE, |remembered| {
+            // An order is given about what the files say at that moment.
+            let sight = looker.look().sight;
+            let clock = clock.as_ref();
             let now = clock.map_or(asked_at, |clock| to_the_millisecond(clock.now()).max(asked_at));
-            let records = known(remembered, &sight, now, &terms.policy);
-            let Decision { mut step, answer } = decide(&records, &terms, now)?;
+            let known =
+                Known { records: known(remembered, &sight, now, &terms.policy), sight, now };
+            let Decision { mut step, answer } = decide(&known, terms)?;
             // What was decided by is remembered, or signers would be told by less than that.
             let is_new = |record: &&Arc<Record>| !remembered.contains_key(&record.key_id);
             let is_left = |record: &&Arc<Record>| {
                 step.records.iter().all(|decided| decided.key_id != record.key_id)
             };
-            let seen: Vec<_> = records.values().filter(is_new).filter(is_left).cloned().collect();
+            let seen: Vec<_> =
+                known.records.values().filter(is_new).filter(is_left).cloned().collect();
             step.records.extend(seen);
             Ok((step, answer))
         });
@@ -234,7 +232,8 @@ impl Operations {
         })
     }
 
-    /// Waits until a daemon publishes what was done, where one runs; a second at most.
+    /// Waits until a daemon publishes what was done, where one runs; a second at most. Tells whether
+    /// one runs.
     #[must_use]
     pub fn wait_until_served(&self) -> bool {
         self.ledger.wait_until_served(Duration::from_secs(1))
@@ -258,11 +257,65 @@ impl Operations {
     /// Those of the operating system.
     pub fn hand_off(&mut self, now: Timestamp) -> io::Result<()> {
         let Terms { rules, policy, .. } = &*self.terms;
-        self.ledger.hand_off(&rules.audiences, now, policy)
+        // Who has written since tells them in turn.
+        self.ledger.hand_off(&rules.audiences, now, policy).map(drop)
     }
 }
 
 impl Terms {
+    /// Every key pair of `records` that was not deleted, those of one audience together, in the
+    /// order in which they begin.
+    #[must_use]
+    pub fn list(&self, records: &Records, now: Timestamp) -> Vec<KeyPair> {
+        let current = self.current_keys(records, now);
+        let mut pairs: Vec<KeyPair> = records
+            .values()
+            .filter(|record| record.deleted_at.is_none())
+            .map(|record| KeyPair::among(record, &current, now, self))
+            .collect();
+        pairs.sort_by(|one, other| {
+            let of = |pair: &KeyPair| (pair.audience.clone(), pair.valid_from, pair.key_id.clone());
+            of(one).cmp(&of(other))
+        });
+        pairs
+    }
+
+    /// The key pair of `records` with the id `kid`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    pub fn show(&self, records: &Records, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
+        Ok(KeyPair::of(find(records, kid)?, records, now, self))
+    }
+
+    /// The key pair of `records` that `audience` is to sign with.
+    ///
+    /// # Errors
+    /// [`Refusal::NoCurrent`], [`Refusal::BadRequest`] for an unknown audience.
+    pub fn current(
+        &self,
+        records: &Records,
+        audience: &Audience,
+        now: Timestamp,
+    ) -> Result<KeyPair, Refusal> {
+        self.check_audience(audience)?;
+        let current = current_record(records, audience, now, &self.policy)
+            .ok_or_else(|| Refusal::NoCurrent(audience.clone()))?;
+        Ok(KeyPair::of(current, records, now, self))
+    }
+
+    /// The key that each audience is to sign with.
+    #[must_use]
+    pub fn current_keys(&self, records: &Records, now: Timestamp) -> BTreeSet<Kid> {
+        let audiences: BTreeSet<&Audience> =
+            records.values().map(|record| &record.audience).collect();
+        audiences
+            .into_iter()
+            .filter_map(|audience| current_record(records, audience, now, &self.policy))
+            .map(|record| record.key_id.clone())
+            .collect()
+    }
+
     fn check_audience(&self, audience: &Audience) -> Result<(), Refusal> {
         if self.rules.audiences.contains(audience) {
             return Ok(());
@@ -288,6 +341,7 @@ fn known(remembered: &Records, sight: &Sight, now: Timestamp, policy: &Policy) -
         grace_on_removal: Duration::ZERO,
         missed_before: &BTreeSet::new(),
         retention: None,
+        known: None,
         // Only a daemon publishes.
         is_served: false,
     };

@@ -51,7 +51,7 @@ pub enum Refusal {
 impl Refusal {
     /// The code in every interface.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::NotFound(_) | Self::NoCurrent(_) => "KEYPAIR_NOT_FOUND",
             Self::BadRequest { .. } => "BAD_REQUEST",
@@ -60,6 +60,7 @@ impl Refusal {
             Self::FilesMissing(_) => "KEYPAIR_FILES_MISSING",
             Self::ReadOnly { .. } => "KEY_DIRECTORY_READ_ONLY",
             Self::Write { .. } => "STORAGE_UNAVAILABLE",
+            Self::Ledger(error) if is_read_only(error) => "LEDGER_READ_ONLY",
             Self::Ledger(_) | Self::Unfinished(_) => "LEDGER_UNAVAILABLE",
             Self::Generate => "KEY_GENERATION_FAILED",
         }
@@ -98,6 +99,16 @@ impl Refusal {
         }
     }
 
+    /// Whether asking again later may help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Ledger(error) => !is_read_only(error),
+            Self::Write { .. } | Self::Unfinished(_) => true,
+            _ => false,
+        }
+    }
+
     /// What to do.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
@@ -120,6 +131,11 @@ impl Refusal {
             Self::Generate => "set issue.rsa_bits to 2048, 3072 or 4096",
         }
     }
+}
+
+/// Whether it will not pass by itself.
+pub(super) fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 impl std::fmt::Display for Refusal {

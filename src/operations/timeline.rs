@@ -92,7 +92,7 @@ fn spans(record: &Record, from: Timestamp, to: Timestamp, policy: &Policy) -> Ve
     let mut at = from.max(record.first_published.unwrap_or(record.first_seen));
     while at < to {
         let state = dates.at(at, policy);
-        let end = state.next_change.map_or(to, |change| change.min(to));
+        let end = dates.next_phase(at, policy).map_or(to, |change| change.min(to));
         match spans.last_mut() {
             Some(span) if span.phase == state.phase => span.to = end,
             _ => spans.push(Span { phase: state.phase, from: at, to: end }),

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::Refused;
 use crate::keys::{Audience, Kid, Slot};
-use crate::ledger::{Change, Ledger, Looked, Outcome, Persistence, reconcile};
+use crate::ledger::{Change, HandedOff, Ledger, Looked, Outcome, Persistence, Records, reconcile};
 use crate::look::{Look, Looker};
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Settle, Watcher};
@@ -152,6 +152,8 @@ impl Reload {
         // Each record that is written raises several events, its own writer's among them.
         let [quiet, at_most] = LEDGER_SETTLE;
         let mut ledger_settle = Settle::new(quiet, at_most);
+        // What is remembered comes before what is seen.
+        self.ledger.update(|records| (records.clone(), ()));
         let mut again = self.look();
         let mut next_poll = Instant::now() + self.rules.poll_interval;
         loop {
@@ -191,7 +193,9 @@ impl Reload {
                 }
             } else if !waiting.is_empty() || change_at.is_some_and(|at| at <= now) {
                 ledger_settle.clear();
-                self.decide(false);
+                if self.decide(None) {
+                    ledger_settle.note(Instant::now());
+                }
             }
             for reply in waiting {
                 // Who waited may have gone.
@@ -202,12 +206,15 @@ impl Reload {
 
     /// Looks at the directories, and returns when to look again before the next poll.
     fn look(&mut self) -> Option<Instant> {
+        let known = self.ledger.records().clone();
         self.look = self.looker.look();
-        self.decide(true);
+        let is_outdated = self.decide(Some(&known));
         // Armed before the look that counts: what happened between a look and the arming is seen
         // by the look after it.
         let armed = self.follow();
-        let pause = if !self.missed.is_empty() {
+        let pause = if is_outdated {
+            Some(LEDGER_SETTLE[0])
+        } else if !self.missed.is_empty() {
             // Two looks that agree on a removal are some time apart.
             Some(self.rules.settle)
         } else if armed {
@@ -226,15 +233,17 @@ impl Reload {
         armed
     }
 
-    /// Brings memory and publication up to date with the last look.
-    fn decide(&mut self, is_new_look: bool) {
+    /// Brings memory and publication up to date: with a new look, before which the records were
+    /// `known`, or with the time and what others wrote. Tells whether another look is due.
+    fn decide(&mut self, known: Option<&Records>) -> bool {
+        let is_new_look = known.is_some();
         let now = self.clock.now();
         if let Some(step) = self.steadiness.observe(&*self.clock) {
             events::clock_stepped(step);
         }
         let steady = self.steadiness.steady_for(&*self.clock);
         let retention = self.rules.retention;
-        let none_missed = BTreeSet::new();
+        let (none_missed, none_known) = (BTreeSet::new(), Records::new());
         let looked = Looked {
             now,
             policy: &self.rules.policy,
@@ -242,10 +251,12 @@ impl Reload {
             // A removal needs two looks; thinking twice about one is not two.
             missed_before: if is_new_look { &self.missed } else { &none_missed },
             retention: (steady >= STEADY_FOR.min(retention)).then_some(retention),
+            // An old look has nothing more to say of keys that are remembered.
+            known: Some(known.unwrap_or(&none_known)),
             is_served: true,
         };
         let sight = &self.look.sight;
-        let Outcome { changes, refused, missed, .. } = self.ledger.update(|records| {
+        let Outcome { changes, refused, missed, is_outdated, .. } = self.ledger.update(|records| {
             let mut outcome = reconcile(records, sight, looked);
             (std::mem::take(&mut outcome.records), outcome)
         });
@@ -253,6 +264,8 @@ impl Reload {
             self.missed = missed;
         }
         self.tell(&changes, refused, now);
+        // Whoever sees it served can ask about it.
+        self.show(now);
         let is_changed = self.publish(now);
         if is_new_look {
             let is_whole = self.look.directories_read == self.looker.directories().len();
@@ -269,9 +282,12 @@ impl Reload {
         // Consumers before signers.
         let Rules { audiences, policy, .. } = &self.rules;
         let handed_off = self.ledger.hand_off(audiences, now, policy);
+        // Others have written since: what they wrote is published first.
+        let is_behind = matches!(handed_off, Ok(HandedOff::Behind));
         self.told.hand_off(handed_off.err());
         self.ledger.tell_served();
         self.show(now);
+        is_behind || (is_new_look && is_outdated)
     }
 
     fn show(&self, now: Timestamp) {

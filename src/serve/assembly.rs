@@ -45,6 +45,7 @@ pub fn look_once(config: &Config, now: Timestamp) -> Result<Seen, ServeError> {
         // One look alone removes and forgets nothing.
         missed_before: &BTreeSet::new(),
         retention: None,
+        known: None,
         is_served: true,
     };
     let outcome = reconcile(&remembered, &look.sight, looked);

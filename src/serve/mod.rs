@@ -97,7 +97,8 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
             jwt: config.admin.jwt.clone(),
             published: reader.clone(),
         };
-        let handler = AdminHandler::new(operations, access, Arc::clone(&clock), signals.clone());
+        let (clock, signals) = (Arc::clone(&clock), signals.clone());
+        let handler = AdminHandler::new(operations, access, clock, signals, view.clone());
         servers.add("admin", admin, &handler, None);
     }
     let sources = Sources {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -85,6 +86,24 @@ impl Daemon {
         self.log.lock().unwrap().clone()
     }
 
+    /// Every audit line of the log so far.
+    pub fn audit(&self) -> Vec<Value> {
+        let lines = self.log().into_iter().filter(|line| line.contains("key operation"));
+        let lines = lines.map(|line| serde_json::from_str(&line).unwrap());
+        lines.filter(|line: &Value| line["message"] == "key operation").collect()
+    }
+
+    /// Where one of its other listeners is, by TCP.
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        eventually("it listens", || {
+            self.log().iter().find_map(|line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                (line["message"] == "listening" && line["listener"] == listener)
+                    .then(|| line["address"].as_str()?.parse().ok())?
+            })
+        })
+    }
+
     /// GETs a path on a connection of its own.
     pub fn get(&self, path: &str) -> Response {
         self.try_get(path).unwrap()
@@ -161,7 +180,7 @@ pub fn jwksd() -> Command {
 }
 
 /// A kept-alive connection.
-pub struct Connection(BufReader<TcpStream>);
+pub struct Connection<S = TcpStream>(BufReader<S>);
 
 impl Connection {
     /// Connects.
@@ -169,7 +188,23 @@ impl Connection {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self::over(stream))
+    }
+}
+
+impl Connection<UnixStream> {
+    /// Connects to a Unix socket.
+    pub fn open_unix(socket: &Path) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self::over(stream))
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Speaks by any stream.
+    pub fn over(stream: S) -> Self {
+        Self(BufReader::new(stream))
     }
 
     /// Sends a request and reads the whole answer.
@@ -179,13 +214,27 @@ impl Connection {
         path: &str,
         headers: &[(&str, &str)],
     ) -> std::io::Result<Response> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
-        for (name, value) in headers {
-            let _ = write!(request, "{name}: {value}\r\n");
-        }
-        request.push_str("\r\n");
-        self.0.get_mut().write_all(request.as_bytes())?;
-        self.read(method == "HEAD")
+        let head = head(method, path, headers);
+        self.send(format!("{head}\r\n").as_bytes(), method == "HEAD")
+    }
+
+    /// The same with a body, whose length is declared.
+    pub fn request_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Response> {
+        let head = head(method, path, headers);
+        let head = format!("{head}content-length: {}\r\n\r\n", body.len());
+        self.send(&[head.as_bytes(), body].concat(), method == "HEAD")
+    }
+
+    /// Sends these bytes and reads one answer.
+    pub fn send(&mut self, bytes: &[u8], is_head: bool) -> std::io::Result<Response> {
+        self.0.get_mut().write_all(bytes)?;
+        self.read(is_head)
     }
 
     fn read(&mut self, is_head: bool) -> std::io::Result<Response> {
@@ -207,6 +256,15 @@ impl Connection {
         self.0.read_exact(&mut body)?;
         Ok(Response { status, headers, body })
     }
+}
+
+/// The first lines of a request.
+fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    head
 }
 
 /// An answer.

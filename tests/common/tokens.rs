@@ -1,5 +1,6 @@
 //! Tokens, signed by a private key file and verified against nothing but a JWK Set.
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
@@ -14,8 +15,13 @@ use serde_json::{Value, json};
 /// A token that expires in an hour, signed with a PKCS#8 PEM.
 pub fn sign(algorithm: Algorithm, kid: &str, pem: &str) -> String {
     let claims = json!({ "sub": "someone", "exp": jsonwebtoken::get_current_timestamp() + 3600 });
+    sign_claims(algorithm, kid, &claims, pem)
+}
+
+/// A token with these claims, signed with a PKCS#8 PEM.
+pub fn sign_claims(algorithm: Algorithm, kid: &str, claims: &Value, pem: &str) -> String {
     if algorithm == Algorithm::ES512 {
-        return sign_es512(kid, &claims, pem);
+        return sign_es512(kid, claims, pem);
     }
     let mut header = Header::new(algorithm.as_str().parse().unwrap());
     header.kid = Some(kid.to_owned());
@@ -24,7 +30,23 @@ pub fn sign(algorithm: Algorithm, kid: &str, pem: &str) -> String {
         Algorithm::EdDSA => EncodingKey::from_ed_pem(pem.as_bytes()),
         _ => EncodingKey::from_rsa_pem(pem.as_bytes()),
     };
-    jsonwebtoken::encode(&header, &claims, &key.unwrap()).unwrap()
+    jsonwebtoken::encode(&header, claims, &key.unwrap()).unwrap()
+}
+
+/// A token of any header and claims, with a signature that need not be one.
+pub fn compact(header: &Value, claims: &Value, signature: &[u8]) -> String {
+    format!("{}.{}", signing_input(header, claims), URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// A token of any header and claims, with the HMAC of a secret (RFC 7518 §3.2).
+pub fn sign_hs256(header: &Value, claims: &Value, secret: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let tag = hmac::sign(&key, signing_input(header, claims).as_bytes());
+    compact(header, claims, tag.as_ref())
+}
+
+fn signing_input(header: &Value, claims: &Value) -> String {
+    [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".")
 }
 
 /// Whether a consumer that knows only this JWK Set accepts the token.
@@ -48,12 +70,12 @@ fn part(token: &str, index: usize) -> Vec<u8> {
 
 /// The jsonwebtoken crate does not know ES512, so its JWS (RFC 7515 §3.1) is put together here.
 fn sign_es512(kid: &str, claims: &Value, pem: &str) -> String {
-    let header = json!({ "alg": "ES512", "kid": kid }).to_string();
-    let input = [header, claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let header = json!({ "alg": "ES512", "kid": kid });
+    let input = signing_input(&header, claims);
     let der = pem::parse(pem).unwrap();
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_FIXED_SIGNING, der.contents()).unwrap();
     let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    compact(&header, claims, signature.as_ref())
 }
 
 fn verifies_es512(token: &str, kid: &str, jwks: &[u8]) -> bool {

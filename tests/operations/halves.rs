@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use jwksd::hex::hex;
 use jwksd::keys::Kid;
 use jwksd::ledger::journal::Placement;
 use jwksd::ledger::{Record, Step, codec, store};
@@ -78,10 +80,14 @@ impl Around {
         let before = files_below(world.keys());
         let issued = world.issue(Issue { replaces: Some(HOUR), ..plain_issue() }).unwrap();
         let after = files_below(world.keys());
+        // The names of staged files tell whose they are.
+        let state = fs::canonicalize(world.state()).unwrap();
+        let digest = digest(&SHA256, state.as_os_str().as_encoded_bytes());
+        let prefix = format!(".jwksd-new-{}-", hex(&digest.as_ref()[..4]));
         let place = [issued.file.with_extension("meta.json"), issued.file]
             .map(|to| {
                 let name = to.file_name().unwrap().to_str().unwrap();
-                Placement { from: to.with_file_name(format!(".jwksd-new-{name}.tmp")), to }
+                Placement { from: to.with_file_name(format!("{prefix}{name}.tmp")), to }
             })
             .to_vec();
         let kids: Vec<Kid> = std::iter::once(issued.key.key_id)

@@ -87,6 +87,7 @@ impl World {
             grace_on_removal: POLICY.default_grace,
             missed_before: &self.missed,
             retention: None,
+            known: None,
             is_served: true,
         };
         self.missed = self.ledger.update(|records| {

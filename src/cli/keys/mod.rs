@@ -232,12 +232,13 @@ impl Run {
         };
         attempt.came_to(&outcome);
         let done = done?;
-        if let Err(error) = self.operations.hand_off(SystemClock.now()) {
-            // The daemon, where there is one, tells them too.
+        // Whoever looks after this command has ended sees what it did. A daemon tells signers by
+        // itself, when consumers can know.
+        if !self.operations.wait_until_served()
+            && let Err(error) = self.operations.hand_off(SystemClock.now())
+        {
             tracing::warn!(cause = %error, "can't tell signers which key is current");
         }
-        // Whoever looks after this command has ended sees what it did.
-        let _ = self.operations.wait_until_served();
         Ok(done)
     }
 
@@ -355,11 +356,9 @@ impl Command {
             Self::Rotate { shared, audience, algorithm, grace } => {
                 let mut run = Run::new(shared)?;
                 let audience = Audience::new(&audience);
-                let current = match run.operations.current(&audience, run.now) {
-                    Ok(pair) => Some(pair.algorithm),
-                    Err(Refusal::NoCurrent(_)) => None,
-                    Err(refusal) => return Err(refusal.into()),
-                };
+                // What is wrong with the audience is said when the key is issued.
+                let current = run.operations.current(&audience, run.now);
+                let current = current.ok().map(|pair| pair.algorithm);
                 let grace = grace.unwrap_or(run.config.lifecycle.default_grace);
                 run.issue(
                     "rotate",

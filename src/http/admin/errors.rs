@@ -82,25 +82,20 @@ impl Error {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Refused(refusal) if refusal.may_pass() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(refusal) => match refusal {
                 Refusal::NotFound(_) | Refusal::NoCurrent(_) => StatusCode::NOT_FOUND,
                 Refusal::BadRequest { .. } | Refusal::UnsupportedAlgorithm(_) => {
                     StatusCode::BAD_REQUEST
                 }
-                Refusal::KeyIdTaken(_) | Refusal::FilesMissing(_) | Refusal::ReadOnly { .. } => {
-                    StatusCode::CONFLICT
-                }
-                Refusal::Write { .. }
-                | Refusal::Ledger(_)
-                | Refusal::Unfinished(_)
-                | Refusal::Generate => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::CONFLICT,
             },
             Self::Problem(problem) => problem.status(),
         }
     }
 
     /// The error for programs.
-    pub(super) const fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::NoSuchPath => "NOT_FOUND",
             Self::NotAKeyId => "KEYPAIR_NOT_FOUND",

@@ -22,7 +22,7 @@ use hyper::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use self::access::{Access, Caller};
@@ -38,6 +38,7 @@ use crate::operations::{
     Issued, KeyPair, Operations, Prepared, Refusal, Terms, to_the_millisecond,
 };
 use crate::publish::reload::Signal;
+use crate::publish::view::View;
 
 /// Serves the administration interface to one caller. A clone shares everything but the caller.
 #[derive(Clone)]
@@ -52,23 +53,26 @@ struct Shared {
     access: Access,
     clock: Arc<dyn Clock>,
     signals: mpsc::Sender<Signal>,
+    view: watch::Receiver<Option<Arc<View>>>,
     /// The document, which is the same for everybody.
     openapi: Value,
 }
 
 impl AdminHandler {
-    /// Serves `operations` to whom `access` lets in. Who reads `signals` publishes what they do.
+    /// Serves `operations` to whom `access` lets in. Who reads `signals` publishes what they do, and
+    /// shows its records in `view`.
     #[must_use]
     pub fn new(
         operations: Operations,
         access: Access,
         clock: Arc<dyn Clock>,
         signals: mpsc::Sender<Signal>,
+        view: watch::Receiver<Option<Arc<View>>>,
     ) -> Self {
         let terms = Arc::clone(operations.terms());
         let operations = Mutex::new(operations);
         let openapi = openapi::document(&terms);
-        let shared = Arc::new(Shared { operations, terms, access, clock, signals, openapi });
+        let shared = Arc::new(Shared { operations, terms, access, clock, signals, view, openapi });
         Self { shared, peer: Peer::default() }
     }
 }
@@ -138,7 +142,11 @@ impl Shared {
         attempt: &mut Attempt,
         now: Timestamp,
     ) -> Result<Called, Error> {
-        let Caller { who } = self.access.admit(&head.headers, peer, now)?;
+        // Files are read and signatures verified elsewhere: the thread that serves everybody else
+        // waits for nobody.
+        let (shared, headers, peer) = (Arc::clone(&self), head.headers.clone(), peer.clone());
+        let admitted = spawn_blocking(move || shared.access.admit(&headers, &peer, now)).await;
+        let Caller { who } = admitted.map_err(|_| Error::Problem(Problem::Defect))??;
         attempt.who = who;
         let body = bounded::read(head, body, routed.route.takes_body()).await?;
         let query = head.uri.query().unwrap_or_default();
@@ -165,12 +173,33 @@ impl Shared {
             requests::Call::Issue(issue) => Some(Prepared::new(issue.clone(), &self.terms, now)?),
             _ => None,
         };
+        // What the daemon knows is more than the disk may have.
+        let view = self.view.borrow().clone();
+        if let Some(View { records, .. }) = view.as_deref() {
+            let Self { terms, .. } = self;
+            let pair = match &request {
+                requests::Call::List => return Ok(Called::List(terms.list(records, now))),
+                requests::Call::Show(kid) => terms.show(records, kid, now),
+                requests::Call::Current(audience) => terms.current(records, audience, now),
+                _ => return self.operate(request, prepared.as_ref(), now),
+            };
+            return pair.map(|pair| Called::Pair(Box::new(pair)));
+        }
+        self.operate(request, prepared.as_ref(), now)
+    }
+
+    fn operate(
+        &self,
+        request: requests::Call,
+        prepared: Option<&Prepared>,
+        now: Timestamp,
+    ) -> Result<Called, Refusal> {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = match request {
             requests::Call::List => return operations.list(now).map(Called::List),
             requests::Call::Show(kid) => operations.show(&kid, now),
             requests::Call::Current(audience) => operations.current(&audience, now),
-            requests::Call::Issue(_) => match &prepared {
+            requests::Call::Issue(_) => match prepared {
                 Some(prepared) => operations.issue(prepared, now).map(Issued::into_key),
                 None => Err(Refusal::Generate),
             },

@@ -143,7 +143,7 @@ fn refusals(route: Route, method: &Method) -> Vec<(&'static str, &'static str)> 
     if !matches!(route, Route::Issue | Route::List) {
         statuses.push(("404", "There is no such key pair"));
     }
-    if matches!(route, Route::Issue | Route::Reactivate) {
+    if route.is_change() {
         statuses.push(("409", "What lies in the key directory stands against it"));
     }
     statuses.push(("413", "The body is larger than 65536 bytes"));
