@@ -374,4 +374,16 @@ fn the_first_key_is_issued_where_that_is_asked_for() {
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
     }
+
+    // Keys that are remembered and can sign no more are none to begin with.
+    assert!(again.stop().success());
+    for entry in fs::read_dir(&keys).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|ending| ending == "pem") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let anew = Daemon::start_with(&keys, |command| command.arg("--init"));
+    eventually("the old ones are in their grace, and two are new", || {
+        (anew.kids().len() == 4).then_some(())
+    });
 }

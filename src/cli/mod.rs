@@ -164,6 +164,19 @@ struct Failure {
     code: u8,
 }
 
+impl Failure {
+    /// An audience was named that is none of the `configured` ones.
+    fn no_such_audience(configured: &[Audience]) -> Self {
+        let known: Vec<&str> = configured.iter().map(Audience::as_str).collect();
+        Self {
+            what: "there is no such audience".to_owned(),
+            cause: format!("the configured ones are {}", known.join(", ")),
+            remedy: "name one of them, or add it to keys.audiences".to_owned(),
+            code: WRONG_USAGE,
+        }
+    }
+}
+
 /// Done, and everything is well.
 const DONE: u8 = 0;
 /// Failed, or something is not well.

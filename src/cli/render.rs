@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
 use super::moment::Moment;
-use super::{DONE, Failure, WRONG_USAGE, print};
+use super::{DONE, Failure, print};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys::Audience;
@@ -23,13 +23,7 @@ pub(super) fn run(
     let layout = serve::layout(config);
     let wanted = Content::KeySet(audience.cloned());
     let Some(index) = layout.contents().iter().position(|content| *content == wanted) else {
-        let known: Vec<&str> = config.keys.audiences.iter().map(Audience::as_str).collect();
-        return Err(Failure {
-            what: "there is no such audience".to_owned(),
-            cause: format!("the configured ones are {}", known.join(", ")),
-            remedy: "name one of them, or add it to keys.audiences".to_owned(),
-            code: WRONG_USAGE,
-        });
+        return Err(Failure::no_such_audience(&config.keys.audiences));
     };
     let seen = serve::look_once(config, now)?;
     let policy = &config.lifecycle;

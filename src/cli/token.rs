@@ -86,13 +86,7 @@ fn sign(
     ttl: Option<Duration>,
 ) -> Result<u8, Failure> {
     if !config.keys.audiences.contains(audience) {
-        let known: Vec<&str> = config.keys.audiences.iter().map(Audience::as_str).collect();
-        return Err(Failure {
-            what: "there is no such audience".to_owned(),
-            cause: format!("the configured ones are {}", known.join(", ")),
-            remedy: "name one of them, or add it to keys.audiences".to_owned(),
-            code: WRONG_USAGE,
-        });
+        return Err(Failure::no_such_audience(&config.keys.audiences));
     }
     if ttl.is_some() && claims.contains_key("exp") {
         return Err(Failure {

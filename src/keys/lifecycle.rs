@@ -298,7 +298,11 @@ impl Dates {
 
     fn next_change(&self, instant: Timestamp, policy: &Policy) -> Option<Timestamp> {
         let safe = self.safe_to_sign_from(instant, policy);
-        let safe = safe.filter(|safe| instant < *safe && self.deleted_at.is_none());
+        let may_sign_yet = matches!(
+            self.phase(instant, policy),
+            Phase::Scheduled | Phase::Announced | Phase::Active
+        );
+        let safe = safe.filter(|safe| instant < *safe && may_sign_yet);
         earliest([self.next_phase(instant, policy), safe])
     }
 

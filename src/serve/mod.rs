@@ -5,6 +5,7 @@ mod error;
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +31,7 @@ use crate::http::ops::{Counted, OpsHandler, Sources};
 use crate::http::public::PublicHandler;
 use crate::http::{Answer, server};
 use crate::keys::{Algorithm, Audience};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Record};
 use crate::logging;
 use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
 use crate::publish::reload::{Reload, Signal};
@@ -280,13 +281,20 @@ impl<'a> Servers<'a> {
 /// What ends the daemon where no signal does.
 const LOOP_ENDED: &str = "none: the reload loop ended";
 
+/// Whether the files of a remembered key are where they were.
+fn lies_there(record: &Record) -> bool {
+    let is_there = |file: &PathBuf| std::fs::symlink_metadata(file).is_ok();
+    record.loss.is_none() && record.private.as_ref().is_none_or(is_there)
+}
+
 /// Issues a key for each audience that has none.
 fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
     let mut operations = operations(config);
     let records = operations.records(now).map_err(ServeError::Issue)?;
     let has_key = |audience: &Audience| {
         let mut alive = records.values().filter(|record| record.deleted_at.is_none());
-        alive.any(|record| record.audience == *audience && record.loss.is_none())
+        // A key whose files are gone is remembered, and nobody can sign with it.
+        alive.any(|record| record.audience == *audience && lies_there(record))
     };
     for audience in config.keys.audiences.iter().filter(|audience| !has_key(audience)) {
         let request = Issue {
