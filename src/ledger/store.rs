@@ -118,11 +118,13 @@ impl Store {
     /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
     pub fn lock(&self, patience: Duration) -> io::Result<Locked<'_>> {
         let deadline = Instant::now() + patience;
+        // Who has little patience asks more often: a daemon gets its turn among many commands.
+        let pause = (patience / 4096).clamp(Duration::from_micros(200), Duration::from_millis(5));
         loop {
             match self.lock.try_lock() {
                 Ok(()) => break,
                 Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(2));
+                    std::thread::sleep(pause);
                 }
                 Err(fs::TryLockError::WouldBlock) => {
                     let held = "another process holds the ledger's lock";

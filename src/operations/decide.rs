@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::issue::without_signer_from;
 use super::{Decision, KeyPair, Known, Refusal, Terms, files, find};
-use crate::keys::Kid;
 use crate::keys::entry::SeenKey;
 use crate::keys::lifecycle::Phase;
+use crate::keys::{Audience, Kid};
 use crate::ledger::{Record, Records, Step};
 
 /// Invalidates `kid` as of `now`.
@@ -143,6 +142,30 @@ fn no_signer(
         let when = if gap <= now { String::new() } else { format!(" from {gap} on") };
         format!("the audience {} has no key left to sign with{when}: issue one", record.audience)
     })
+}
+
+/// The first instant from `now` on at which `audience` has no current key.
+pub(super) fn without_signer_from(
+    records: &Records,
+    audience: &Audience,
+    now: Timestamp,
+    terms: &Terms,
+) -> Option<Timestamp> {
+    let policy = &terms.policy;
+    let of_audience = records.values().filter(|record| record.audience == *audience);
+    let mut spans: Vec<(Timestamp, Timestamp)> = of_audience
+        .filter(|record| record.private.is_some())
+        .filter_map(|record| record.dates(policy).signs_during(now, policy))
+        .collect();
+    spans.sort_unstable();
+    let mut covered_until = now;
+    for (from, to) in spans {
+        if covered_until < from {
+            break;
+        }
+        covered_until = covered_until.max(to);
+    }
+    (covered_until < Timestamp::MAX).then_some(covered_until)
 }
 
 /// Puts `next` in the place of its key's record, and returns the step that does so on disk.

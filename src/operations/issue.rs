@@ -215,7 +215,7 @@ fn begin(
     };
     let whole = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil);
     let begin = begin.round(whole).unwrap_or(begin);
-    match without_signer_from(records, &request.audience, now, terms) {
+    match decide::without_signer_from(records, &request.audience, now, terms) {
         Some(gap) if gap < begin => {
             let why = format!(
                 "the audience {} has no key to sign with from {gap} on, so that this one has to \
@@ -226,30 +226,6 @@ fn begin(
         }
         _ => (begin, Vec::new()),
     }
-}
-
-/// The first instant from `now` on at which `audience` has no current key.
-pub(super) fn without_signer_from(
-    records: &Records,
-    audience: &Audience,
-    now: Timestamp,
-    terms: &Terms,
-) -> Option<Timestamp> {
-    let policy = &terms.policy;
-    let of_audience = records.values().filter(|record| record.audience == *audience);
-    let mut spans: Vec<(Timestamp, Timestamp)> = of_audience
-        .filter(|record| record.private.is_some())
-        .filter_map(|record| record.dates(policy).signs_during(now, policy))
-        .collect();
-    spans.sort_unstable();
-    let mut covered_until = now;
-    for (from, to) in spans {
-        if covered_until < from {
-            break;
-        }
-        covered_until = covered_until.max(to);
-    }
-    (covered_until < Timestamp::MAX).then_some(covered_until)
 }
 
 /// The key pairs of `audience` that would be active at `at`.
