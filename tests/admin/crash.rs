@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::daemon::{Connection, eventually};
+use crate::common::daemon::{Connection, PATIENCE, eventually};
 use crate::{KEY_PAIRS, Served, of_key, pems, text};
 
 /// How many key directories are worked on, and how often the daemon is killed over each.
@@ -196,10 +196,27 @@ fn kill_at_work(served: &Served, round: u32, successors: &mut Successors, passin
         eventually("calls are answered", || {
             (answered.load(Ordering::Relaxed) >= enough).then_some(())
         });
-        // Anywhere within the next calls.
-        std::thread::park_timeout(Duration::from_micros(u64::from(round * 911 % 6000)));
+        match round % 3 {
+            // Anywhere within the next calls.
+            0 => std::thread::park_timeout(Duration::from_micros(u64::from(round * 911 % 6000))),
+            // Between a decision and its end.
+            1 => at_once("a step is decided", || served.state().join("pending").exists()),
+            // Before a decision.
+            _ => at_once("files are staged", || {
+                served.files().iter().any(|name| name.starts_with('.'))
+            }),
+        }
         served.daemon.signal(Signal::KILL);
     });
+}
+
+/// Returns as soon as `condition` holds, which is for less than a millisecond.
+fn at_once(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::hint::spin_loop();
+    }
 }
 
 /// Asserts that what is listed, served and lying there is the same, and fits what was answered.

@@ -218,8 +218,7 @@ fn by_command(served: &Served, action: Action, kid: String) -> (String, bool) {
         Action::Delete => command.args(["delete", &kid, "--yes"]),
     };
     command.arg("--keys").arg(served.keys()).args(["--format", "json"]);
-    let output =
-        command.arg("--state").arg(served.directory.path().join("state")).output().unwrap();
+    let output = command.arg("--state").arg(served.state()).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     let is_done = output.status.success();
     assert!(is_done || errors.contains("KEYPAIR_NOT_FOUND"), "{action:?} {kid}: {errors}");
