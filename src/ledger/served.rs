@@ -16,18 +16,25 @@ const SERVED: &str = "served";
 
 /// The daemon's side.
 #[derive(Debug, Default)]
-pub(super) struct Served(Option<File>);
+pub(super) struct Served {
+    file: Option<File>,
+    told: Option<u64>,
+}
 
 impl Served {
-    /// Says that what is served is as of the change number `changes`.
+    /// Says that what is served is as of the change number `changes`. Writes only what is new: each
+    /// write wakes whoever watches the directory, this daemon too.
     pub(super) fn tell(&mut self, directory: &Path, changes: u64) {
-        if self.0.as_ref().is_none_or(|file| !is_linked(file)) {
-            self.0 = open(directory).ok();
+        if self.file.as_ref().is_none_or(|file| !is_linked(file)) {
+            *self = Self { file: open(directory).ok(), told: None };
         }
-        if let Some(file) = &self.0 {
-            // Where that can't be written, commands wait in vain, for a second.
-            let _ = file.write_all_at(format!("{changes:<20}").as_bytes(), 0);
+        if self.told == Some(changes) {
+            return;
         }
+        // Where that can't be written, commands wait in vain, for a second.
+        let text = format!("{changes:<20}");
+        let written = self.file.as_ref().map(|file| file.write_all_at(text.as_bytes(), 0));
+        self.told = matches!(written, Some(Ok(()))).then_some(changes);
     }
 }
 
