@@ -141,6 +141,11 @@ impl Activity {
         self.enter(Phase::Answering);
     }
 
+    /// Whether the request that is answered has a body.
+    pub(super) fn has_body(&self) -> bool {
+        self.has_body.load(Relaxed)
+    }
+
     /// The handler has answered; what is written next is its response.
     pub(super) fn answered(&self) {
         self.is_answered.store(true, Relaxed);

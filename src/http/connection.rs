@@ -223,7 +223,13 @@ impl<A: Answer> Future for Answering<A> {
             State::Asked(future) => {
                 match catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx))) {
                     Ok(Poll::Pending) => return Poll::Pending,
-                    Ok(Poll::Ready(response)) => Ok(response),
+                    Ok(Poll::Ready(response)) => {
+                        // What was refused by its head or its size may still be on its way.
+                        if activity.has_body() && response.status().is_client_error() {
+                            activity.refused();
+                        }
+                        Ok(response)
+                    }
                     Err(_) => Err(Problem::Defect),
                 }
             }

@@ -18,8 +18,9 @@ use super::problem::Problem;
 /// be lent out without unsafe code; a head is small.
 const READ_SIZE: usize = 8 * 1024;
 
-/// How much a refused client may still send before the connection is closed on it.
-const LINGER_BYTES: usize = 256 * 1024;
+/// How much a refused client may still send before the connection is closed on it. Many clients send
+/// a whole body before they look for an answer.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A socket as hyper sees it. `W` words refusals as complete responses.
 pub(super) struct Stream<T, W> {

@@ -179,6 +179,26 @@ fn a_body_over_the_limit_is_refused_however_it_is_sent() {
 }
 
 #[test]
+fn a_client_that_sends_all_of_a_large_body_still_gets_its_answer() {
+    let served = Served::start();
+    let json = ("content-type", "application/json");
+    let none = "x".repeat(300);
+    for size in [65_537, 300_000, 2_000_000] {
+        let body = " ".repeat(size);
+        for (path, headers, status, code) in [
+            (KEY_PAIRS.to_owned(), &[json][..], 413, "PAYLOAD_TOO_LARGE"),
+            (of_key(&none, "/invalidate"), &[json][..], 413, "PAYLOAD_TOO_LARGE"),
+            ("/oauth/keys".to_owned(), &[][..], 404, "NOT_FOUND"),
+        ] {
+            let mut connection = Connection::open_unix(&served.socket()).unwrap();
+            let answer = connection.request_with("POST", &path, headers, body.as_bytes());
+            let answer = answer.unwrap_or_else(|error| panic!("{size} bytes, {path}: {error}"));
+            refused(&answer, status, code);
+        }
+    }
+}
+
+#[test]
 fn a_chunked_body_is_one_like_any_other() {
     let served = Served::start();
     let request = format!(
