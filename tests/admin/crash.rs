@@ -14,8 +14,8 @@ use crate::common::daemon::{Connection, PATIENCE, eventually};
 use crate::{KEY_PAIRS, Served, of_key, pems, text};
 
 /// How many key directories are worked on, and how often the daemon is killed over each.
-const DIRECTORIES: u32 = 9;
-const KILLS: u32 = 3;
+const DIRECTORIES: u32 = 40;
+const KILLS: u32 = 5;
 /// How many directories at once.
 const STRANDS: u32 = 3;
 

@@ -14,6 +14,7 @@ mod audit;
 mod bearers;
 mod crash;
 mod errors;
+mod killed_commands;
 mod load;
 mod shapes;
 
@@ -111,7 +112,7 @@ impl Served {
         // Where it does not get the lock in a second it says so, and makes up for it.
         eventually("the ledger is kept on disk", || {
             let mut log = self.daemon.log().into_iter().rev();
-            let last = log.find(|line| line.contains("the ledger is kept")).unwrap();
+            let last = log.find(|line| line.contains("the ledger is kept"))?;
             last.contains("on disk").then_some(())
         });
         for line in self.daemon.log() {
