@@ -509,3 +509,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn half_of_an_entry_is_no_refusal_while_others_are_at_its_key() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    let before = world.records.clone();
+    // A look that began before the key was deleted, and saw its attributes alone.
+    world.sight.entries.clear();
+    world.spoil("a", Reason::AttributesWithoutKey).spoil("b", Reason::AttributesWithoutKey);
+    let mut deleted = Record::clone(&world.records[&kid("a")]);
+    deleted.deleted_at = Some(at(10));
+    deleted.revision += 1;
+    world.records.insert(kid("a"), Arc::new(deleted));
+    let refused = |known: &Records| {
+        let looked = Looked {
+            now: at(10),
+            policy: &policy(),
+            grace_on_removal: GRACE,
+            missed_before: &BTreeSet::new(),
+            retention: None,
+            known: Some(known),
+            is_served: true,
+        };
+        let refused = reconcile(&world.records, &world.sight, looked).refused;
+        refused.iter().map(|refused| refused.slot.path().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&before), ["b"]);
+    // One that began afterwards, and saw the same, has found something.
+    assert_eq!(refused(&world.records), ["a", "b"]);
+}

@@ -74,7 +74,8 @@ pub struct Outcome {
     pub records: Records,
     /// What changed, in the words of events.
     pub changes: Vec<Change>,
-    /// The entries that can't be adopted, those that were refused before included.
+    /// The entries that can't be adopted, those that were refused before included; without those
+    /// that are halves because others changed their key at that moment, see [`Looked::known`].
     pub refused: Vec<Refused>,
     /// The keys that were missed for the first time, see [`Looked::missed_before`].
     pub missed: BTreeSet<Kid>,
@@ -104,10 +105,21 @@ pub enum Change {
     Forgotten(Kid),
 }
 
+/// Leaves out the halves of entries whose keys others have changed since the records were `known`: they
+/// may have been at the files, one after the other.
+fn forget_halves(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
+    let is_half = |refused: &Refused| refused.reason == Reason::AttributesWithoutKey;
+    let Some(known) = known.filter(|_| refused.iter().any(is_half)) else { return };
+    let changed = records.iter().filter(|(kid, record)| known.get(*kid) != Some(*record));
+    let changed: BTreeSet<&Slot> = changed.map(|(_, record)| &record.slot).collect();
+    refused.retain(|refused| !is_half(refused) || !changed.contains(&refused.slot));
+}
+
 /// Brings `records` up to date with what is seen.
 #[must_use]
 pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcome {
-    let (present, refused) = adopt(records, sight);
+    let (present, mut refused) = adopt(records, sight);
+    forget_halves(&mut refused, records, looked.known);
     let mut outcome = Outcome { refused, ..Outcome::default() };
     let bad: BTreeSet<&Slot> = outcome
         .refused

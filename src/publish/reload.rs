@@ -18,7 +18,7 @@ use super::snapshot::Publisher;
 use super::view::{Looks, View};
 use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
-use crate::keys::refusal::Refused;
+use crate::keys::refusal::{Reason, Refused};
 use crate::keys::{Audience, Kid, Slot};
 use crate::ledger::{Change, HandedOff, Ledger, Looked, Outcome, Persistence, Records, reconcile};
 use crate::look::{Look, Looker};
@@ -256,12 +256,18 @@ impl Reload {
             is_served: true,
         };
         let sight = &self.look.sight;
-        let Outcome { changes, refused, missed, is_outdated, .. } = self.ledger.update(|records| {
-            let mut outcome = reconcile(records, sight, looked);
-            (std::mem::take(&mut outcome.records), outcome)
-        });
+        let Outcome { changes, mut refused, missed, is_outdated, .. } =
+            self.ledger.update(|records| {
+                let mut outcome = reconcile(records, sight, looked);
+                (std::mem::take(&mut outcome.records), outcome)
+            });
         if is_new_look {
             self.missed = missed;
+        } else {
+            // Thinking again about an old look mends no half of an entry.
+            let halves = self.refused.values();
+            let halves = halves.filter(|half| half.reason == Reason::AttributesWithoutKey);
+            refused.extend(halves.cloned());
         }
         self.tell(&changes, refused, now);
         // Whoever sees it served can ask about it.
