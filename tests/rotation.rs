@@ -106,6 +106,7 @@ fn a_planned_rotation_keeps_its_timetable_and_strands_no_token() {
 
     let asked = now();
     let rotated = keys(directory, &["rotate", "--audience", "client"]);
+    let answered = now();
     let new = rotated["keyId"].as_str().unwrap().to_owned();
     let event = |name: &str, kid: &str| {
         let timetable = rotated["timetable"].as_array().unwrap();
@@ -115,12 +116,14 @@ fn a_planned_rotation_keeps_its_timetable_and_strands_no_token() {
     let changes_at = event("safeToSign", &new);
     let ends_at = event("unpublished", &old);
     assert_eq!(event("invalidated", &old), changes_at, "there is no gap between the two");
-    let within = |instant: Timestamp, from: f64, to: f64| {
-        let after = asked.duration_until(instant).as_secs_f64();
-        assert!((from..=to).contains(&after), "{after} s after the order, not {from} to {to}");
+    // It is decided at some instant between the two, and begins on a whole second.
+    let within = |instant: Timestamp, from: u64, to: f64| {
+        let (from, to) = (Duration::from_secs(from), Duration::from_secs_f64(to));
+        let (earliest, latest) = (asked + from, answered + to);
+        assert!((earliest..=latest).contains(&instant), "{instant}, not {earliest} to {latest}");
     };
-    within(changes_at, 3.0, 4.5);
-    within(ends_at, 6.0, 7.5);
+    within(changes_at, 3, 4.5);
+    within(ends_at, 6, 7.5);
 
     let mut signer = Signer::new(directory);
     let mut verifier = Verifier { daemon: &daemon, held: None };
