@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustix::fs::Access;
 
 use super::Refusal;
 use crate::hex::hex;
@@ -161,5 +162,9 @@ pub(super) fn prepare(directory: &Path) -> Result<(), Refusal> {
     check_is_ours(directory)?;
     make_key_directory(directory)
         .map_err(|error| refusal(directory, directory.to_owned(), error))?;
-    File::open(directory).map(drop).map_err(|error| refusal(directory, directory.to_owned(), error))
+    let usable = File::open(directory).and_then(|_| {
+        // Before the ledger is asked, which may lie in it: the directory is what is to be named.
+        Ok(rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+    });
+    usable.map_err(|error| refusal(directory, directory.to_owned(), error))
 }
