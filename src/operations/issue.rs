@@ -1,5 +1,6 @@
 //! Issuing a key pair, alone or as the successor of those before it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,10 +47,16 @@ pub enum Start {
 }
 
 /// A key pair whose private half is generated and not written yet.
-#[derive(Debug)]
 pub struct Prepared {
     request: Issue,
     pem: Zeroizing<String>,
+}
+
+/// Without the private half, which has no business in a message.
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("request", &self.request).finish_non_exhaustive()
+    }
 }
 
 /// A key pair that was issued.
