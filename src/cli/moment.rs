@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::parse_duration;
+use crate::keys::attributes::parse_instant;
 use crate::keys::lifecycle::{after, before};
 
 /// A time, absolute or relative.
@@ -41,7 +42,7 @@ impl FromStr for Moment {
         if let Some(duration) = text.strip_prefix('-') {
             return parse_duration(duration).map(Self::Ago);
         }
-        text.parse().map(Self::At).map_err(|_| {
+        text.parse().ok().or_else(|| parse_instant(text)).map(Self::At).ok_or_else(|| {
             "a time is written as in 2026-11-01T12:00:00Z (RFC 3339), or relative as in +3h or -1h"
                 .to_owned()
         })
@@ -59,6 +60,7 @@ mod tests {
             ("2027-01-01T00:00:00+01:00", "2026-12-31T23:00:00Z"),
             ("+3h", "2026-11-01T15:00:00Z"),
             ("-90s", "2026-11-01T11:58:30Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-30T22:00:00.999999999Z"),
         ] {
             let moment: Moment = text.parse().unwrap();
             assert_eq!(moment.resolve(now), expected.parse().unwrap(), "{text}");

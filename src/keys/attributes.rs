@@ -94,9 +94,18 @@ pub fn parse_instant(text: &str) -> Option<Timestamp> {
         none => none,
     };
     match offset {
-        b"Z" | b"+00:00" | b"-00:00" => std::str::from_utf8(&text).ok()?.parse().ok(),
+        b"Z" | b"+00:00" | b"-00:00" => {
+            let text = std::str::from_utf8(&text).ok()?;
+            text.parse().ok().or_else(|| beyond_all_time(text))
+        }
         _ => None,
     }
+}
+
+/// The last instant that can be held, for the last hours of the year 9999, which many write for "never".
+fn beyond_all_time(text: &str) -> Option<Timestamp> {
+    let in_the_last_year = text.strip_prefix("9999")?;
+    format!("9998{in_the_last_year}").parse::<Timestamp>().ok().map(|_| Timestamp::MAX)
 }
 
 fn bad(member: &str, why: &str) -> Reason {
@@ -180,6 +189,16 @@ mod tests {
         assert_eq!(attributes.grace, Some(Duration::from_secs(3600)));
         assert_eq!(attributes.aliases[0].as_str(), "old-kid");
         assert_eq!(read("{}").unwrap(), Attributes::default());
+    }
+
+    #[test]
+    fn the_last_hours_of_all_time_are_a_time() {
+        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999+00:00"] {
+            assert_eq!(parse_instant(text), Some(Timestamp::MAX), "{text}");
+        }
+        for text in ["9999-12-32T00:00:00Z", "9999-12-31T24:00:00Z", "9999-12-31", "99999-01-01"] {
+            assert_eq!(parse_instant(text), None, "{text}");
+        }
     }
 
     #[test]
