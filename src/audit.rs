@@ -7,6 +7,9 @@ use tracing::{info, warn};
 
 use crate::keys::refusal::plain;
 
+/// What marks these lines: they are printed whatever the least important level is.
+pub const AUDIT: &str = "audit";
+
 /// An attempt to look at keys or to change them.
 #[derive(Debug, Clone, Default)]
 pub struct Attempt {
@@ -55,11 +58,13 @@ impl Attempt {
                     (_, None) => "open".to_owned(),
                 };
                 info!(
+                    target: AUDIT,
                     audit = true, %who, via, operation, %kid, %audience, outcome = "done",
                     published_until = %until, "key operation"
                 );
             }
             Outcome::Refused { code, cause } => warn!(
+                target: AUDIT,
                 audit = true, %who, via, operation, %kid, %audience, outcome = "refused", code,
                 cause = %plain(cause), "key operation"
             ),

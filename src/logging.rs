@@ -2,9 +2,14 @@
 
 use std::io::{self, IsTerminal as _};
 
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::audit::AUDIT;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Log, LogFormat};
 
@@ -16,16 +21,23 @@ pub fn init(log: Log) {
         LogFormat::Json => false,
     };
     let lines = tracing_subscriber::fmt()
-        .with_max_level(log.level)
+        .with_max_level(log.level.max(Level::INFO))
         .with_timer(Now)
         .with_target(false)
         .with_writer(io::stderr);
     // Both escape what comes from outside: JSON in its strings, the text form control characters.
     let _ = if as_text {
-        lines.with_ansi(io::stderr().is_terminal()).try_init()
+        let lines = lines.with_ansi(io::stderr().is_terminal());
+        lines.finish().with(filter_fn(move |about| is_wanted(about, log.level))).try_init()
     } else {
-        lines.json().flatten_event(true).with_ansi(false).try_init()
+        let lines = lines.json().flatten_event(true).with_ansi(false);
+        lines.finish().with(filter_fn(move |about| is_wanted(about, log.level))).try_init()
     };
+}
+
+/// Whether a line is printed: of the audit every one is.
+fn is_wanted(about: &Metadata<'_>, level: Level) -> bool {
+    about.target() == AUDIT || *about.level() <= level
 }
 
 /// RFC 3339 in UTC, to the microsecond.
