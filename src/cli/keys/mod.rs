@@ -194,6 +194,11 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// The same where nothing was to be changed.
+fn not_shown(refusal: Refusal) -> Failure {
+    Failure { what: "there is nothing to show".to_owned(), ..Failure::from(refusal) }
+}
+
 /// A command at work.
 struct Run {
     config: Config,
@@ -374,7 +379,7 @@ impl Command {
             }
             Self::List { shared, audience } => {
                 let mut run = Run::new(shared)?;
-                let mut pairs = run.operations.list(run.now)?;
+                let mut pairs = run.operations.list(run.now).map_err(not_shown)?;
                 pairs.retain(|pair| {
                     audience.as_ref().is_none_or(|audience| pair.audience.as_str() == audience)
                 });
@@ -382,17 +387,18 @@ impl Command {
             }
             Self::Show { shared, kid } => {
                 let mut run = Run::new(shared)?;
-                let pair = run.operations.show(&kid, run.now)?;
+                let pair = run.operations.show(&kid, run.now).map_err(not_shown)?;
                 run.print_pair(&pair)
             }
             Self::Current { shared, audience } => {
                 let mut run = Run::new(shared)?;
-                let pair = run.operations.current(&Audience::new(&audience), run.now)?;
+                let current = run.operations.current(&Audience::new(&audience), run.now);
+                let pair = current.map_err(not_shown)?;
                 run.print_pair(&pair)
             }
             Self::Timeline { shared, from, to } => {
                 let mut run = Run::new(shared)?;
-                let records = run.operations.records(run.now)?;
+                let records = run.operations.records(run.now).map_err(not_shown)?;
                 let [from, to] = [from, to].map(|end| end.map(|end| end.resolve(run.now)));
                 let timeline = timeline::of(&records, (from, to), run.now, &run.config.lifecycle);
                 run.print(&timeline, || drawing::draw(&timeline))
