@@ -78,8 +78,9 @@ impl KeyPair {
                 "it is the key to sign with, and some consumers may not have it before {safe}"
             ));
         }
+        // At its end too, or an invalidation at once would be answered without a word.
         if let Some(from) = dates.invalidation.and_then(|end| end.strands_tokens_from(policy))
-            && state.published_until.is_some_and(|until| now < until)
+            && state.published_until.is_some_and(|until| now <= until)
         {
             warnings.push(format!(
                 "its grace is shorter than tokens live: of the tokens signed from {from} on, those \

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jwksd::keys::lifecycle::Phase;
 use jwksd::keys::{Algorithm, Kid};
-use jwksd::operations::{Issue, Refusal, Start};
+use jwksd::operations::{Issue, KeyPair, Refusal, Start};
 use serde_json::json;
 
 use super::{
@@ -38,7 +38,24 @@ fn without_a_grace_it_is_gone_at_once() {
     let pair = world.operations.invalidate(&key, Duration::ZERO, world.now).unwrap();
     assert_eq!(pair.phase, Phase::Retired);
     assert!(!world.is_published(&key));
-    assert!(pair.warnings.iter().all(|warning| !warning.contains("shorter than tokens live")));
+}
+
+#[test]
+fn no_grace_at_all_strands_most_tokens_and_is_told_of() {
+    let mut world = World::new();
+    let key = world.published_key();
+    world.pass(DAY);
+    let stranded = (world.now - Duration::from_secs(3600 + 300)).to_string();
+    let tells = |pair: &KeyPair| pair.warnings.iter().any(|warning| warning.contains(&stranded));
+    let issue = Issue { replaces: Some(Duration::ZERO), ..plain_issue() };
+    let issued = world.issue(issue).unwrap();
+    assert!(tells(&issued.replaced[0]), "{:?}", issued.replaced);
+    let pair = world.operations.invalidate(&issued.key.key_id, Duration::ZERO, world.now).unwrap();
+    assert_eq!(pair.phase, Phase::Retired);
+    assert!(tells(&pair), "{:?}", pair.warnings);
+    // What is over is no longer warned of.
+    world.now += SECOND;
+    assert_eq!(world.show(&key).warnings, [""; 0]);
 }
 
 #[test]
