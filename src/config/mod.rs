@@ -18,7 +18,7 @@ pub use self::settings::{ConfigError, Origin, Settings};
 pub use self::values::{ListenAddress, format_duration, parse_duration};
 use crate::keys::Audience;
 use crate::keys::entry::KeyIdScheme;
-use crate::keys::lifecycle::Policy;
+use crate::keys::lifecycle::{LAST_SIGNER_STOPS, Policy};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -380,8 +380,5 @@ impl Config {
         Ok(config)
     }
 }
-
-/// How long it takes until the last signer has noticed that its key was replaced.
-const LAST_SIGNER_STOPS: Duration = Duration::from_secs(120);
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::names::Kid;
 
+/// How long it takes until the last signer has noticed that its key was replaced.
+pub const LAST_SIGNER_STOPS: Duration = Duration::from_secs(120);
+
 /// The durations that the operator chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
@@ -327,11 +330,13 @@ impl Dates {
 }
 
 impl Invalidation {
-    /// From when on signed tokens outlive the grace, where it is shorter than tokens live.
+    /// From when on signed tokens outlive the grace, where it is shorter than the last of them live:
+    /// that may be signed a while after the invalidation.
     #[must_use]
     pub fn strands_tokens_from(&self, policy: &Policy) -> Option<Timestamp> {
         let needed = policy.token_lifetime + policy.clock_skew;
-        (self.grace < needed).then(|| before(self.at, needed.saturating_sub(self.grace)))
+        let is_short = self.grace < needed + LAST_SIGNER_STOPS;
+        is_short.then(|| after(before(self.at, needed), self.grace))
     }
 }
 

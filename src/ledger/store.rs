@@ -86,7 +86,8 @@ impl Store {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            // Who can open it can hold it.
+            .mode(0o600)
             .open(directory.join("lock"))
             .map_err(|error| about("can't open the lock file in", &error))?;
         own_as(&lock, directory);

@@ -70,6 +70,18 @@ fn a_grace_that_strands_tokens_is_obeyed_and_told_of() {
 }
 
 #[test]
+fn a_grace_outlives_what_the_last_signer_signs_or_is_told_of() {
+    let mut world = World::new();
+    let lives = Duration::from_secs(3600 + 300);
+    for (grace, is_told) in [(lives + 119 * SECOND, true), (lives + 120 * SECOND, false)] {
+        let key = world.published_key();
+        let pair = world.operations.invalidate(&key, grace, world.now).unwrap();
+        let tells = |warning: &String| warning.contains("shorter than tokens live");
+        assert_eq!(pair.warnings.iter().any(tells), is_told, "{:?}", pair.warnings);
+    }
+}
+
+#[test]
 fn invalidating_again_can_only_shorten() {
     let mut world = World::new();
     let key = world.published_key();
