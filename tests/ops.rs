@@ -143,7 +143,7 @@ fn metrics_say_what_the_status_says() {
         let found = metrics.get(name).unwrap_or_else(|| panic!("{name}: {metrics:#?}"));
         assert!((found - value).abs() < 1e-6, "{name} is {found}, not {value}");
     };
-    is("jwksd_ready{}", 1.0);
+    is("jwksd_ready", 1.0);
     is("jwksd_keys{audience=\"client\",phase=\"active\"}", 1.0);
     is("jwksd_keys{audience=\"client\",phase=\"grace\"}", 1.0);
     is("jwksd_keys{audience=\"human\",phase=\"active\"}", 0.0);
@@ -151,7 +151,7 @@ fn metrics_say_what_the_status_says() {
     is("jwksd_current_key_info{audience=\"client\",kid=\"new\",algorithm=\"ES256\"}", 1.0);
     is("jwksd_standby_keys{audience=\"client\"}", 0.0);
     is("jwksd_refused_files{reason=\"no-key\"}", 1.0);
-    is("jwksd_watcher_events{}", 1.0);
+    is("jwksd_watcher_events", 1.0);
     is("jwksd_ledger_state{state=\"disk\"}", 1.0);
     is("jwksd_document_keys{audience=\"\"}", 2.0);
     is("jwksd_document_bytes{audience=\"\"}", served["bytes"].as_f64().unwrap());
@@ -160,7 +160,7 @@ fn metrics_say_what_the_status_says() {
     let end_name = "jwksd_key_publication_end_timestamp_seconds{audience=\"client\",kid=\"old\"}";
     let epoch = jiff::Timestamp::UNIX_EPOCH;
     is(end_name, end.duration_since(epoch).as_secs_f64());
-    let next = metrics["jwksd_next_change_seconds{}"];
+    let next = metrics["jwksd_next_change_seconds"];
     assert!(0.0 < next && next <= 7200.0, "{next}");
     let digest = served["etag"].as_str().unwrap().trim_matches('"');
     is(&format!("jwksd_document_info{{audience=\"\",digest=\"{digest}\"}}"), 1.0);
@@ -180,13 +180,16 @@ fn the_page_is_whole_by_itself_and_obeys_no_name() {
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src "));
     let text = page.text();
-    for word in ["<script", "<img", "javascript:", "http://", "https://", " style=", " on"] {
+    for word in ["<script", "<img", "javascript:", "https://", " style=", " on"] {
         let found = text.match_indices(word).map(|(at, _)| &text[at..(at + 60).min(text.len())]);
         let in_a_tag = found.filter(|found| *word != *" on" || found.contains("=\""));
         assert_eq!(in_a_tag.collect::<Vec<_>>(), [""; 0], "{word}");
     }
+    let public = format!("<a href=\"http://{}/", daemon.address);
+    assert_eq!(text.matches("http://").count(), text.matches(&public).count());
     assert!(text.contains("&lt;script&gt;"));
-    assert_eq!(text.matches("<svg").count(), 1);
+    // The axis, and a bar for the key.
+    assert_eq!(text.matches("<svg").count(), 2);
     assert!(text.contains("What to do:"));
 }
 
@@ -209,4 +212,99 @@ fn it_shows_and_changes_nothing() {
         assert_eq!(answer.header("cache-control"), "no-store");
     }
     let _: Value = ask(&daemon, "/status").json();
+}
+
+/// The metrics that the README lists, with the names of their labels.
+fn listed() -> BTreeMap<String, Vec<String>> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let rows = readme.lines().filter(|line| line.starts_with("| `jwksd_"));
+    let cells = rows.map(|row| row.split(" | ").next().unwrap());
+    let mut listed = BTreeMap::new();
+    for metric in cells.flat_map(|cell| cell.split('`')).filter(|text| text.starts_with("jwksd_")) {
+        let (name, labels) = metric.split_once('{').unwrap_or((metric, "}"));
+        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+        let before = listed.insert(name.to_owned(), labels.map(str::to_owned).collect());
+        assert_eq!(before, None, "{name} is listed twice");
+    }
+    listed
+}
+
+#[test]
+fn every_metric_is_listed_once_with_its_labels() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    let declared = json!({ "keyId": "old", "invalidatedAt": common::daemon::now().to_string() });
+    drop_by_rename(keys, "old.meta.json", declared.to_string());
+    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+    drop_by_rename(keys, "old.pem", pem.as_bytes());
+    let ahead = common::daemon::now() + std::time::Duration::from_secs(9000);
+    let declared = json!({ "keyId": "new", "validTo": ahead.to_string() });
+    drop_by_rename(keys, "new.meta.json", declared.to_string());
+    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+    drop_by_rename(keys, "new.pem", pem.as_bytes());
+    drop_by_rename(keys, "bad.pem", "nothing");
+    let daemon = Daemon::start(keys);
+    daemon.await_kids(&["new", "old"]);
+    daemon.get("/.well-known/jwks.json");
+    let mut exported: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for sample in metrics(&daemon).into_keys() {
+        let (name, labels) = sample.split_once('{').unwrap_or((&sample, "}"));
+        let labels = labels.trim_end_matches('}').split("\",").filter(|label| !label.is_empty());
+        let labels = labels.map(|label| label.split_once("=\"").unwrap().0.to_owned()).collect();
+        exported.insert(name.to_owned(), labels);
+    }
+    assert_eq!(exported, listed());
+}
+
+#[test]
+fn any_name_can_be_a_label() {
+    let directory = tempfile::tempdir().unwrap();
+    let kid = r#"a"b\c{d="e"}, ' #"#;
+    let declared = json!({ "keyId": kid, "validTo": "2999-01-01T00:00:00Z" });
+    drop_by_rename(directory.path(), "a.meta.json", declared.to_string());
+    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+    drop_by_rename(directory.path(), "a.pem", pem.as_bytes());
+    let daemon = Daemon::start(directory.path());
+    daemon.await_kids(&[kid]);
+    let escaped = kid.replace('\\', r"\\").replace('"', "\\\"");
+    let name = "jwksd_key_publication_end_timestamp_seconds";
+    let name = format!("{name}{{audience=\"client\",kid=\"{escaped}\"}}");
+    assert!(metrics(&daemon).contains_key(&name), "{name}");
+}
+
+#[test]
+fn more_keys_than_monitoring_takes_are_counted_and_not_listed() {
+    let directory = tempfile::tempdir().unwrap();
+    let pair = |number: usize| {
+        let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+        let declared = json!({
+            "keyId": format!("k{number:03}"), "validTo": "2999-01-01T00:00:00Z",
+            "validFrom": format!("2020-01-01T00:{:02}:{:02}Z", number / 60, number % 60),
+        });
+        fs::write(directory.path().join(format!("{number}.meta.json")), declared.to_string())
+            .unwrap();
+        fs::write(directory.path().join(format!("{number}.pem")), pem.as_bytes()).unwrap();
+    };
+    (0..103).for_each(pair);
+    let daemon = Daemon::start(directory.path());
+    let metrics = eventually("all are read", || {
+        let metrics = metrics(&daemon);
+        let active = metrics.get("jwksd_keys{audience=\"client\",phase=\"active\"}")?;
+        (*active > 102.5).then_some(metrics)
+    });
+    for (name, expected) in [
+        ("jwksd_key_publication_end_timestamp_seconds{", 100),
+        ("jwksd_key_safe_to_sign_timestamp_seconds{", 100),
+    ] {
+        let found = metrics.keys().filter(|sample| sample.starts_with(name)).count();
+        assert_eq!(found, expected, "{name}");
+    }
+    let end = |kid| {
+        let name = "jwksd_key_publication_end_timestamp_seconds";
+        metrics.contains_key(&format!("{name}{{audience=\"client\",kid=\"{kid}\"}}"))
+    };
+    assert!(end("k102") && end("k003") && !end("k002"), "the newest are listed");
+    let unlisted = metrics["jwksd_unlisted_keys{audience=\"client\"}"];
+    assert!((unlisted - 3.0).abs() < 1e-9, "{unlisted}");
 }

@@ -7,7 +7,8 @@ use hyper::StatusCode;
 use super::problem::Problem;
 
 /// The statuses that are counted each; others count as the last.
-const STATUSES: [u16; 11] = [200, 204, 304, 400, 404, 405, 408, 414, 431, 503, 500];
+const STATUSES: [u16; 16] =
+    [200, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 431, 503, 500];
 
 /// Requests by path and status.
 #[derive(Debug)]

@@ -75,7 +75,7 @@ impl KeyPair {
         let mut warnings = Vec::new();
         if let Some(safe) = state.safe_to_sign_from.filter(|safe| is_current && now < *safe) {
             warnings.push(format!(
-                "it is the key to sign with, and some consumers may not have it before {safe}"
+                "it is the key to sign with, and some consumers may not have it before {safe:.0}"
             ));
         }
         // At its end too, or an invalidation at once would be answered without a word.
@@ -83,7 +83,7 @@ impl KeyPair {
             && state.published_until.is_some_and(|until| now <= until)
         {
             warnings.push(format!(
-                "its grace is shorter than tokens live: of the tokens signed from {from} on, those \
+                "its grace is shorter than tokens live: of the tokens signed from {from:.0} on, those \
                  that are not expired when it ends will be refused"
             ));
         }

@@ -119,7 +119,9 @@ fn near<'a>(
         }
         let until = state.published_until.filter(|until| dates.valid_to != Some(*until));
         let marks = [dates.first_published, dates.valid_from, dates.invalidated_at(), until];
-        changes.extend(marks.into_iter().flatten());
+        // What lies before its publication is not drawn.
+        let published = dates.first_published.unwrap_or(Timestamp::MIN);
+        changes.extend(marks.into_iter().flatten().filter(|mark| published <= *mark));
         changes.extend(state.safe_to_sign_from);
         ends.extend(dates.valid_to);
     }

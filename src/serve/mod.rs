@@ -27,7 +27,7 @@ use crate::http::admin::access::Access;
 use crate::http::connections::Connections;
 use crate::http::counts::Requests;
 use crate::http::listener::Listener;
-use crate::http::ops::{Counted, OpsHandler, Sources};
+use crate::http::ops::{self, Counted, OpsHandler, PublicListener, Sources};
 use crate::http::public::PublicHandler;
 use crate::http::{Answer, server};
 use crate::keys::{Algorithm, Audience};
@@ -72,8 +72,13 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         .build()
         .map_err(ServeError::System)?;
     let public = runtime.block_on(bind("public", &config.public.listen, PUBLIC_SOCKET_MODE))?;
+    let public_addresses = public.iter().filter_map(|listener| listener.local_address().ok());
+    let public_listener = PublicListener {
+        addresses: public_addresses.collect(),
+        is_tls: config.public.tls.is_some(),
+    };
     let admin = runtime.block_on(bind("admin", &config.admin.listen, config.admin.socket_mode))?;
-    let ops = runtime.block_on(bind("ops", &config.ops.listen, PUBLIC_SOCKET_MODE))?;
+    let ops_listeners = runtime.block_on(bind("ops", &config.ops.listen, PUBLIC_SOCKET_MODE))?;
     let view = reload.view();
     let (alive, ended) = oneshot::channel::<()>();
     let loop_thread = std::thread::Builder::new()
@@ -88,7 +93,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let max_age = config.publish.max_age.as_secs();
     let handler =
         PublicHandler::new(reader.clone(), Arc::clone(&clock), max_age, config.publish.cors);
-    servers.add("public", public, &handler, Some(handler.requests()));
+    servers.add("public", public, &handler, &handler.requests());
     let operations = operations(config);
     let terms = Arc::clone(operations.terms());
     if !admin.is_empty() {
@@ -100,17 +105,22 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         };
         let (clock, signals) = (Arc::clone(&clock), signals.clone());
         let handler = AdminHandler::new(operations, access, clock, signals, view.clone());
-        servers.add("admin", admin, &handler, None);
+        let requests = handler.requests();
+        servers.add("admin", admin, &handler, &requests);
     }
+    let ops_requests = ops::requests();
+    let ops_connections = servers.counted("ops", &ops_requests);
     let sources = Sources {
         view,
         published: reader,
         clock: Arc::clone(&clock),
         terms,
         listeners: std::mem::take(&mut servers.counted),
+        requests: ops_requests,
+        public: public_listener,
         stopping: Arc::clone(&servers.stopping),
     };
-    servers.add_last(ops, &OpsHandler::new(sources));
+    servers.add_last(ops_listeners, &OpsHandler::new(sources), &ops_connections);
     runtime.block_on(servers.answer(&signals, ended))?;
     let _ = signals.send(Signal::Stop);
     // It ends within a look; a look that hangs in a dead file system is not waited for.
@@ -197,25 +207,32 @@ impl<'a> Servers<'a> {
         name: &'static str,
         listeners: Vec<Listener>,
         handler: &A,
-        requests: Option<Arc<Requests>>,
+        requests: &Arc<Requests>,
     ) {
-        let connections = self.connections();
+        let connections = self.counted(name, requests);
         for listener in listeners {
             self.serving.push(self.serving(listener, handler, &connections, &self.stop));
         }
-        self.counted.push(Counted { name, connections, requests });
     }
 
     /// The same for listeners that tell how the others are, also while those stop.
-    fn add_last<A: Answer>(&mut self, listeners: Vec<Listener>, handler: &A) {
-        let connections = self.connections();
+    fn add_last<A: Answer>(
+        &mut self,
+        listeners: Vec<Listener>,
+        handler: &A,
+        connections: &Arc<Connections>,
+    ) {
         for listener in listeners {
-            self.serving_last.push(self.serving(listener, handler, &connections, &self.stop_last));
+            self.serving_last.push(self.serving(listener, handler, connections, &self.stop_last));
         }
     }
 
-    fn connections(&self) -> Arc<Connections> {
-        Connections::new(limits(self.config), Arc::clone(self.clock))
+    /// A listener's connections, which are counted like its `requests`.
+    fn counted(&mut self, name: &'static str, requests: &Arc<Requests>) -> Arc<Connections> {
+        let connections = Connections::new(limits(self.config), Arc::clone(self.clock));
+        let requests = Arc::clone(requests);
+        self.counted.push(Counted { name, connections: Arc::clone(&connections), requests });
+        connections
     }
 
     fn serving<A: Answer>(

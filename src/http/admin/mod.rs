@@ -30,6 +30,7 @@ use self::errors::Error;
 use self::routes::{Route, Routed};
 use super::Answer;
 use super::body::Body;
+use super::counts::Requests;
 use super::listener::Peer;
 use super::problem::Problem;
 use crate::audit::{Attempt, Outcome};
@@ -56,6 +57,7 @@ struct Shared {
     view: watch::Receiver<Option<Arc<View>>>,
     /// The document, which is the same for everybody.
     openapi: Value,
+    requests: Arc<Requests>,
 }
 
 impl AdminHandler {
@@ -72,8 +74,16 @@ impl AdminHandler {
         let terms = Arc::clone(operations.terms());
         let operations = Mutex::new(operations);
         let openapi = openapi::document(&terms);
-        let shared = Arc::new(Shared { operations, terms, access, clock, signals, view, openapi });
+        let requests = Arc::new(Requests::new(routes::paths().map(str::to_owned).collect()));
+        let shared =
+            Arc::new(Shared { operations, terms, access, clock, signals, view, openapi, requests });
         Self { shared, peer: Peer::default() }
+    }
+
+    /// What is counted of its requests.
+    #[must_use]
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.shared.requests)
     }
 }
 
@@ -88,7 +98,13 @@ impl Answer for AdminHandler {
 
     fn answer(&self, request: Request<Incoming>) -> Self::Future {
         let Self { shared, peer } = self.clone();
-        Box::pin(async move { shared.answer(request, peer).await })
+        Box::pin(async move {
+            let requests = Arc::clone(&shared.requests);
+            let place = routes::place(request.method(), request.uri().path());
+            let response = shared.answer(request, peer).await;
+            requests.count(place, response.status());
+            response
+        })
     }
 
     fn refuse(&self, problem: Problem) -> Response<Body> {

@@ -86,6 +86,18 @@ impl Route {
     }
 }
 
+/// The paths with names for what varies, each once.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    let all = Route::ALL.map(|route| route.template().1);
+    (0..all.len()).filter(move |at| !all[..*at].contains(&all[*at])).map(move |at| all[at])
+}
+
+/// The place of a request's path in [`paths`], if it has one.
+pub(super) fn place(method: &Method, path: &str) -> Option<usize> {
+    let (_, template) = find(method, path).ok()?.route.template();
+    paths().position(|path| path == template)
+}
+
 /// The route of a request.
 pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
     let (routes, kid): (&[Route], Option<&str>) = match path.strip_prefix(KEY_PAIRS) {
@@ -132,7 +144,10 @@ mod tests {
             assert_eq!(found.route, route);
             let expected = template.contains('{').then(|| "a/b c".to_owned());
             assert_eq!(found.kid, expected, "{template}");
+            let place = place(&method, &path).unwrap();
+            assert_eq!(paths().nth(place), Some(template));
         }
+        assert_eq!(paths().count(), 6);
     }
 
     #[test]

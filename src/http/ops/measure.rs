@@ -1,5 +1,6 @@
 //! Measurements in `OpenMetrics`, all of them read when they are asked for.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -13,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Sight, Sources};
 use crate::keys::Audience;
-use crate::keys::lifecycle::{Phase, Policy};
+use crate::keys::lifecycle::{Dates, Phase, Policy, State};
 use crate::ledger::handoff::current_record;
 use crate::ledger::{Persistence, Record};
 use crate::publish::layout::Content;
@@ -41,6 +42,12 @@ struct Family {
     values: Vec<(Vec<(&'static str, String)>, f64)>,
 }
 
+/// A key with its dates and what holds for it now.
+type Known<'a> = (&'a Record, Dates, State);
+
+/// How many published keys of an audience have series of their own.
+const MOST_KEYS: usize = 100;
+
 #[derive(Debug, Default)]
 struct Measured(Vec<Family>);
 
@@ -50,6 +57,10 @@ impl Collector for Measured {
             let kind = if *is_counter { MetricType::Counter } else { MetricType::Gauge };
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for (labels, value) in values {
+                if labels.is_empty() {
+                    ConstGauge::new(*value).encode(family)?;
+                    break;
+                }
                 let encoder = family.encode_family(labels)?;
                 if *is_counter {
                     ConstCounter::new(*value).encode(encoder)?;
@@ -94,7 +105,7 @@ impl Measured {
     }
 
     fn keys(&mut self, view: &View, audiences: &[Audience], policy: &Policy, now: Timestamp) {
-        let states: Vec<_> = view
+        let states: Vec<Known> = view
             .records
             .values()
             .map(|record| {
@@ -115,25 +126,26 @@ impl Measured {
             family.add(labels, f64::from(count));
         }
         let published = || states.iter().filter(|(_, _, state)| state.phase.is_published());
+        let listed = self.listed(published(), audiences);
         let family = self.family(
             "key_publication_end_timestamp_seconds",
             "When a published key's publication ends; absent where that is open",
         );
-        for (record, _, state) in published() {
+        for (record, _, state) in &listed {
             family.of_key(record, state.published_until.map(seconds));
         }
         let family = self.family(
             "key_safe_to_sign_timestamp_seconds",
             "From when every consumer has a published key, as far as can be said",
         );
-        for (record, _, state) in published() {
+        for (record, _, state) in &listed {
             family.of_key(record, state.safe_to_sign_from.map(seconds));
         }
         let family = self.family(
             "key_grace_seconds",
             "How long a published key that ends, or has ended, is published after that",
         );
-        for (record, dates, state) in published() {
+        for (record, dates, state) in &listed {
             let grace = dates
                 .invalidated_at()
                 .zip(state.published_until)
@@ -158,6 +170,35 @@ impl Measured {
         if let Some(next) = next {
             family.alone(now.duration_until(next).as_secs_f64());
         }
+    }
+
+    /// The published keys that have series of their own: of each audience the newest, in the order
+    /// of its key set. More than anybody publishes would be more than any monitoring takes.
+    fn listed<'a>(
+        &mut self,
+        published: impl Iterator<Item = &'a Known<'a>>,
+        audiences: &[Audience],
+    ) -> Vec<&'a Known<'a>> {
+        let mut listed: Vec<&Known> = published.collect();
+        listed.sort_by_key(|(record, dates, _)| {
+            (&record.audience, Reverse(dates.valid_from), &record.key_id)
+        });
+        let mut counts: BTreeMap<&Audience, usize> =
+            audiences.iter().map(|audience| (audience, 0)).collect();
+        listed.retain(|(record, _, _)| {
+            let count = counts.entry(&record.audience).or_default();
+            *count += 1;
+            *count <= MOST_KEYS
+        });
+        let family = self.family(
+            "unlisted_keys",
+            "Published keys beyond the newest 100 of an audience, which have no series of their own",
+        );
+        for (audience, count) in counts {
+            let unlisted = u32::try_from(count.saturating_sub(MOST_KEYS)).unwrap_or(u32::MAX);
+            family.add([("audience", audience.as_str())], f64::from(unlisted));
+        }
+        listed
     }
 
     fn signers(&mut self, view: &View, audiences: &[Audience], policy: &Policy, now: Timestamp) {
@@ -250,7 +291,7 @@ impl Measured {
         let listeners = &sources.listeners;
         let family = self.counter("http_requests", "Requests by listener, path and status");
         for listener in listeners {
-            for (path, status, count) in listener.requests.iter().flat_map(|all| all.all()) {
+            for (path, status, count) in listener.requests.all() {
                 let status = status.to_string();
                 let labels = [("listener", listener.name), ("path", path), ("status", &status)];
                 family.add(labels, count_of(count));

@@ -15,18 +15,21 @@ mod page;
 mod readiness;
 mod status;
 
-use std::future::{Ready, ready};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use self::readiness::Readiness;
 use super::Answer;
@@ -35,6 +38,7 @@ use super::connections::Connections;
 use super::counts::Requests;
 use super::problem::Problem;
 use crate::clock::Clock;
+use crate::config::ListenAddress;
 use crate::operations::Terms;
 use crate::publish::snapshot::{Published, Snapshot};
 use crate::publish::view::View;
@@ -51,8 +55,21 @@ pub struct Sources {
     pub terms: Arc<Terms>,
     /// The listeners that are counted, by name.
     pub listeners: Vec<Counted>,
+    /// What is counted of this one's requests, by [`requests`].
+    pub requests: Arc<Requests>,
+    /// Where the key sets are served.
+    pub public: PublicListener,
     /// Whether the program is about to end.
     pub stopping: Arc<AtomicBool>,
+}
+
+/// Where the public listener is.
+#[derive(Debug, Default)]
+pub struct PublicListener {
+    /// The addresses that it has.
+    pub addresses: Vec<ListenAddress>,
+    /// Whether it speaks TLS there.
+    pub is_tls: bool,
 }
 
 /// A listener that is counted.
@@ -61,8 +78,8 @@ pub struct Counted {
     pub name: &'static str,
     /// Its connections.
     pub connections: Arc<Connections>,
-    /// Its requests, where they are counted.
-    pub requests: Option<Arc<Requests>>,
+    /// Its requests.
+    pub requests: Arc<Requests>,
 }
 
 /// Serves what there is to see. A clone shares everything.
@@ -88,7 +105,7 @@ impl OpsHandler {
     #[must_use]
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let path = request.uri().path();
-        if !matches!(path, "/" | "/livez" | "/readyz" | "/metrics" | "/status") {
+        if !PATHS.contains(&path) {
             return Problem::NotFound.response();
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -109,7 +126,7 @@ impl OpsHandler {
             "/metrics" => text(ok, OPEN_METRICS, measure::encode(sources, &sight)),
             "/status" => text(ok, JSON, status::to_json(sources, &sight)),
             _ => {
-                let mut response = text(ok, HTML, page::render(sources, &sight));
+                let mut response = text(ok, HTML, page::render(sources, &sight, host(request)));
                 let policy = HeaderValue::try_from(page::content_security_policy());
                 let headers = response.headers_mut();
                 headers.extend(policy.map(|policy| (CONTENT_SECURITY_POLICY, policy)));
@@ -121,11 +138,35 @@ impl OpsHandler {
 }
 
 impl Answer for OpsHandler {
-    type Future = Ready<Response<Body>>;
+    type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
     fn answer(&self, request: Request<Incoming>) -> Self::Future {
-        ready(Self::answer(self, &request))
+        let handler = self.clone();
+        let (head, _) = request.into_parts();
+        let request = Request::from_parts(head, ());
+        Box::pin(async move {
+            let place = PATHS.iter().position(|path| *path == request.uri().path());
+            let requests = Arc::clone(&handler.0.requests);
+            let response = if matches!(request.uri().path(), "/livez" | "/readyz") {
+                handler.answer(&request)
+            } else {
+                // Ten thousand keys take a while to tell of, and nobody else waits for that.
+                let told = spawn_blocking(move || handler.answer(&request)).await;
+                told.unwrap_or_else(|_| Problem::Defect.response())
+            };
+            requests.count(place, response.status());
+            response
+        })
     }
+}
+
+/// What there is.
+const PATHS: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/status"];
+
+/// Counts the requests of this listener.
+#[must_use]
+pub fn requests() -> Arc<Requests> {
+    Arc::new(Requests::new(PATHS.map(str::to_owned).into()))
 }
 
 impl Sources {
@@ -137,6 +178,12 @@ impl Sources {
         let readiness = Readiness::of(view.as_deref(), snapshot.as_deref(), now, is_stopping);
         Sight { now, view, snapshot, readiness }
     }
+}
+
+/// The name by which the client reached this listener, if it gave one.
+fn host<B>(request: &Request<B>) -> Option<&str> {
+    let field = || request.headers().get(HOST)?.to_str().ok();
+    request.uri().authority().map(Authority::as_str).or_else(field)
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -1,15 +1,20 @@
 //! Everything there is to know, in JSON.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::readiness::Readiness;
 use super::{Sight, Sources};
+use crate::keys::Audience;
+use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
 use crate::ledger::handoff::current_record;
 use crate::ledger::{Persistence, Record};
 use crate::operations::KeyPair;
 use crate::publish::document::Document;
+use crate::publish::layout::Content;
 use crate::source::watch::WatchState;
 
 /// The whole status.
@@ -48,6 +53,8 @@ pub(super) struct CurrentKey {
     pub(super) audience: String,
     /// Null where it has none.
     pub(super) key_id: Option<String>,
+    /// How many keys can take over from it.
+    pub(super) standby: usize,
 }
 
 /// A key, and where it comes from.
@@ -80,7 +87,9 @@ pub(super) struct RefusedFile {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Served {
     pub(super) path: String,
-    pub(super) keys: usize,
+    /// Absent where it is no key set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) keys: Option<usize>,
     pub(super) bytes: usize,
     pub(super) gzip_bytes: usize,
     pub(super) etag: String,
@@ -99,14 +108,17 @@ pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
     let terms = &sources.terms;
     let view = view.as_deref();
     let records = view.map(|view| &view.records);
+    let audiences = &terms.rules.audiences;
+    // Once for all keys: choosing looks at every one of them.
+    let signing: Vec<Option<&Record>> = audiences
+        .iter()
+        .map(|audience| current_record(records?, audience, *now, &terms.policy))
+        .collect();
+    let signing_kids = signing.iter().flatten().map(|record| record.key_id.clone()).collect();
     let mut keys: Vec<KeyStatus> = records
         .into_iter()
-        .flat_map(|records| {
-            records.values().map(|record| {
-                let pair = KeyPair::of(record, records, *now, terms);
-                KeyStatus::of(record, pair)
-            })
-        })
+        .flat_map(BTreeMap::values)
+        .map(|record| KeyStatus::of(record, KeyPair::among(record, &signing_kids, *now, terms)))
         .collect();
     keys.sort_by(|one, other| {
         let of = |key: &KeyStatus| {
@@ -114,18 +126,19 @@ pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
         };
         of(one).cmp(&of(other))
     });
-    let current = |records| {
-        let audiences = terms.rules.audiences.iter();
-        audiences
-            .map(|audience| CurrentKey {
-                audience: audience.to_string(),
-                key_id: current_record(records, audience, *now, &terms.policy)
-                    .map(|record| record.key_id.to_string()),
-            })
-            .collect()
-    };
-    let names = sources.published.layout().names();
-    let documents = snapshot.iter().flat_map(|snapshot| names.iter().zip(&snapshot.documents));
+    let current = audiences.iter().zip(&signing).map(|(audience, record)| CurrentKey {
+        audience: audience.to_string(),
+        key_id: record.map(|record| record.key_id.to_string()),
+        standby: keys.iter().filter(|key| key.stands_by(audience)).count(),
+    });
+    let current = if view.is_some() { current.collect() } else { Vec::new() };
+    let layout = sources.published.layout();
+    let (names, contents) = (layout.names(), layout.contents());
+    let documents = snapshot.iter().flat_map(|snapshot| {
+        names.iter().zip(contents).zip(&snapshot.documents).map(|((path, content), document)| {
+            Served::of(path, matches!(content, Content::KeySet(_)), document)
+        })
+    });
     Status {
         version: env!("CARGO_PKG_VERSION"),
         now: *now,
@@ -138,11 +151,11 @@ pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
             let directory = view.ledger.as_ref().map(|path| path.display().to_string());
             Kept::of_ledger(&view.persistence, directory.unwrap_or_default())
         }),
-        current: records.map(current).unwrap_or_default(),
+        current,
         keys,
         refused: view.iter().flat_map(|view| &view.refused).map(RefusedFile::of).collect(),
         notes: view.map(|view| view.notes.clone()).unwrap_or_default(),
-        documents: documents.map(|(path, document)| Served::of(path, document)).collect(),
+        documents: documents.collect(),
     }
 }
 
@@ -170,6 +183,15 @@ impl Kept {
 }
 
 impl KeyStatus {
+    /// Whether it can take over from the key that `audience` signs with.
+    fn stands_by(&self, audience: &Audience) -> bool {
+        let KeyPair { phase, current, .. } = self.pair;
+        self.pair.audience == *audience
+            && self.has_private
+            && !current
+            && matches!(phase, Phase::Announced | Phase::Active)
+    }
+
     fn of(record: &Record, pair: KeyPair) -> Self {
         let mut reasons = Vec::new();
         if let Some(loss) = record.loss {
@@ -210,10 +232,10 @@ impl RefusedFile {
 }
 
 impl Served {
-    fn of(path: &str, document: &Document) -> Self {
+    fn of(path: &str, is_key_set: bool, document: &Document) -> Self {
         Self {
             path: path.to_owned(),
-            keys: document.key_count,
+            keys: is_key_set.then_some(document.key_count),
             bytes: document.identity.body.len(),
             gzip_bytes: document.gzip.body.len(),
             etag: document.identity.etag.to_str().unwrap_or_default().to_owned(),
