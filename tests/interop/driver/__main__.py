@@ -14,6 +14,7 @@ import report
 import scenarios
 from clients import all_clients
 from daemon import ALGORITHMS, Daemon, audience
+from watches import INTERVAL
 
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE.parent.parent
@@ -33,9 +34,10 @@ async def strangers(binary, directory):
     return make
 
 
-async def run(clients, kinds, binary, directory):
+async def run(clients, kinds, directory, arguments):
+    binary = arguments.binary.resolve()
     stranger = await strangers(binary, directory)
-    running = [kind(binary, directory) for kind in kinds]
+    running = [kind(binary, directory, arguments.patience, arguments.interval) for kind in kinds]
     programs = {client: client.make() for client in clients}
     try:
         for client, program in programs.items():
@@ -55,6 +57,10 @@ def main():
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "debug" / "jwksd")
     parser.add_argument("--scenario", action="append", metavar="NAME",
                         choices=[kind.__name__.lower() for kind in scenarios.ALL])
+    parser.add_argument("--patience", type=int, default=scenarios.PATIENCE, metavar="SECONDS",
+                        help="what caches may do for longer is not waited for (%(default)s)")
+    parser.add_argument("--interval", type=float, default=INTERVAL, metavar="SECONDS",
+                        help="how often tokens are presented (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="keep logs and keys, and say where")
     arguments = parser.parse_args()
     if unknown := set(arguments.clients) - set(names):
@@ -67,7 +73,7 @@ def main():
     directory = Path(tempfile.mkdtemp(prefix="interop-"))
     began = time.monotonic()
     try:
-        ran = asyncio.run(run(clients, kinds, arguments.binary.resolve(), directory))
+        ran = asyncio.run(run(clients, kinds, directory, arguments))
     finally:
         if arguments.keep:
             print(f"kept: {directory}")

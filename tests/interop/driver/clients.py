@@ -15,18 +15,17 @@ TTL = 10
 
 @dataclass(frozen=True)
 class Cache:
-    """What a client's cache is documented to do, in seconds; None is longer than anyone waits."""
+    """What a client's cache is documented to do, in seconds."""
 
-    lag: float | None  # until a new kid is accepted, at most
-    trust: float | None  # for how long a removed kid still is, at most
+    lag: float  # until a new kid is accepted, at most
+    trust: float  # for how long a removed kid still is, at most
     note: str = ""
     # Whether it has to meet an unknown kid before it lets go of a removed one.
     until_miss: bool = False
     # Whether it keeps each key by itself, so that a fetch for another kid changes nothing.
     by_kid: bool = False
-    # Whether known kids stay accepted while jwksd is away for longer than TTL; None where luck
-    # decides.
-    survives: bool | None = True
+    # Whether known kids stay accepted while jwksd is away for longer than TTL.
+    survives: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Client:
     name: str
     title: str
     make: object
-    defaults: Cache | None  # as it comes, without any option; None: not tried
+    defaults: Cache  # as it comes
     short: Cache | None  # with its own option for a lifetime of TTL
     refuses: frozenset = field(default_factory=frozenset)  # algorithms that it does not know
 
@@ -117,37 +116,38 @@ def all_clients(here, built):
     no_eddsa = frozenset({"EdDSA"})
     return [
         Client("jose", "Node jose, createRemoteJWKSet", script("jose.mjs"),
-               Cache(30, None, "600 s; unknown kid: 30 s after the last fetch"),
+               Cache(30, 600, "600 s; unknown kid: 30 s after the last fetch"),
                Cache(TTL, TTL, "cacheMaxAge", survives=False)),
         Client("jwks-rsa", "Node jwks-rsa, jsonwebtoken", script("jwks-rsa.mjs"),
-               Cache(0, None, "600 s for each kid; unknown kid: at once", by_kid=True),
+               Cache(0, 600, "600 s for each kid; unknown kid: at once", by_kid=True),
                Cache(0, TTL, "cacheMaxAge", by_kid=True, survives=False)),
         Client("pyjwt", "Python PyJWT, PyJWKClient", module("pyjwt.py"),
-               Cache(30, None, "300 s; unknown kid: 30 s after the last fetch"),
+               Cache(30, 300, "300 s; unknown kid: 30 s after the last fetch"),
                Cache(TTL, TTL, "lifespan", survives=False)),
         Client("joserfc", "Python joserfc behind an HTTP cache", module("joserfc_http.py"),
                Cache(2, 0, "Cache-Control (2 s here)", survives=False), None),
         Client("go-oidc", "Go coreos/go-oidc", go("go-oidc"),
                Cache(0, 0, "no lifetime; unknown kid: at once", until_miss=True), None),
         Client("jwx", "Go lestrrat-go/jwx, jwk.Cache", go("jwx"),
-               Cache(None, None, "Cache-Control, at least 15 min"),
+               Cache(1800, 1800, "Cache-Control, at least 15 min"),
                Cache(2 * TTL, 2 * TTL, "WithMinInterval")),
         Client("keyfunc", "Go MicahParks/keyfunc", go("keyfunc"),
-               Cache(300, None, "1 h; unknown kid: once in 5 min"),
+               Cache(300, 3600, "1 h; unknown kid: once in 5 min"),
                Cache(TTL, TTL, "RefreshInterval")),
         Client("nimbus", "Java Nimbus JOSE+JWT", lambda: Program(*java, "nimbus"),
-               Cache(30, None, "5 min; unknown kid: twice in 30 s"),
+               Cache(30, 300, "5 min; unknown kid: twice in 30 s"),
                Cache(TTL, TTL, "cache, refreshAheadCache, rateLimited", survives=False)),
         Client("spring", "Java Spring Security, NimbusJwtDecoder", lambda: Program(*java, "spring"),
-               Cache(0, None, "5 min; unknown kid: at once"),
+               Cache(0, 300, "5 min; unknown kid: at once"),
                Cache(0, TTL, "cache", survives=False), refuses=no_eddsa),
         Client("rust", "Rust jsonwebtoken", lambda: Program(built / "rust" / "debug" / "interop"),
-               Cache(10, None, "ours: 600 s; unknown kid: 10 s after the last fetch"),
+               Cache(10, 600, "ours: 600 s; unknown kid: 10 s after the last fetch"),
                Cache(TTL, TTL, "ours", survives=False), refuses=frozenset({"ES512"})),
         Client("envoy", "Envoy, jwt_authn with remote_jwks",
                lambda: servers.Envoy(built / "python" / "bin" / "envoy"),
-               Cache(None, None, "600 s; unknown kid: nothing"),
+               Cache(600, 600, "600 s; unknown kid: nothing"),
                Cache(TTL, TTL, "cache_duration", survives=False)),
         Client("apache", "Apache, mod_auth_openidc", servers.Apache,
-               Cache(0, None, "3600 s; unknown kid: at once"), None, refuses=no_eddsa),
+               Cache(0, 3600, "3600 s, at least 300 s; unknown kid: at once"), None,
+               refuses=no_eddsa),
     ]

@@ -2,7 +2,7 @@
 
 from clients import TTL
 from daemon import ALGORITHMS
-from scenarios import BEARABLE, Emergency, Overwritten, Planned, Restart
+from scenarios import Emergency, Overwritten, Planned, Restart
 
 
 def seconds(value):
@@ -21,18 +21,17 @@ def row(client, found):
         cache = getattr(client, profile)
         if cache is None:
             return "-"
-        if cache.lag is None or cache.lag > BEARABLE:
-            return f"not within {BEARABLE:.0f} s"
-        return seconds(largest(profile, "took", Overwritten, Emergency, Restart))
+        value = largest(profile, "took", Overwritten, Emergency, Restart)
+        return f"(up to {cache.lag} s)" if value is None else seconds(value)
 
-    def lived(profile, *scenarios):
+    def lived(profile, at_most, *scenarios):
         cache = getattr(client, profile)
         if cache is None:
             return "-"
         if cache.until_miss:
             return "until an unknown kid"
         value = largest(profile, "lived", *scenarios)
-        return "longer" if value is None else seconds(value)
+        return f"(up to {at_most(cache)} s)" if value is None else seconds(value)
 
     def away(profile):
         if getattr(client, profile) is None:
@@ -41,18 +40,24 @@ def row(client, found):
             return "goes on"
         return f"refuses; {seconds(figure(Restart, profile, 'back'))} after it is back"
 
+    def planned(what):
+        return sum(figure(Planned, profile, what) or 0 for profile in ("defaults", "short"))
+
     known = len(ALGORITHMS) - len(client.refuses)
     algorithms = f"{known}" + (f", no {', '.join(client.refuses)}" if client.refuses else "")
-    tokens = sum(figure(Planned, profile, "tokens") or 0 for profile in ("defaults", "short"))
-    return [client.title, algorithms, f"0 of {tokens}",
-            client.defaults.note, took("defaults"), lived("defaults", Emergency), away("defaults"),
-            client.short.note if client.short else "-",
-            took("short"), lived("short", Planned, Overwritten), away("short")]
+    return [
+        client.title, algorithms, f"{planned('refused')} of {planned('tokens')}",
+        client.defaults.note, took("defaults"),
+        lived("defaults", lambda cache: cache.trust, Planned, Overwritten),
+        lived("defaults", Emergency.longest_trust, Emergency), away("defaults"),
+        client.short.note if client.short else "-", took("short"),
+        lived("short", lambda cache: cache.trust, Planned, Overwritten), away("short"),
+    ]
 
 
-HEADER = ["client", "algorithms", "refused in a planned rotation", "its cache by default",
-          "new kid", "revoked kid lived", f"jwksd away {Restart.AWAY} s",
-          f"lifetime {TTL} s by", "new kid", "ended kid lived", f"jwksd away {Restart.AWAY} s"]
+HEADER = ["client", "algorithms", "refused in a planned rotation",
+          "its cache by default", "new kid", "ended kid", "revoked kid", f"away {Restart.AWAY} s",
+          f"{TTL} s by", "new kid", "ended kid", f"away {Restart.AWAY} s"]
 
 
 def table(clients, scenarios):

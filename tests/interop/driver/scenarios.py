@@ -8,20 +8,23 @@ import time
 
 from clients import TTL, Verifier
 from daemon import ALGORITHMS, Daemon, audience, generate_all, instant
-from watches import SLACK, Watch, lanes
+from watches import INTERVAL, SLACK, Watch, lanes
 
-# Lags up to this are waited for.
-BEARABLE = 45.0
-LONG = 3600
+# What is waited for unless told otherwise: above the 30 s that are many clients' limit.
+PATIENCE = 45
+LONG = 6 * 3600
 
 
 class Scenario:
-    propagation = 40
     grace = 18
     fresh = ()  # further caches, which first look when the scenario says so
 
-    def __init__(self, binary, directory):
+    def __init__(self, binary, directory, patience, interval=INTERVAL):
+        """What a cache may do for longer than `patience` (seconds) is not waited for."""
+        self.interval = interval
         self.name = type(self).__name__.lower()
+        self.patience = patience
+        self.propagation = patience - 5
         self.daemon = Daemon(binary, directory / self.name,
                              propagation=self.propagation, grace=self.grace)
         self.lanes = lanes()
@@ -68,15 +71,36 @@ class Scenario:
             verifiers = self.verifiers(client)
             for profile in ("defaults", "short"):
                 if profile in verifiers:
-                    self.watches += [Watch(client, program, verifiers[profile], profile, lane)
-                                     for lane in self.lanes.values()]
+                    self.watches += [
+                        Watch(client, program, verifiers[profile], profile, lane, self.interval)
+                        for lane in self.lanes.values()]
         self.tasks += [asyncio.create_task(watch.run()) for watch in self.watches]
         await self.until("every client knows the first keys", 90, lambda watch:
                          watch.refuses_now("old") if watch.refuses else watch.accepts("old"))
 
+    def learns(self, watch):
+        """Whether it can be waited for that this client accepts a new kid."""
+        return not watch.refuses and watch.cache.lag <= self.patience
+
+    def trust(self, cache):
+        """For how long this cache may trust a removed key at most; None where that is longer than
+        anyone waits, or where it needs an unknown kid to let go."""
+        return None if cache.until_miss or cache.trust > self.patience else cache.trust
+
+    async def until_learnt(self):
+        await self.until("the new kid is accepted", self.patience + SLACK, lambda watch:
+                         not self.learns(watch) or watch.accepts("new"))
+
+    async def until_let_go(self):
+        await asyncio.sleep(max(0.0, max(self.ends.values()) - time.time()))
+        longest = max(self.trust(watch.cache) or 0 for watch in self.watches)
+        await self.until("the old key is let go", longest + 2 * SLACK, lambda watch:
+                         watch.refuses or self.trust(watch.cache) is None
+                         or watch.refuses_now("old"))
+
     async def until(self, what, seconds, holds):
         """Waits until that holds for every watch; where it never does is a failure."""
-        deadline = time.time() + seconds
+        deadline = time.time() + seconds + 2 * self.interval
         while True:
             missing = [watch for watch in self.watches if not watch.broken and not holds(watch)]
             if not missing:
@@ -91,7 +115,8 @@ class Scenario:
     async def look_fresh(self, profile, expected):
         """Asks caches that were never used: what the answer says now, without any memory."""
         async def one(client, program, lane):
-            watch = Watch(client, program, self.verifiers(client)[profile], profile, lane)
+            verifier = self.verifiers(client)[profile]
+            watch = Watch(client, program, verifier, profile, lane, self.interval)
             if watch.refuses:
                 return
             await watch.look()
@@ -144,15 +169,15 @@ class Scenario:
             if any(seen.error is None for seen in watch.of("stranger")):
                 self.fail(watch, "accepts a stranger's token", "")
 
-    def judge_old(self, published_until, trust_of):
+    def judge_old(self, published_until):
         """Accepted until its publication ends; after that no longer than the cache may."""
         for watch, algorithm in self.watched():
             for seen in watch.of("old"):
                 if seen.error is not None and seen.received < published_until[algorithm]:
                     self.fail(watch, "refuses a key that is published", seen.error)
             lived, ended = watch.lived("old", self.ends[algorithm])
-            trust = trust_of(watch.cache)
-            if trust is not None and not watch.cache.until_miss:
+            trust = self.trust(watch.cache)
+            if trust is not None:
                 if not ended or lived > trust + SLACK:
                     self.fail(watch, f"trusted the removed key for more than {trust} s",
                               f"{lived:.1f} s")
@@ -160,12 +185,11 @@ class Scenario:
 
     def judge_new(self, since):
         for watch, algorithm in self.watched():
-            took = watch.took("new", since[algorithm])
-            lag = watch.cache.lag
-            if lag is None or lag > BEARABLE:
+            if not self.learns(watch):
                 continue
-            if took is None or (took[1] or 0) > lag + SLACK:
-                self.fail(watch, f"took more than {lag} s for a new kid", f"{took}")
+            took = watch.took("new", since[algorithm])
+            if took is None or (took[1] or 0) > watch.cache.lag + SLACK:
+                self.fail(watch, f"took more than {watch.cache.lag} s for a new kid", f"{took}")
                 continue
             self.figure(watch, "took", took[0])
             accepted = False
@@ -191,7 +215,7 @@ class Planned(Scenario):
     async def signer(self):
         while True:
             await self.sign_all("token", self.daemon.TOKEN_LIFETIME)
-            await asyncio.sleep(2)
+            await asyncio.sleep(self.interval)
 
     async def act(self):
         self.tasks.append(asyncio.create_task(self.signer()))
@@ -206,26 +230,26 @@ class Planned(Scenario):
                     self.daemon.current(algorithm) != kid for algorithm, kid in self.new.items()):
                 raise AssertionError("the hand-off never named the new keys")
             await asyncio.sleep(0.2)
-        await self.until("the old key is let go", 2 * TTL + SLACK, lambda watch:
-                         watch.refuses or watch.cache.trust is None or watch.cache.until_miss
-                         or watch.refuses_now("old"))
+        await self.until_let_go()
         await self.look_fresh("cold", {"old": False, "token": True})
 
     def judge(self):
         self.judge_unknown_algorithms()
         self.judge_strangers()
-        self.judge_old(self.ends, lambda cache: cache.trust)
+        self.judge_old(self.ends)
         for watch, algorithm in self.watched():
-            if watch.cache.lag is None:
-                continue  # a propagation as short as here is not for its defaults
+            if watch.cache.lag > self.propagation:
+                continue  # that is what a longer propagation is for
             tokens = watch.of("token")
             if not any(seen.kid == self.new[algorithm] for seen in tokens):
                 self.fail(watch, "never saw a token of the new key", "")
             for seen in tokens:
                 if seen.error is not None:
                     self.fail(watch, "refuses a token that was signed by the rules", seen.error)
-            key = (watch.client.name, watch.profile, "tokens")
-            self.figures[key] = self.figures.get(key, 0) + len(tokens)
+            refused = [seen for seen in tokens if seen.error is not None]
+            for what, answers in ("tokens", tokens), ("refused", refused):
+                key = (watch.client.name, watch.profile, what)
+                self.figures[key] = self.figures.get(key, 0) + len(answers)
 
 
 class Sudden(Scenario):
@@ -235,28 +259,19 @@ class Sudden(Scenario):
 
     async def act(self):
         await self.replace()
-        await self.until("the new kid is accepted", BEARABLE + SLACK, lambda watch:
-                         watch.refuses or watch.cache.lag is None or watch.cache.lag > BEARABLE
-                         or watch.accepts("new"))
-        await asyncio.sleep(max(0.0, max(self.ends.values()) - time.time()))
-        await self.until("the old key is let go", 2 * TTL + SLACK, lambda watch:
-                         watch.refuses or self.trust(watch.cache) is None or watch.cache.until_miss
-                         or watch.refuses_now("old"))
+        await self.until_learnt()
+        await self.until_let_go()
         await self.look_fresh("cold", {"old": False, "new": True})
 
     def judge(self):
         self.judge_unknown_algorithms()
         self.judge_strangers()
-        self.judge_old(self.published_until, self.trust)
+        self.judge_old(self.published_until)
         self.judge_new(self.since)
 
     @property
     def published_until(self):
         return self.ends
-
-    @staticmethod
-    def trust(cache):
-        return cache.trust
 
 
 class Overwritten(Sudden):
@@ -301,12 +316,14 @@ class Emergency(Sudden):
     # The instant itself lies between a command's begin and its end.
     published_until = None
 
-    @staticmethod
-    def trust(cache):
+    def trust(self, cache):
         """Who fetches the set anew for an unknown kid lets go of a removed key with that."""
-        known = [cache.trust] if cache.by_kid else [cache.trust, cache.lag]
-        bearable = [seconds for seconds in known if seconds is not None and seconds <= BEARABLE]
-        return min(bearable, default=None)
+        trust = self.longest_trust(cache)
+        return None if cache.until_miss or trust > self.patience else trust
+
+    @staticmethod
+    def longest_trust(cache):
+        return cache.trust if cache.by_kid else min(cache.lag, cache.trust)
 
 
 class Restart(Scenario):
@@ -317,6 +334,10 @@ class Restart(Scenario):
     fresh = ("cold", "colder")
     old_is_gone = False
     AWAY = TTL + 4
+
+    def __init__(self, binary, directory, patience, interval=INTERVAL):
+        # In that time no default cache may expire: whether it lives through an absence is asked.
+        super().__init__(binary, directory, min(patience, PATIENCE), interval)
 
     async def prepare(self):
         self.next = await generate_all()
@@ -330,9 +351,7 @@ class Restart(Scenario):
         self.ends = await self.daemon.succeeded(old)
         await self.sign_all("new")
         self.since = dict.fromkeys(ALGORITHMS, time.time())
-        await self.until("the new kid is accepted", BEARABLE + SLACK, lambda watch:
-                         watch.refuses or watch.cache.lag is None or watch.cache.lag > BEARABLE
-                         or watch.accepts("new"))
+        await self.until_learnt()
         served = self.daemon.served()
         self.down = time.time()
         await self.daemon.end(signal.SIGKILL)
@@ -341,9 +360,8 @@ class Restart(Scenario):
         self.up = time.time()
         await self.back(served, "cold")
         await self.until("jwksd is back: all is accepted", 2 * TTL + SLACK, lambda watch:
-                         watch.refuses or watch.cache.lag is None or watch.cache.lag > BEARABLE
-                         or (watch.accepts("old") and watch.accepts("new")
-                             and watch.last("new").sent > self.up))
+                         not self.learns(watch) or (watch.accepts("old") and watch.accepts("new")
+                                                    and watch.last("new").sent > self.up))
         await self.daemon.end(signal.SIGTERM)
         await self.daemon.start()
         await self.back(served, "colder")
@@ -364,8 +382,7 @@ class Restart(Scenario):
             raise AssertionError("it took longer than the grace; nothing is shown")
         for watch, algorithm in self.watched():
             # The new kid is known to those caches alone that had the time to fetch it.
-            lag = watch.cache.lag
-            labels = ["old"] if lag is None or lag > BEARABLE else ["old", "new"]
+            labels = ["old", "new"] if self.learns(watch) else ["old"]
             answers = [seen for label in labels for seen in watch.of(label)]
             lost = [seen for seen in answers if seen.error is not None and (
                 seen.label == "old" or self.away(seen))]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from daemon import ALGORITHMS, part_of
 
-# How often a watch presents its tokens.
-INTERVAL = 2.0
+# How often a watch presents its tokens, in seconds.
+INTERVAL = 2
 # What a loaded machine may take on top of what a client's cache is documented to do.
 SLACK = 8.0
 
@@ -56,7 +56,8 @@ class Lane:
 
 
 class Watch:
-    def __init__(self, client, program, verifier, profile, lane):
+    def __init__(self, client, program, verifier, profile, lane, interval):
+        self.interval = interval
         self.client, self.program, self.verifier = client, program, verifier
         self.profile, self.lane = profile, lane
         self.seen = []
@@ -82,11 +83,11 @@ class Watch:
                 Seen(label, token.kid, token.expires, sent, time.time(), error))
 
     async def run(self):
-        await asyncio.sleep(random.uniform(0, INTERVAL))
+        await asyncio.sleep(random.uniform(0, self.interval))
         try:
             while True:
                 await self.look()
-                await asyncio.sleep(INTERVAL)
+                await asyncio.sleep(self.interval)
         except asyncio.CancelledError:
             raise
         except Exception as error:
