@@ -22,8 +22,9 @@ class Cache:
     note: str = ""
     # Whether it has to meet an unknown kid before it lets go of a removed one.
     until_miss: bool = False
-    # Whether it keeps each key by itself, so that a fetch for another kid changes nothing.
-    by_kid: bool = False
+    # How long it trusts a key that is taken back without notice, at most. By default as long as it
+    # may, or until it has fetched the key that signs instead.
+    revoked: float | None = None
     # Whether known kids stay accepted while jwksd is away for longer than TTL.
     survives: bool = True
 
@@ -119,18 +120,18 @@ def all_clients(here, built):
                Cache(30, 600, "600 s; unknown kid: 30 s after the last fetch"),
                Cache(TTL, TTL, "cacheMaxAge", survives=False)),
         Client("jwks-rsa", "Node jwks-rsa, jsonwebtoken", script("jwks-rsa.mjs"),
-               Cache(0, 600, "600 s for each kid; unknown kid: at once", by_kid=True),
-               Cache(0, TTL, "cacheMaxAge", by_kid=True, survives=False)),
+               Cache(0, 600, "600 s for each kid; unknown kid: at once", revoked=600),
+               Cache(0, TTL, "cacheMaxAge", revoked=TTL, survives=False)),
         Client("pyjwt", "Python PyJWT, PyJWKClient", module("pyjwt.py"),
                Cache(30, 300, "300 s; unknown kid: 30 s after the last fetch"),
                Cache(TTL, TTL, "lifespan", survives=False)),
         Client("joserfc", "Python joserfc behind an HTTP cache", module("joserfc_http.py"),
-               Cache(2, 0, "Cache-Control (2 s here)", survives=False), None),
+               Cache(20, 0, "Cache-Control, 20 s here", revoked=20, survives=False), None),
         Client("go-oidc", "Go coreos/go-oidc", go("go-oidc"),
                Cache(0, 0, "no lifetime; unknown kid: at once", until_miss=True), None),
         Client("jwx", "Go lestrrat-go/jwx, jwk.Cache", go("jwx"),
                Cache(1800, 1800, "Cache-Control, at least 15 min"),
-               Cache(2 * TTL, 2 * TTL, "WithMinInterval")),
+               Cache(20 + TTL, 20 + TTL, "WithMinInterval")),
         Client("keyfunc", "Go MicahParks/keyfunc", go("keyfunc"),
                Cache(300, 3600, "1 h; unknown kid: once in 5 min"),
                Cache(TTL, TTL, "RefreshInterval")),

@@ -41,7 +41,7 @@ def free_port():
 class Daemon:
     """The lifecycle is an ordinary one, scaled down: tokens live for seconds, not for an hour."""
 
-    MAX_AGE = 2
+    MAX_AGE = 20
     TOKEN_LIFETIME = 15
 
     def __init__(self, binary, directory, *, propagation, grace):
@@ -113,7 +113,12 @@ format = "json"
         process = await asyncio.create_subprocess_exec(
             self.binary, *arguments, "--config", self.config,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-        output, errors = await process.communicate()
+        try:
+            output, errors = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
         if process.returncode != 0:
             raise RuntimeError(f"jwksd {' '.join(arguments)}: {errors.decode()}")
         return output.decode()

@@ -5,6 +5,7 @@ watches all the while."""
 import asyncio
 import signal
 import time
+import traceback
 
 from clients import TTL, Verifier
 from daemon import ALGORITHMS, Daemon, audience, generate_all, instant
@@ -30,6 +31,7 @@ class Scenario:
         self.lanes = lanes()
         self.watches = []
         self.tasks = []
+        self.signer_task = None
         self.failures = {}  # what, once for each client, with an example
         self.figures = {}  # (client, profile, what) -> the largest over the algorithms
 
@@ -49,13 +51,19 @@ class Scenario:
             await self.warm()
             await self.act()
             await self.end(stranger)
+        except Exception as error:  # the other scenarios go on
+            self.failures[f"{self.name}: {error}"] = (traceback.format_exc(), 1)
+            return
         finally:
             for task in self.tasks:
                 task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
             await self.daemon.end(signal.SIGKILL)
         for watch in self.watches:
             if watch.broken:
                 self.fail(watch, "broken", watch.broken)
+        if self.signer_task and self.signer_task.done() and not self.signer_task.cancelled():
+            self.failures[f"{self.name}: the signer ended"] = (str(self.signer_task.exception()), 1)
         self.judge()
 
     async def sign_all(self, label, lifetime=LONG):
@@ -218,8 +226,9 @@ class Planned(Scenario):
             await asyncio.sleep(self.interval)
 
     async def act(self):
-        self.tasks.append(asyncio.create_task(self.signer()))
-        self.ends, self.new = {}, {}
+        self.signer_task = asyncio.create_task(self.signer())
+        self.tasks.append(self.signer_task)
+        self.ends, self.new, self.rotated = {}, {}, time.time()
         for algorithm in ALGORITHMS:
             plan = await self.daemon.operation("rotate", "--audience", audience(algorithm))
             self.new[algorithm] = plan["keyId"]
@@ -241,8 +250,14 @@ class Planned(Scenario):
             if watch.cache.lag > self.propagation:
                 continue  # that is what a longer propagation is for
             tokens = watch.of("token")
-            if not any(seen.kid == self.new[algorithm] for seen in tokens):
+            by_new = [seen.sent for seen in tokens if seen.kid == self.new[algorithm]]
+            if not by_new:
                 self.fail(watch, "never saw a token of the new key", "")
+            elif min(by_new) < self.rotated + self.propagation:
+                self.fail(watch, "the new key signed before its time", "")
+            if any(seen.kid != self.new[algorithm] and seen.expires > self.ends[algorithm]
+                   for seen in tokens):
+                self.fail(watch, "the old key ends before its last token", "")
             for seen in tokens:
                 if seen.error is not None:
                     self.fail(watch, "refuses a token that was signed by the rules", seen.error)
@@ -284,8 +299,11 @@ class Overwritten(Sudden):
 
     async def replace(self):
         old = {algorithm: self.daemon.current(algorithm) for algorithm in ALGORITHMS}
+        before = time.time()
         await self.daemon.drop_all(self.next)
         self.ends = await self.daemon.succeeded(old)
+        if min(self.ends.values()) < before + self.grace:
+            raise AssertionError("an overwritten key is published for less than its grace")
         await self.sign_all("new")
         self.since = dict.fromkeys(ALGORITHMS, time.time())
 
@@ -323,7 +341,7 @@ class Emergency(Sudden):
 
     @staticmethod
     def longest_trust(cache):
-        return cache.trust if cache.by_kid else min(cache.lag, cache.trust)
+        return min(cache.lag, cache.trust) if cache.revoked is None else cache.revoked
 
 
 class Restart(Scenario):
@@ -347,8 +365,11 @@ class Restart(Scenario):
 
     async def act(self):
         old = {algorithm: self.daemon.current(algorithm) for algorithm in ALGORITHMS}
+        before = time.time()
         await self.daemon.drop_all(self.next)
         self.ends = await self.daemon.succeeded(old)
+        if min(self.ends.values()) < before + self.grace:
+            raise AssertionError("an overwritten key is published for less than its grace")
         await self.sign_all("new")
         self.since = dict.fromkeys(ALGORITHMS, time.time())
         await self.until_learnt()
