@@ -58,8 +58,6 @@ pub struct PublishedKey {
     pub kid: Kid,
     /// Whom the key signs for.
     pub audience: Audience,
-    /// What it signs with.
-    pub algorithm: Algorithm,
     /// When its publication ends; open where absent.
     pub until: Option<Timestamp>,
     /// The JWK in JSON.
@@ -110,7 +108,6 @@ pub fn published_keys(
             let key = PublishedKey {
                 kid: kid.clone(),
                 audience: record.audience.clone(),
-                algorithm: record.algorithm,
                 until: state.published_until,
                 jwk: serde_json::value::to_raw_value(&jwk).expect("a JWK is plain data"),
             };
@@ -145,7 +142,7 @@ pub fn render(
             .collect();
         let body = match content {
             Content::KeySet(_) => key_set(&keys),
-            Content::Discovery(audience) => discovery(layout, audience.as_ref(), &keys),
+            Content::Discovery(audience) => discovery(layout, audience.as_ref()),
         };
         let next_end = keys.iter().filter_map(|key| key.until).min();
         let before = previous.and_then(|previous| previous.get(index));
@@ -199,17 +196,18 @@ fn key_set(keys: &[&PublishedKey]) -> Vec<u8> {
 
 /// Metadata (OIDC Discovery §3, RFC 8414 §2), as far as a publisher of keys can know it. The
 /// authorization endpoint, which the standards demand, is a name that leads nowhere; whoever runs
-/// a complete authorization server serves a complete document instead.
-fn discovery(layout: &Layout, audience: Option<&Audience>, keys: &[&PublishedKey]) -> Vec<u8> {
+/// a complete authorization server serves a complete document instead. The algorithms are all that
+/// a key may have, not those of today's keys: consumers that read the document once (go-oidc does)
+/// would refuse the tokens of a key with another one until they are started anew.
+fn discovery(layout: &Layout, audience: Option<&Audience>) -> Vec<u8> {
     let issuer = layout.issuer(audience).unwrap_or_default();
-    let algorithms: BTreeSet<Algorithm> = keys.iter().map(|key| key.algorithm).collect();
     json!({
         "issuer": issuer,
         "jwks_uri": format!("{issuer}{}", layout.key_set_path()),
         "authorization_endpoint": "urn:jwksd:no-authorization-endpoint",
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": algorithms,
+        "id_token_signing_alg_values_supported": Algorithm::ALL,
     })
     .to_string()
     .into_bytes()
