@@ -57,6 +57,9 @@ pub(super) struct Activity {
     is_answered: AtomicBool,
     /// Whether the client may still be sending when everything was said to it.
     is_refused: AtomicBool,
+    /// How often TLS got rid of bytes, and whether it has some that the socket does not take.
+    moves: AtomicU32,
+    is_blocked: AtomicBool,
     order: AtomicU8,
     waker: OnceLock<Waker>,
     waiting_since: AtomicU64,
@@ -73,6 +76,8 @@ impl Activity {
             has_body: AtomicBool::new(false),
             is_answered: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
+            moves: AtomicU32::new(0),
+            is_blocked: AtomicBool::new(false),
             order: AtomicU8::new(Order::None as u8),
             waker: OnceLock::new(),
             waiting_since: AtomicU64::new(now),
@@ -173,6 +178,34 @@ impl Activity {
         }
     }
 
+    /// What was written before lies in a buffer, and the client takes none of it.
+    pub(super) fn is_held_up(&self) {
+        self.moved(false);
+    }
+
+    /// The socket below TLS took some bytes, or did not.
+    pub(super) fn moved(&self, some: bool) {
+        self.is_blocked.store(!some, Relaxed);
+        match (some, self.phase()) {
+            (true, Phase::Stuck) => self.enter(Phase::Answering),
+            (false, Phase::Answering) => self.phase.store(Phase::Stuck as u8, Relaxed),
+            _ => {}
+        }
+        if some {
+            self.moves.store(self.moves().wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// A number that changes whenever the socket below TLS takes something.
+    pub(super) fn moves(&self) -> u32 {
+        self.moves.load(Relaxed)
+    }
+
+    /// Whether the socket below TLS does not take what is to be written.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Relaxed)
+    }
+
     /// Everything that was to be written is written.
     pub(super) fn flushed(&self) {
         if !self.is_answered() {
@@ -190,10 +223,15 @@ impl Activity {
         }
     }
 
+    /// Says to the registry that the connection waits for its client since `time`, or does not.
+    pub(super) fn waits(&self, since: Option<u64>) {
+        self.waiting_since.store(since.unwrap_or(BUSY), Relaxed);
+    }
+
     /// Says to the registry since when the connection waits for its client, if it does.
     pub(super) fn waits_since(&self, time: u64) {
         let is_busy = matches!(self.phase(), Phase::Answering | Phase::Stuck);
-        self.waiting_since.store(if is_busy { BUSY } else { time }, Relaxed);
+        self.waits((!is_busy).then_some(time));
     }
 
     /// Since when the connection has waited for its client without a whole request.

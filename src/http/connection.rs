@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
@@ -189,9 +189,30 @@ struct Answering<A: Answer> {
     state: State<A::Future>,
 }
 
-enum State<F> {
+/// A request that a handler was asked, or was spared.
+pub(super) enum State<F> {
     Refused(Problem),
     Asked(F),
+}
+
+impl<F: Future<Output = Response<Body>> + Unpin> State<F> {
+    /// Asks what was found to be in order. A defect in a handler costs its own request, no other.
+    pub(super) fn of(checked: Result<(), Problem>, ask: impl FnOnce() -> F) -> Self {
+        match checked {
+            Err(problem) => Self::Refused(problem),
+            Ok(()) => catch_unwind(AssertUnwindSafe(ask))
+                .map_or(Self::Refused(Problem::Defect), Self::Asked),
+        }
+    }
+
+    /// What is answered.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Problem>> {
+        match self {
+            Self::Refused(problem) => Poll::Ready(Err(*problem)),
+            Self::Asked(future) => catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)))
+                .map_or(Poll::Ready(Err(Problem::Defect)), |polled| polled.map(Ok)),
+        }
+    }
 }
 
 impl<A: Answer> Service<Request<Incoming>> for Asked<A> {
@@ -202,12 +223,8 @@ impl<A: Answer> Service<Request<Incoming>> for Asked<A> {
     fn call(&self, request: Request<Incoming>) -> Answering<A> {
         let Side { handler, activity } = &*self.0;
         activity.asked(!request.body().is_end_stream());
-        let state = match head::check(&request, A::TAKES_BODIES) {
-            Err(problem) => State::Refused(problem),
-            // A defect in a handler costs its own request, no other.
-            Ok(()) => catch_unwind(AssertUnwindSafe(|| handler.answer(request)))
-                .map_or(State::Refused(Problem::Defect), State::Asked),
-        };
+        let checked = head::check(&request, A::TAKES_BODIES);
+        let state = State::of(checked, || handler.answer(request));
         Answering { side: Arc::clone(&self.0), state }
     }
 }
@@ -218,22 +235,14 @@ impl<A: Answer> Future for Answering<A> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { side, state } = &mut *self;
         let Side { handler, activity } = &**side;
-        let answer = match state {
-            State::Refused(problem) => Err(*problem),
-            State::Asked(future) => {
-                match catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx))) {
-                    Ok(Poll::Pending) => return Poll::Pending,
-                    Ok(Poll::Ready(response)) => {
-                        // What was refused by its head or its size may still be on its way.
-                        if activity.has_body() && response.status().is_client_error() {
-                            activity.refused();
-                        }
-                        Ok(response)
-                    }
-                    Err(_) => Err(Problem::Defect),
-                }
-            }
-        };
+        let answer = ready!(state.poll(cx));
+        // What was refused by its head or its size may still be on its way.
+        if let Ok(response) = &answer
+            && activity.has_body()
+            && response.status().is_client_error()
+        {
+            activity.refused();
+        }
         let mut response = answer.unwrap_or_else(|problem| {
             activity.refused();
             handler.refuse(problem)

@@ -176,6 +176,11 @@ impl Place {
     pub(super) fn waits_since(&self, instant: Instant) {
         self.activity.waits_since(self.connections.time_of(instant));
     }
+
+    /// The same where the phase does not tell whether it waits.
+    pub(super) fn waits(&self, since: Option<Instant>) {
+        self.activity.waits(since.map(|since| self.connections.time_of(since)));
+    }
 }
 
 impl Drop for Place {

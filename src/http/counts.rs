@@ -50,8 +50,18 @@ impl Requests {
 pub struct Refusals([AtomicU64; LIMITS.len()]);
 
 /// The limits, by name.
-const LIMITS: [&str; 7] =
-    ["connections", "gave-way", "head-time", "head-size", "target-size", "write-time", "malformed"];
+const LIMITS: [&str; 10] = [
+    "connections",
+    "gave-way",
+    "head-time",
+    "head-size",
+    "target-size",
+    "write-time",
+    "malformed",
+    "handshake-time",
+    "handshake",
+    "frames",
+];
 
 /// A limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +80,12 @@ pub enum Limit {
     WriteTime,
     /// A request was not HTTP.
     Malformed,
+    /// A handshake of TLS did not come to its end in time.
+    HandshakeTime,
+    /// A handshake of TLS failed.
+    Handshake,
+    /// More frames of HTTP/2 came than requests need.
+    Frames,
 }
 
 impl Limit {

@@ -1,8 +1,10 @@
 //! What every listener asks of a request's head, whoever answers it.
 
+use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Request, Version};
 
+use super::connections::Limits;
 use super::problem::Problem;
 
 /// The longest target that is looked at, in bytes (RFC 9112 §3 asks for at least 8000).
@@ -42,6 +44,41 @@ pub fn check<B>(request: &Request<B>, takes_bodies: bool) -> Result<(), Problem>
     Ok(())
 }
 
+/// What [`check`] asks, of a request in HTTP/2. Its size is bounded by the largest list of fields
+/// (RFC 9113 §6.5.2), and its host is its authority (§8.3.1).
+///
+/// # Errors
+/// The [`Problem`] with the head.
+pub fn check_http2<B: Body>(
+    request: &Request<B>,
+    takes_bodies: bool,
+    limits: &Limits,
+) -> Result<(), Problem> {
+    let fields = request.headers();
+    let size: usize =
+        fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    let target = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    if target > MAX_TARGET {
+        return Err(Problem::TargetTooLong);
+    }
+    if fields.len() > limits.max_headers || size + target > limits.max_header_bytes {
+        return Err(Problem::HeadTooLarge);
+    }
+    check(request, takes_bodies)?;
+    if !takes_bodies && !request.body().is_end_stream() {
+        return Err(Problem::BodyDeclared);
+    }
+    let host = fields.get(HOST).map(HeaderValue::as_bytes);
+    match request.uri().authority().map(|authority| authority.as_str().as_bytes()) {
+        None if host.is_none() => Err(Problem::HostMissing),
+        Some(authority) if !is_host(authority) => Err(Problem::HostInvalid),
+        Some(authority) if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) => {
+            Err(Problem::HostRepeated)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn is_zero(value: &HeaderValue) -> bool {
     let digits = value.as_bytes();
     !digits.is_empty() && digits.iter().all(|digit| *digit == b'0')
@@ -79,7 +116,10 @@ fn is_name_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::http::body::Body as HttpBody;
 
     fn request(version: Version, target: &str, fields: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().version(version).uri(target);
@@ -131,6 +171,35 @@ mod tests {
             assert_eq!(check(&with(field), true), Ok(()), "{field:?}");
         }
         assert_eq!(check(&with(("content-length", "0")), false), Ok(()));
+    }
+
+    #[test]
+    fn a_request_in_http2_has_one_authority() {
+        let limits = Limits {
+            max_connections: 1,
+            header_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            max_connection_age: Duration::ZERO,
+            max_header_bytes: 8192,
+            max_headers: 4,
+        };
+        let asked = |target: &str, fields: &[(&str, &str)]| {
+            let request = request(Version::HTTP_2, target, fields).map(|()| HttpBody::empty());
+            check_http2(&request, false, &limits)
+        };
+        let (target, field) = ("https://id.example/", ("a", "b"));
+        assert_eq!(asked(target, &[]), Ok(()));
+        assert_eq!(asked(target, &[("host", "ID.example")]), Ok(()));
+        assert_eq!(asked("/", &[("host", "id.example")]), Ok(()));
+        assert_eq!(asked("/", &[]), Err(Problem::HostMissing));
+        assert_eq!(asked(target, &[("host", "other.example")]), Err(Problem::HostRepeated));
+        assert_eq!(asked("https://user@id.example/", &[]), Err(Problem::HostInvalid));
+        assert_eq!(asked(target, &[field; 4]), Ok(()));
+        assert_eq!(asked(target, &[field; 5]), Err(Problem::HeadTooLarge));
+        let large = "a".repeat(8192 - 33);
+        assert_eq!(asked(target, &[("a", &large)]), Err(Problem::HeadTooLarge));
+        assert_eq!(asked(target, &[("a", &large[1..])]), Ok(()));
     }
 
     #[test]

@@ -19,9 +19,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 
+use super::tls::Secured;
 use crate::config::ListenAddress;
 
 /// A bound listener. A Unix socket's file is removed with it, where it is still the same.
@@ -29,6 +30,8 @@ use crate::config::ListenAddress;
 pub enum Listener {
     /// A TCP address.
     Tcp(TcpListener),
+    /// A TCP address whose connections are secured.
+    Tls(TcpListener, Secured),
     /// A Unix socket.
     Unix(UnixSocket),
 }
@@ -37,8 +40,18 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct UnixSocket {
     // Dropped before the socket: while that is open, no other file can have the same inode.
-    file: SocketFile,
+    /// None where another process made it.
+    file: Option<SocketFile>,
     listener: UnixListener,
+}
+
+/// A socket that no runtime knows yet.
+#[derive(Debug)]
+pub enum Socket {
+    /// A TCP address.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixListener),
 }
 
 /// Who is at the other end of a connection. A Unix socket's is as it was when it connected
@@ -80,20 +93,117 @@ impl Listener {
         }
     }
 
+    /// Binds one socket for each of `count` workers. Those of a TCP address share it
+    /// (`SO_REUSEPORT`), and the system spreads connections over them.
+    ///
+    /// # Errors
+    /// Those of [`Self::bind`].
+    pub async fn bind_for(
+        address: &ListenAddress,
+        mode: u32,
+        count: usize,
+    ) -> io::Result<(Self, Vec<Socket>)> {
+        let ListenAddress::Tcp(address) = address else {
+            let first = Self::bind(address, mode).await?;
+            let others = first.clones(count.saturating_sub(1))?;
+            return Ok((first, others));
+        };
+        if count < 2 {
+            return TcpListener::bind(address).await.map(|first| (Self::Tcp(first), Vec::new()));
+        }
+        // Who else listens there must not share it.
+        drop(TcpListener::bind(address).await?);
+        let first = shared(*address)?;
+        let bound = first.local_addr()?;
+        let others = (1..count).map(|_| shared(bound)?.into_std().map(Socket::Tcp));
+        Ok((Self::Tcp(first), others.collect::<io::Result<_>>()?))
+    }
+
+    /// Listens on a socket that was bound elsewhere.
+    ///
+    /// # Errors
+    /// Those of the operating system, and [`io::ErrorKind::InvalidInput`] where it does not listen.
+    pub fn on(socket: Socket) -> io::Result<Self> {
+        let listens = match &socket {
+            Socket::Tcp(listener) => rustix::net::sockopt::socket_acceptconn(listener)?,
+            Socket::Unix(listener) => rustix::net::sockopt::socket_acceptconn(listener)?,
+        };
+        if !listens {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+        }
+        match socket {
+            Socket::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+            Socket::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(listener)?;
+                Ok(Self::Unix(UnixSocket { file: None, listener }))
+            }
+        }
+    }
+
+    /// More descriptors of the same socket, for workers that take connections from it in turn.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn clones(&self, count: usize) -> io::Result<Vec<Socket>> {
+        let clone = |_| {
+            Ok(match self {
+                Self::Tcp(listener) | Self::Tls(listener, _) => {
+                    Socket::Tcp(listener.as_fd().try_clone_to_owned()?.into())
+                }
+                Self::Unix(socket) => {
+                    Socket::Unix(socket.listener.as_fd().try_clone_to_owned()?.into())
+                }
+            })
+        };
+        (0..count).map(clone).collect()
+    }
+
+    /// Secures its connections, where they travel on a network.
+    #[must_use]
+    pub fn secured(self, secured: Option<&Secured>) -> Self {
+        match (self, secured) {
+            (Self::Tcp(listener), Some(secured)) => Self::Tls(listener, secured.clone()),
+            (listener, _) => listener,
+        }
+    }
+
     /// Where it listens, as a configuration names it.
     ///
     /// # Errors
     /// Those of the operating system.
     pub fn local_address(&self) -> io::Result<ListenAddress> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
-            Self::Unix(socket) => Ok(ListenAddress::Unix(socket.file.path.clone())),
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
+                listener.local_addr().map(ListenAddress::Tcp)
+            }
+            Self::Unix(UnixSocket { file: Some(file), .. }) => {
+                Ok(ListenAddress::Unix(file.path.clone()))
+            }
+            Self::Unix(UnixSocket { listener, .. }) => {
+                let address = listener.local_addr()?;
+                Ok(ListenAddress::Unix(
+                    address.as_pathname().map(Path::to_owned).unwrap_or_default(),
+                ))
+            }
         }
     }
 }
 
 /// How many connections may wait to be accepted.
-const BACKLOG: i32 = 1024;
+const BACKLOG: u32 = 1024;
+
+/// A socket of an address that others may have too, if they are of this user.
+fn shared(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// The longest path of a Unix socket, in bytes: 108 with the zero at its end (unix(7)).
 const MAX_PATH: usize = 107;
@@ -113,8 +223,8 @@ impl UnixSocket {
         let _lock = lock_parent(path).await;
         make_room(path, &address)?;
         let (file, socket) = SocketFile::make(path, &address, mode)?;
-        rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Self { file, listener: UnixListener::from_std(socket.into())? })
+        rustix::net::listen(&socket, BACKLOG.cast_signed())?;
+        Ok(Self { file: Some(file), listener: UnixListener::from_std(socket.into())? })
     }
 }
 

@@ -4,7 +4,8 @@
 //! carry is an [`Answer`]: [`public`] is the one that serves the published documents, out of
 //! [`negotiate`]'s decisions, [`admin`] the one that operates on keys, [`ops`] the one that shows
 //! how everything is. [`listener`] is where connections come from; [`head`] is what every listener
-//! refuses, in [`problem`]'s words; [`counts`] is what is counted on the way.
+//! refuses, in [`problem`]'s words; [`counts`] is what is counted on the way. [`tls`] stands in front of
+//! either protocol, `h2` is [`connection`]'s counterpart for HTTP/2.
 
 mod activity;
 pub mod admin;
@@ -12,6 +13,7 @@ pub mod body;
 pub mod connection;
 pub mod connections;
 pub mod counts;
+mod h2;
 pub mod head;
 pub mod listener;
 pub mod negotiate;
@@ -20,6 +22,7 @@ pub mod problem;
 pub mod public;
 pub mod server;
 mod stream;
+pub mod tls;
 
 use std::future::Future;
 

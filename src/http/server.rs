@@ -19,6 +19,7 @@ use tracing::warn;
 use super::activity::Order;
 use super::connections::Connections;
 use super::listener::{Accept, Listener};
+use super::tls::{self, Secured};
 use super::{Answer, connection};
 
 /// How long it waits where the system has no room for another connection.
@@ -39,13 +40,21 @@ pub async fn serve<A: Answer>(
     drain: Duration,
 ) {
     match listener {
-        Listener::Tcp(listener) => serve_on(listener, handler, connections, shutdown, drain).await,
-        Listener::Unix(socket) => serve_on(socket, handler, connections, shutdown, drain).await,
+        Listener::Tcp(listener) => {
+            serve_on(listener, None, handler, connections, shutdown, drain).await;
+        }
+        Listener::Tls(listener, secured) => {
+            serve_on(listener, Some(secured), handler, connections, shutdown, drain).await;
+        }
+        Listener::Unix(socket) => {
+            serve_on(socket, None, handler, connections, shutdown, drain).await;
+        }
     }
 }
 
 async fn serve_on<L: Accept, A: Answer>(
     listener: L,
+    secured: Option<Secured>,
     handler: A,
     connections: Arc<Connections>,
     mut shutdown: watch::Receiver<bool>,
@@ -57,7 +66,13 @@ async fn serve_on<L: Accept, A: Answer>(
     while let Some(accepted) = unless(stop.as_mut(), listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                start(stream, handler.for_peer(&peer), &connections, alive.clone());
+                let handler = handler.for_peer(&peer);
+                match &secured {
+                    None => start(stream, handler, &connections, alive.clone()),
+                    Some(secured) => {
+                        start_secured(stream, secured, handler, &connections, alive.clone());
+                    }
+                }
             }
             Err(error) if !is_for_want_of_room(&error) => {}
             Err(error) => {
@@ -97,6 +112,33 @@ fn start<S, A>(
         let connections = Arc::clone(connections);
         tokio::spawn(async move {
             connection::refuse(stream, handler, connections).await;
+            drop((place, alive));
+        });
+    }
+}
+
+/// The same behind TLS.
+fn start_secured<S, A>(
+    stream: S,
+    secured: &Secured,
+    handler: A,
+    connections: &Arc<Connections>,
+    alive: mpsc::Sender<Infallible>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Answer,
+{
+    let secured = secured.clone();
+    if let Some(place) = connections.admit() {
+        // Frames may come faster than they are read: the runtime has to be fair.
+        tokio::spawn(async move {
+            tls::serve(stream, secured, handler, place).await;
+            drop(alive);
+        });
+    } else if let Some(place) = connections.refuse() {
+        let connections = Arc::clone(connections);
+        tokio::spawn(async move {
+            tls::refuse(stream, secured, handler, connections).await;
             drop((place, alive));
         });
     }

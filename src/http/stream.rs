@@ -174,7 +174,10 @@ where
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        if Pin::new(&mut self.io).poll_flush(cx)?.is_pending() {
+            self.activity.is_held_up();
+            return Poll::Pending;
+        }
         self.activity.flushed();
         Poll::Ready(Ok(()))
     }

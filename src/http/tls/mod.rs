@@ -1,0 +1,136 @@
+//! TLS 1.2 and 1.3 in front of a connection: the handshake and its limits. What was agreed on by
+//! ALPN decides who speaks then, HTTP/2 or HTTP/1.1.
+//!
+//! [`pair`] reads a certificate and its key, [`served`] holds those that are served.
+
+mod meter;
+pub mod pair;
+pub mod served;
+
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::unconstrained;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use self::meter::Meter;
+use self::served::Served;
+use super::activity::{Activity, Order};
+use super::connections::{Connections, Place};
+use super::counts::Limit;
+use super::{Answer, connection, h2};
+
+/// How long the handshake of a connection may take that is refused.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// HTTP/2, as ALPN names it (RFC 9113 §3.2).
+const H2: &[u8] = b"h2";
+
+/// What the connections of a listener are secured by. A clone shares it.
+#[derive(Clone)]
+pub struct Secured {
+    config: Arc<ServerConfig>,
+    /// The same without HTTP/2: a refusal is said in HTTP/1.1.
+    refusing: Arc<ServerConfig>,
+}
+
+impl std::fmt::Debug for Secured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secured").finish_non_exhaustive()
+    }
+}
+
+impl Secured {
+    /// By the pair that is served at the time of each handshake.
+    ///
+    /// # Errors
+    /// Where no random numbers can be had.
+    pub fn by(served: &Arc<Served>) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(served) as _);
+        config.ticketer = Ticketer::new()?;
+        // Tickets are all that is needed to resume, and cost no memory here.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let refusing = Arc::new(config.clone());
+        config.alpn_protocols.insert(0, H2.to_vec());
+        Ok(Self { config: Arc::new(config), refusing })
+    }
+}
+
+/// Serves a connection from its handshake on.
+pub(super) async fn serve<T, A>(io: T, secured: Secured, handler: A, place: Place)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    A: Answer,
+{
+    let connections = Arc::clone(place.connections());
+    let patience = connections.limits().header_timeout;
+    let activity = Arc::clone(&place.activity);
+    let Some(stream) = shake(io, secured.config, &activity, &connections, patience).await else {
+        return;
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(H2) {
+        h2::serve(stream, handler, place).await;
+    } else {
+        // Fairness among the connections is hyper's, as without TLS.
+        unconstrained(connection::serve(stream, handler, place)).await;
+    }
+}
+
+/// Refuses a connection in the words that its client understands, after the handshake.
+pub(super) async fn refuse<T, A>(io: T, secured: Secured, handler: A, connections: Arc<Connections>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    A: Answer,
+{
+    let activity = Arc::new(Activity::new(0));
+    if let Some(stream) = shake(io, secured.refusing, &activity, &connections, LINGER).await {
+        connection::refuse(stream, handler, connections).await;
+    }
+}
+
+/// The handshake, for as long as somebody waits for it.
+async fn shake<T: AsyncRead + AsyncWrite + Unpin>(
+    io: T,
+    config: Arc<ServerConfig>,
+    activity: &Arc<Activity>,
+    connections: &Connections,
+    patience: Duration,
+) -> Option<TlsStream<Meter<T>>> {
+    let meter = Meter::new(io, Arc::clone(activity), connections.limits().max_header_bytes);
+    let mut shaking = pin!(timeout(patience, TlsAcceptor::from(config).accept(meter)));
+    let shaken = poll_fn(|cx| {
+        activity.woken_by(cx.waker());
+        if activity.ordered() != Order::None {
+            return Poll::Ready(None);
+        }
+        shaking.as_mut().poll(cx).map(Some)
+    });
+    match shaken.await? {
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().0.allow_all();
+            return Some(stream);
+        }
+        // Everything else is a client that went away.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            connections.reached().count(Limit::Handshake);
+        }
+        Ok(Err(_)) => {}
+        Err(_) => connections.reached().count(Limit::HandshakeTime),
+    }
+    None
+}
