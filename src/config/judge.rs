@@ -9,29 +9,30 @@ const RISKS: [&str; 3] = ["default_grace", "propagation", "announce"];
 
 /// Refuses an administration listener that would let everybody in, or tell tokens to everybody.
 pub(super) fn admin(admin: &Admin, settings: &Settings) -> Result<(), ConfigError> {
+    let objection = objection_to_admin(admin, &admin.listen);
+    objection.map_or(Ok(()), |why| Err(Reader(settings).error("admin.listen", why)))
+}
+
+/// Why an administration listener must not listen there, if it must not.
+#[must_use]
+pub fn objection_to_admin(admin: &Admin, listen: &[ListenAddress]) -> Option<&'static str> {
     let tcp = || {
-        admin.listen.iter().filter_map(|address| match address {
+        listen.iter().filter_map(|address| match address {
             ListenAddress::Tcp(address) => Some(address),
             ListenAddress::Unix(_) => None,
         })
     };
-    if tcp().next().is_none() {
-        return Ok(());
-    }
+    tcp().next()?;
     if admin.token_file.is_none() && admin.jwt.is_none() {
-        return Err(Reader(settings).error(
-            "admin.listen",
+        return Some(
             "a TCP address lets everybody call who can reach it: name admin.token_file or \
              admin.jwt, or use a Unix socket (unix:/path)",
-        ));
+        );
     }
-    if tcp().any(|address| !address.ip().is_loopback()) && admin.tls.is_none() {
-        return Err(Reader(settings).error(
-            "admin.listen",
-            "an address that is not loopback needs admin.tls, for bearer tokens travel on it",
-        ));
-    }
-    Ok(())
+    let is_open = tcp().any(|address| !address.ip().is_loopback()) && admin.tls.is_none();
+    is_open.then_some(
+        "an address that is not loopback needs admin.tls, for bearer tokens travel on it",
+    )
 }
 
 /// What breaks a promise of this program and was not accepted as such.

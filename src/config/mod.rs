@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+pub use self::judge::objection_to_admin;
 use self::reader::{Reader, check_issuer, check_path};
 pub use self::settings::{ConfigError, Origin, Settings};
 pub use self::values::{ListenAddress, format_duration, parse_duration};

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ListenAddress;
+use crate::http::tls;
 use crate::operations::Refusal;
 
 /// Why the daemon could not run, or a look could not be taken.
@@ -23,8 +24,20 @@ pub enum ServeError {
         /// Why.
         error: io::Error,
     },
-    /// A setting asks for what this version does not have.
-    Unsupported(&'static str),
+    /// A socket that was passed can't be used.
+    Passed {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// A listener's certificate and key can't be used.
+    Certificate {
+        /// Which listener.
+        listener: &'static str,
+        /// Which file, and why.
+        refusal: tls::pair::Refusal,
+    },
     /// A first key could not be issued.
     Issue(Refusal),
     /// The operating system refused a thread, a signal handler or an event queue.
@@ -40,7 +53,10 @@ impl ServeError {
             Self::Ledger { directory, .. } => {
                 format!("can't read the ledger in {}", directory.display())
             }
-            Self::Unsupported(setting) => format!("can't do what {setting} asks for"),
+            Self::Passed { name, .. } => format!("can't use the socket \"{name}\" that was passed"),
+            Self::Certificate { listener, refusal } => {
+                format!("can't use {} for {listener}.tls", refusal.file.display())
+            }
             Self::Issue(_) => "can't issue a first key".to_owned(),
             Self::System(_) => "can't start".to_owned(),
         }
@@ -50,10 +66,11 @@ impl ServeError {
     #[must_use]
     pub fn cause(&self) -> String {
         match self {
-            Self::Listen { error, .. } | Self::Ledger { error, .. } | Self::System(error) => {
-                error.to_string()
-            }
-            Self::Unsupported(_) => "this version of jwksd does not have it".to_owned(),
+            Self::Listen { error, .. }
+            | Self::Ledger { error, .. }
+            | Self::Passed { error, .. }
+            | Self::System(error) => error.to_string(),
+            Self::Certificate { refusal, .. } => refusal.cause(),
             Self::Issue(error) => error.to_string(),
         }
     }
@@ -64,7 +81,8 @@ impl ServeError {
         match self {
             Self::Listen { .. } => "end what listens there, or name another address with --listen",
             Self::Ledger { .. } => "make the directory readable, or name another with --state",
-            Self::Unsupported(_) => "leave the setting out",
+            Self::Passed { .. } => "correct the socket unit: it passes listening stream sockets",
+            Self::Certificate { refusal, .. } => refusal.remedy(),
             Self::Issue(_) => "make the key directory writable, or go without --init",
             Self::System(_) => "raise the limits on processes and open files",
         }

@@ -1,7 +1,11 @@
 //! The composition root: a configuration becomes a reload loop, listeners, and their orderly end.
 
 mod assembly;
+mod certificates;
 mod error;
+mod sockets;
+mod systemd;
+mod workers;
 
 use std::future::Future;
 use std::io;
@@ -19,16 +23,20 @@ use tracing::{info, warn};
 
 pub use self::assembly::{Seen, layout, look_once, make_state_directory, operations};
 use self::assembly::{limits, looker, rules, state_directory};
+use self::certificates::Certificates;
 pub use self::error::ServeError;
+use self::sockets::Places;
+use self::workers::Worker;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ListenAddress, Loaded};
+use crate::config::{Config, Loaded};
 use crate::http::admin::AdminHandler;
 use crate::http::admin::access::Access;
 use crate::http::connections::Connections;
 use crate::http::counts::Requests;
-use crate::http::listener::Listener;
+use crate::http::listener::{Listener, Socket};
 use crate::http::ops::{self, Counted, OpsHandler, PublicListener, Sources};
 use crate::http::public::PublicHandler;
+use crate::http::tls::Secured;
 use crate::http::{Answer, server};
 use crate::keys::{Algorithm, Audience};
 use crate::ledger::{Ledger, Record};
@@ -43,7 +51,8 @@ use crate::publish::snapshot;
 /// [`ServeError`] where it can't start; nothing that happens later ends it.
 pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let config = &loaded.config;
-    refuse_unsupported(config)?;
+    // Before there is any thread.
+    let passed = systemd::passed()?;
     logging::init(config.log);
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -53,6 +62,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let certificates = Certificates::read(config, clock.now())?;
     make_state_directory(config);
     operations(config).mend();
     if init {
@@ -71,15 +81,21 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         .max_blocking_threads(OPERATING_THREADS)
         .build()
         .map_err(ServeError::System)?;
-    let public = runtime.block_on(bind("public", &config.public.listen, PUBLIC_SOCKET_MODE))?;
-    let public_addresses = public.iter().filter_map(|listener| listener.local_address().ok());
-    let public_listener = PublicListener {
-        addresses: public_addresses.collect(),
-        is_tls: config.public.tls.is_some(),
-    };
-    let admin = runtime.block_on(bind("admin", &config.admin.listen, config.admin.socket_mode))?;
-    let ops_listeners = runtime.block_on(bind("ops", &config.ops.listen, PUBLIC_SOCKET_MODE))?;
+    let secured = certificates.public.as_ref();
+    let (addresses, mode) = (&config.public.listen, PUBLIC_SOCKET_MODE);
+    let public = Places { name: "public", addresses, passed: passed.public, mode, secured };
+    let public = runtime.block_on(public.bind(config.workers))?;
+    let secured = certificates.admin.as_ref();
+    let (addresses, mode) = (&config.admin.listen, config.admin.socket_mode);
+    let admin = Places { name: "admin", addresses, passed: passed.admin, mode, secured };
+    let admin = runtime.block_on(admin.bind(1))?.check_admin(config)?;
+    let (addresses, mode) = (&config.ops.listen, PUBLIC_SOCKET_MODE);
+    let places = Places { name: "ops", addresses, passed: passed.ops, mode, secured: None };
+    let ops_sockets = runtime.block_on(places.bind(1))?;
+    let (addresses, is_tls) = (public.addresses(), config.public.tls.is_some());
+    let public_listener = PublicListener { addresses, is_tls };
     let view = reload.view();
+    runtime.spawn(systemd::tell_ready(view.clone()));
     let (alive, ended) = oneshot::channel::<()>();
     let loop_thread = std::thread::Builder::new()
         .name("reload".to_owned())
@@ -93,10 +109,13 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let max_age = config.publish.max_age.as_secs();
     let handler =
         PublicHandler::new(reader.clone(), Arc::clone(&clock), max_age, config.publish.cors);
-    servers.add("public", public, &handler, &handler.requests());
+    let connections = servers.add("public", public.listeners, &handler, &handler.requests());
+    for sockets in public.others {
+        servers.add_worker(sockets, certificates.public.as_ref(), &handler, &connections)?;
+    }
     let operations = operations(config);
     let terms = Arc::clone(operations.terms());
-    if !admin.is_empty() {
+    if !admin.listeners.is_empty() {
         let access = Access {
             allowed_uids: config.admin.allowed_uids.clone(),
             token_file: config.admin.token_file.clone(),
@@ -106,7 +125,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         let (clock, signals) = (Arc::clone(&clock), signals.clone());
         let handler = AdminHandler::new(operations, access, clock, signals, view.clone());
         let requests = handler.requests();
-        servers.add("admin", admin, &handler, &requests);
+        servers.add("admin", admin.listeners, &handler, &requests);
     }
     let ops_requests = ops::requests();
     let ops_connections = servers.counted("ops", &ops_requests);
@@ -118,9 +137,12 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         listeners: std::mem::take(&mut servers.counted),
         requests: ops_requests,
         public: public_listener,
+        certificates: certificates.served(),
         stopping: Arc::clone(&servers.stopping),
     };
-    servers.add_last(ops_listeners, &OpsHandler::new(sources), &ops_connections);
+    servers.add_last(ops_sockets.listeners, &OpsHandler::new(sources), &ops_connections);
+    servers.certificates =
+        certificates.keep(Arc::clone(&clock), config.keys.poll_interval, config.keys.settle)?;
     runtime.block_on(servers.answer(&signals, ended))?;
     let _ = signals.send(Signal::Stop);
     // It ends within a look; a look that hangs in a dead file system is not waited for.
@@ -139,37 +161,6 @@ const OPERATING_THREADS: usize = 4;
 /// What is public may be read by everybody; the directory of the socket can restrict that.
 const PUBLIC_SOCKET_MODE: u32 = 0o666;
 
-/// Serving without TLS where it was asked for, say, would be worse than not serving.
-fn refuse_unsupported(config: &Config) -> Result<(), ServeError> {
-    for (is_asked_for, setting) in [
-        (config.public.tls.is_some(), "public.tls"),
-        (config.admin.tls.is_some(), "admin.tls"),
-        (config.workers > 1, "workers"),
-    ] {
-        if is_asked_for {
-            return Err(ServeError::Unsupported(setting));
-        }
-    }
-    Ok(())
-}
-
-/// Binds the addresses of one listener; Unix sockets get `mode`.
-async fn bind(
-    name: &'static str,
-    addresses: &[ListenAddress],
-    mode: u32,
-) -> Result<Vec<Listener>, ServeError> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let listen_error = |error| ServeError::Listen { address: address.clone(), error };
-        let listener = Listener::bind(address, mode).await.map_err(listen_error)?;
-        let bound = listener.local_address().map_err(listen_error)?;
-        info!(listener = name, address = %bound, "listening");
-        listeners.push(listener);
-    }
-    Ok(listeners)
-}
-
 /// What answers on every listener, until it is told to stop.
 struct Servers<'a> {
     config: &'a Config,
@@ -178,7 +169,11 @@ struct Servers<'a> {
     stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     serving: Vec<Serving>,
+    /// Those beside this thread, where there are several.
+    workers: Vec<Worker>,
     counted: Vec<Counted>,
+    /// Who is told to look at the certificates, where there are any.
+    certificates: Option<mpsc::Sender<()>>,
     /// What goes on until the others have stopped.
     stop_last: watch::Sender<bool>,
     serving_last: Vec<Serving>,
@@ -195,7 +190,9 @@ impl<'a> Servers<'a> {
             stopping: Arc::default(),
             stop: watch::channel(false).0,
             serving: Vec::new(),
+            workers: Vec::new(),
             counted: Vec::new(),
+            certificates: None,
             stop_last: watch::channel(false).0,
             serving_last: Vec::new(),
         }
@@ -208,11 +205,26 @@ impl<'a> Servers<'a> {
         listeners: Vec<Listener>,
         handler: &A,
         requests: &Arc<Requests>,
-    ) {
+    ) -> Arc<Connections> {
         let connections = self.counted(name, requests);
         for listener in listeners {
             self.serving.push(self.serving(listener, handler, &connections, &self.stop));
         }
+        connections
+    }
+
+    /// The same on a thread of its own, within the limit of `connections`.
+    fn add_worker<A: Answer>(
+        &mut self,
+        sockets: Vec<Socket>,
+        secured: Option<&Secured>,
+        handler: &A,
+        connections: &Arc<Connections>,
+    ) -> Result<(), ServeError> {
+        let serve = |listener| self.serving(listener, handler, connections, &self.stop);
+        let worker = Worker::new(sockets, secured, serve).map_err(ServeError::System)?;
+        self.workers.push(worker);
+        Ok(())
     }
 
     /// The same for listeners that tell how the others are, also while those stop.
@@ -257,11 +269,17 @@ impl<'a> Servers<'a> {
         let mut terminate = handle(SignalKind::terminate())?;
         let mut interrupt = handle(SignalKind::interrupt())?;
         let mut hangup = handle(SignalKind::hangup())?;
-        let servers: Vec<_> = self.serving.into_iter().map(tokio::spawn).collect();
+        let workers = self.workers.into_iter().enumerate();
+        let workers: Vec<_> = workers
+            .map(|(number, worker)| worker.start(number + 1))
+            .collect::<io::Result<_>>()
+            .map_err(ServeError::System)?;
+        let servers: Vec<_> = self.serving.into_iter().chain(workers).map(tokio::spawn).collect();
         let last: Vec<_> = self.serving_last.into_iter().map(tokio::spawn).collect();
         let ended_by = std::future::poll_fn(|context| {
             while hangup.poll_recv(context).is_ready() {
                 let _ = signals.send(Signal::LookNow);
+                let _ = self.certificates.as_ref().map(|hints| hints.send(()));
             }
             if terminate.poll_recv(context).is_ready() {
                 return std::task::Poll::Ready("SIGTERM");
@@ -279,6 +297,7 @@ impl<'a> Servers<'a> {
         info!(signal = ended_by, "stopping: no new connections, requests under way are finished");
         // Readiness is the first to fail.
         self.stopping.store(true, Ordering::Relaxed);
+        systemd::tell_stopping();
         let _ = self.stop.send(true);
         // A server that panicked has been reported by the runtime.
         for server in servers {

@@ -102,6 +102,34 @@ impl Measured {
         }
         self.documents(sources, sight);
         self.listeners(sources);
+        self.certificates(sources);
+    }
+
+    fn certificates(&mut self, sources: &Sources) {
+        let shown: Vec<_> =
+            sources.certificates.iter().map(|served| (served.listener, served.shown())).collect();
+        let family = self.family(
+            "tls_certificate_end_timestamp_seconds",
+            "When the certificate that a listener serves ends",
+        );
+        for (listener, shown) in &shown {
+            family.add([("listener", *listener)], seconds(shown.not_after));
+        }
+        let family = self.family(
+            "tls_certificate_refused",
+            "Whether another certificate lies there that is refused",
+        );
+        for (listener, shown) in &shown {
+            let is_refused = f64::from(u8::from(shown.trouble.is_some()));
+            family.add([("listener", *listener)], is_refused);
+        }
+        let family =
+            self.counter("tls_reloads", "Changed certificates by listener and what came of them");
+        for (listener, shown) in &shown {
+            for (outcome, count) in [("changed", shown.renewed), ("refused", shown.refused)] {
+                family.add([("listener", *listener), ("outcome", outcome)], count_of(count));
+            }
+        }
     }
 
     fn keys(&mut self, view: &View, audiences: &[Audience], policy: &Policy, now: Timestamp) {

@@ -37,6 +37,7 @@ use super::body::Body;
 use super::connections::Connections;
 use super::counts::Requests;
 use super::problem::Problem;
+use super::tls;
 use crate::clock::Clock;
 use crate::config::ListenAddress;
 use crate::operations::Terms;
@@ -59,6 +60,8 @@ pub struct Sources {
     pub requests: Arc<Requests>,
     /// Where the key sets are served.
     pub public: PublicListener,
+    /// The certificates that are served.
+    pub certificates: Vec<Arc<tls::served::Served>>,
     /// Whether the program is about to end.
     pub stopping: Arc<AtomicBool>,
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::readiness::Readiness;
 use super::{Sight, Sources};
+use crate::http::tls;
 use crate::keys::Audience;
 use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
@@ -34,6 +35,17 @@ pub(super) struct Status {
     pub(super) refused: Vec<RefusedFile>,
     pub(super) notes: Vec<String>,
     pub(super) documents: Vec<Served>,
+    pub(super) certificates: Vec<ServedCertificate>,
+}
+
+/// The certificate of a listener.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServedCertificate {
+    pub(super) listener: &'static str,
+    pub(super) not_after: Timestamp,
+    /// What lies there and is not served, where that is so.
+    pub(super) refused: Option<RefusedFile>,
 }
 
 /// How something is kept up.
@@ -156,6 +168,7 @@ pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
         refused: view.iter().flat_map(|view| &view.refused).map(RefusedFile::of).collect(),
         notes: view.map(|view| view.notes.clone()).unwrap_or_default(),
         documents: documents.collect(),
+        certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
     }
 }
 
@@ -228,6 +241,19 @@ impl RefusedFile {
             cause: refused.reason.cause(),
             remedy: refused.reason.remedy(),
         }
+    }
+}
+
+impl From<&tls::served::Served> for ServedCertificate {
+    fn from(served: &tls::served::Served) -> Self {
+        let shown = served.shown();
+        let refused = shown.trouble.map(|refusal| RefusedFile {
+            file: refusal.file.display().to_string(),
+            reason: refusal.code(),
+            cause: refusal.cause(),
+            remedy: refusal.remedy().to_owned(),
+        });
+        Self { listener: served.listener, not_after: shown.not_after, refused }
     }
 }
 

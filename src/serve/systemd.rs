@@ -1,0 +1,112 @@
+//! What systemd passes to the program and is told by it: sockets (`sd_listen_fds(3)`) and states
+//! (`sd_notify(3)`). Elsewhere there are none, and nobody listens.
+
+use std::env;
+use std::io;
+use std::sync::Arc;
+
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::ServeError;
+use crate::http::listener::Socket;
+use crate::publish::view::{Looks, View};
+
+/// The sockets that were passed, by listener.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    pub(super) public: Vec<Socket>,
+    pub(super) ops: Vec<Socket>,
+    pub(super) admin: Vec<Socket>,
+}
+
+/// Takes the sockets that were passed. To be called before there is any thread, for it changes the
+/// environment, so that they are not passed on.
+///
+/// # Errors
+/// [`ServeError::Passed`] where one can't be used.
+pub(super) fn passed() -> Result<Passed, ServeError> {
+    let mut passed = Passed::default();
+    // Without a process they may be meant for another one.
+    if env::var_os("LISTEN_PID").is_none_or(|pid| pid.is_empty()) {
+        return Ok(passed);
+    }
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut descriptors = ListenFd::from_env();
+    for index in 0..descriptors.len() {
+        let name = names.next().unwrap_or_default();
+        let refused = |error| ServeError::Passed { name: name.to_owned(), error };
+        let kind = || io::Error::new(io::ErrorKind::InvalidInput, "it is no stream socket");
+        let socket = match descriptors.take_tcp_listener(index) {
+            Ok(Some(listener)) => Socket::Tcp(listener),
+            _ => descriptors
+                .take_unix_listener(index)
+                .ok()
+                .flatten()
+                .map(Socket::Unix)
+                .ok_or_else(|| refused(kind()))?,
+        };
+        passed.of(name).ok_or_else(|| refused(io::Error::other(UNKNOWN_NAME)))?.push(socket);
+    }
+    Ok(passed)
+}
+
+const UNKNOWN_NAME: &str = "no listener has this name: public, ops and admin are known";
+
+impl Passed {
+    /// The sockets of the listener that is meant by a name: that of `FileDescriptorName=`, or of the
+    /// socket unit. One without a name is public.
+    fn of(&mut self, name: &str) -> Option<&mut Vec<Socket>> {
+        let unit = name.strip_suffix(".socket").unwrap_or(name);
+        match unit.strip_prefix("jwksd-").unwrap_or(unit) {
+            "public" | "jwksd" | "unknown" | "" => Some(&mut self.public),
+            "ops" => Some(&mut self.ops),
+            "admin" => Some(&mut self.admin),
+            _ => None,
+        }
+    }
+}
+
+/// Says that the program is ready, as soon as the key directories were looked at.
+pub(super) async fn tell_ready(mut view: watch::Receiver<Option<Arc<View>>>) {
+    // Counted when what was seen is published.
+    let has_looked =
+        |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.looks != Looks::default());
+    if view.wait_for(has_looked).await.is_ok() {
+        tell(NotifyState::Ready);
+    }
+}
+
+/// Says that the program ends.
+pub(super) fn tell_stopping() {
+    tell(NotifyState::Stopping);
+}
+
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(cause = %error, "systemd can't be told how things are");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_s_name_tells_its_listener() {
+        let mut passed = Passed::default();
+        let mut of = |name: &str| passed.of(name).map(|sockets| std::ptr::from_mut(sockets).addr());
+        let [public, ops, admin] = ["public", "ops", "admin"].map(&mut of);
+        assert!(public.is_some() && ops.is_some() && admin.is_some());
+        assert!(public != ops && ops != admin && admin != public);
+        for name in ["", "unknown", "jwksd.socket", "jwksd-public.socket", "public"] {
+            assert_eq!(of(name), public, "{name}");
+        }
+        assert_eq!(of("jwksd-ops.socket"), ops);
+        assert_eq!(of("admin.socket"), admin);
+        assert_eq!(of("metrics"), None);
+    }
+}

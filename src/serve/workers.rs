@@ -1,0 +1,57 @@
+//! Threads that answer beside the first one, on a runtime of their own each.
+
+use std::io;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use super::Serving;
+use crate::http::listener::{Listener, Socket};
+use crate::http::tls::Secured;
+
+/// A thread that does not run yet.
+pub(super) struct Worker {
+    runtime: Runtime,
+    serving: Vec<Serving>,
+}
+
+impl Worker {
+    /// Serves `sockets` by what `serve` makes of them.
+    pub(super) fn new(
+        sockets: Vec<Socket>,
+        secured: Option<&Secured>,
+        serve: impl Fn(Listener) -> Serving,
+    ) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        // Sockets belong to the runtime in which they are taken.
+        let entered = runtime.enter();
+        let serving = sockets.into_iter().map(|socket| {
+            let listener = Listener::on(socket)?.secured(secured);
+            Ok(serve(listener))
+        });
+        let serving = serving.collect::<io::Result<_>>()?;
+        drop(entered);
+        Ok(Self { runtime, serving })
+    }
+
+    /// Runs it; what is returned ends with it.
+    pub(super) fn start(self, number: usize) -> io::Result<Serving> {
+        let (alive, ended) = oneshot::channel::<()>();
+        let answer = move || {
+            // Dropped however the thread ends.
+            let _alive = alive;
+            let Self { runtime, serving } = self;
+            runtime.block_on(async {
+                let tasks: Vec<_> = serving.into_iter().map(tokio::spawn).collect();
+                // One that panicked has been reported by the runtime.
+                for task in tasks {
+                    let _ = task.await;
+                }
+            });
+        };
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(answer)?;
+        Ok(Box::pin(async move {
+            let _ = ended.await;
+        }))
+    }
+}
