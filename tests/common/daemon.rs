@@ -54,7 +54,15 @@ impl Daemon {
         command.arg("serve").arg("--keys").arg(keys).args(["--listen", "127.0.0.1:0"]);
         command.args(["--ops-listen", "127.0.0.1:0", "--log-format", "json"]);
         with(&mut command);
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        command.stdout(Stdio::null());
+        Self::run(command)
+    }
+
+    /// Runs a command that becomes the daemon.
+    pub fn run(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        // The descriptors that it was given are its own now.
+        drop(command);
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let sink = Arc::clone(&log);

@@ -24,6 +24,7 @@ use jwksd::http::body::Body;
 use jwksd::http::connections::{Connections, Limits};
 use jwksd::http::listener::{Listener, Peer};
 use jwksd::http::server::serve;
+use jwksd::http::tls::Secured;
 use tokio::sync::watch;
 
 /// Longer than anything here takes.
@@ -106,6 +107,16 @@ impl Server {
 
     /// Listens on any address; a Unix socket is open to everybody.
     pub fn start_on(address: &ListenAddress, limits: Limits, drain: Duration) -> Self {
+        Self::start_secured(address, None, limits, drain)
+    }
+
+    /// The same behind TLS.
+    pub fn start_secured(
+        address: &ListenAddress,
+        secured: Option<Secured>,
+        limits: Limits,
+        drain: Duration,
+    ) -> Self {
         let connections = Connections::new(limits, Arc::new(SystemClock));
         let (go_on, may_go_on) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
@@ -123,6 +134,7 @@ impl Server {
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
                 runtime.enable_all().build().unwrap().block_on(async {
                     let listener = Listener::bind(&address, 0o666).await.unwrap();
+                    let listener = listener.secured(secured.as_ref());
                     bound.send(listener.local_address().unwrap()).unwrap();
                     serve(listener, handler, connections, stopped, drain).await;
                 });
