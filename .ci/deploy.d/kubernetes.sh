@@ -10,6 +10,8 @@ for overlay in base overlays/cert-manager overlays/issuer overlays/persistent; d
     "$binary" config --config "$scratch/$(basename "$overlay").toml" > "$scratch/config"
     grep -Eq '^ *ledger.state .*/var/lib/jwksd|state = "/var/lib/jwksd"' "$scratch/config" || { cat "$scratch/config"; fail "no state in $overlay"; }
 done
+"$python" .ci/deploy.d/docs.py "$scratch/sidecar.yaml"
+"$tools/bin/kubernetes-validate" --strict --quiet --no-warn -k 1.29 "$scratch/sidecar.yaml"
 # As the cert-manager example mounts them: two slots, two levels deep, through ..data.
 certs=$scratch/certs
 for slot in a b; do

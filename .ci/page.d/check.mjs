@@ -1,7 +1,7 @@
 // Shows the page of key directories of several kinds in Chromium, and checks what a person would
 // see, or hear, or trip over.
 //
-//   NODE_PATH=... CHROMIUM=... node check.mjs BINARY DIRECTORY-FOR-SCREENSHOTS
+//   NODE_PATH=... CHROMIUM=... node check.mjs BINARY DIRECTORY-FOR-SCREENSHOTS [SCENE]
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
@@ -14,7 +14,7 @@ const require = createRequire(import.meta.url);
 const { chromium } = require('playwright-core');
 const axe = require('axe-core').source;
 
-const [binary, shots] = process.argv.slice(2);
+const [binary, shots, only] = process.argv.slice(2);
 mkdirSync(shots, { recursive: true });
 const scratch = mkdtempSync(join(tmpdir(), 'page-'));
 const PATIENCE = 60_000;
@@ -195,6 +195,7 @@ const browser = await chromium.launch({
 const children = [];
 try {
   for (const [name, check] of Object.entries(SCENES)) {
+    if (only && name !== only) continue;
     const keys = join(scratch, name);
     directories[name](keys);
     const daemon = await start(keys);
