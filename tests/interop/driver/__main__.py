@@ -79,7 +79,8 @@ def main():
             print(f"kept: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    print(report.table(clients, ran))
+    versions = {client.name: install.version(client.name, HERE) for client in clients}
+    print(report.tables(clients, versions, ran))
     failures = [failure for scenario in ran for failure in scenario.failures.items()]
     for what, (example, count) in failures:
         print(f"FAILED {what} ({count} times; {example})")

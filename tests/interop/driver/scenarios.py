@@ -57,7 +57,8 @@ class Scenario:
         finally:
             for task in self.tasks:
                 task.cancel()
-            await asyncio.gather(*self.tasks, return_exceptions=True)
+            if self.tasks:
+                await asyncio.wait(self.tasks, timeout=30)
             await self.daemon.end(signal.SIGKILL)
         for watch in self.watches:
             if watch.broken:
@@ -337,7 +338,7 @@ class Emergency(Sudden):
     def trust(self, cache):
         """Who fetches the set anew for an unknown kid lets go of a removed key with that."""
         trust = self.longest_trust(cache)
-        return None if cache.until_miss or trust > self.patience else trust
+        return None if trust > self.patience else trust
 
     @staticmethod
     def longest_trust(cache):

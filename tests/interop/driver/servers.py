@@ -16,7 +16,7 @@ MODULES = Path("/usr/lib/apache2/modules")
 
 async def status(port, path, token, timeout=90):
     """The status of one GET with a bearer token, and the reason that the answer gives."""
-    async def exchange():
+    async with asyncio.timeout(timeout):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
@@ -25,8 +25,6 @@ async def status(port, path, token, timeout=90):
             return int(head.split()[1]), body[:200]
         finally:
             writer.close()
-
-    return await asyncio.wait_for(exchange(), timeout)
 
 
 async def listening(process, ports, log):
