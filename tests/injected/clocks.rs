@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, ToSpan as _};
+use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use jwksd::ledger::store;
 
 use crate::await_looks;
@@ -21,6 +21,8 @@ struct Clocked {
     directory: tempfile::TempDir,
     daemon: Daemon,
     facts: Arc<Facts>,
+    /// When "b" ends.
+    end: Timestamp,
 }
 
 impl Clocked {
@@ -36,7 +38,8 @@ impl Clocked {
         std::fs::create_dir(&keys).unwrap();
         let facts = Arc::new(Facts::default());
         drop_known(&facts, &keys, "a", None);
-        drop_known(&facts, &keys, "b", Some(now() + 2.hours()));
+        let end = now() + 2.hours();
+        drop_known(&facts, &keys, "b", Some(end));
         set(directory.path(), SignedDuration::ZERO);
         facts.commit(&["a", "b"]);
         let daemon = Daemon::start_with(&keys, |command| {
@@ -47,15 +50,17 @@ impl Clocked {
             command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1")
         });
         daemon.await_kids(&["a", "b"]);
-        Some(Self { directory, daemon, facts })
+        Some(Self { directory, daemon, facts, end })
     }
 
     fn keys(&self) -> PathBuf {
         self.directory.path().join("keys")
     }
 
-    /// Sets the daemon's clock so far ahead of the machine's, while no answer is on its way.
+    /// Sets the daemon's clock so many whole seconds ahead of the machine's, while no answer is on
+    /// its way.
     fn jump(&self, ahead: SignedDuration) {
+        let ahead = SignedDuration::from_secs(ahead.as_secs());
         self.facts.set_clock(ahead, || set(self.directory.path(), ahead));
     }
 
@@ -109,6 +114,15 @@ fn a_clock_that_jumps_ends_keys_in_the_first_answer_and_takes_none_back() {
         verifier.is_content();
     }
     assert!((5..JUMPS - 5).contains(&ended), "{ended} of {JUMPS} jumps past the end");
+    // Just before the end no cache may hold it for longer than what is left.
+    for left in [290, 60] {
+        clocked.jump(now().duration_until(clocked.end - Duration::from_secs(left)));
+        let first = clocked.ask();
+        let is_there = first.kids().iter().any(|kid| kid == "b");
+        assert!(!is_there || first.max_age() <= left, "{first:?}");
+        await_looks(&clocked.daemon);
+        verifier.is_content();
+    }
     verifier.finish(&format!("{JUMPS} jumps of the clock, {ended} past the end of a key"));
 }
 

@@ -1,4 +1,4 @@
-//! Every descriptor that the daemon may have is in use.
+//! What the system gives out is used up: descriptors, and watches of directories.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jwksd::ledger::store;
 
 use crate::common::daemon::{Connection, Daemon, eventually};
-use crate::common::faults::{await_log, drop_key, wrap};
+use crate::common::faults::{
+    NO_INOTIFY, await_log, drop_key, namespace, remove_key, wrap, wrap_in,
+};
 use crate::pauses::drop_known;
 use crate::verifier::{Facts, Verifier};
 use crate::{PATH, pass};
@@ -56,4 +58,33 @@ fn when_descriptors_run_out_nothing_is_lost_and_everything_goes_on_afterwards() 
     verifier.finish("descriptors exhausted three times");
     drop_key(keys, "last");
     eventually("it goes on", || daemon.kids().iter().any(|kid| kid == "last").then_some(()));
+}
+
+#[test]
+fn without_file_events_drops_and_losses_are_noticed_all_the_same() {
+    let Some(namespace) = namespace(NO_INOTIFY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    let facts = Arc::new(Facts::default());
+    drop_known(&facts, keys, "a", None);
+    facts.commit(&["a"]);
+    let daemon = Daemon::start_with(keys, |command| {
+        wrap_in(command.env("JWKSD_KEYS_POLL_INTERVAL", "100ms"), &namespace)
+    });
+    daemon.await_kids(&["a"]);
+    let verifier = Verifier::start(Arc::clone(&facts), daemon.address);
+    let mut kids = vec!["a"];
+    for kid in ["b", "c", "d"] {
+        kids.push(kid);
+        facts.commit(&kids);
+        drop_known(&facts, keys, kid, None);
+        daemon.await_kids(&kids);
+        facts.settle();
+    }
+    remove_key(keys, "b");
+    eventually("the loss is noticed", || {
+        let records = store::read(&keys.join(".jwksd")).ok()?.records;
+        records.values().any(|record| record.loss.is_some()).then_some(())
+    });
+    verifier.finish("no file events");
 }
