@@ -138,6 +138,14 @@ fn a_record_under_another_keys_name_is_not_believed() {
 }
 
 #[test]
+fn a_record_whose_algorithm_does_not_fit_its_key_is_not_believed() {
+    let mut record = record("a", 1);
+    record.algorithm = jwksd::keys::Algorithm::RS256;
+    let bytes = codec::encode(&record);
+    assert!(matches!(codec::decode(&bytes, "a.json"), Err(Damage::NotARecord(_))));
+}
+
+#[test]
 fn of_two_copies_the_newer_one_counts() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path();

@@ -13,8 +13,9 @@ use jwksd::clock::{Clock as _, ManualClock};
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Algorithm, Audience};
-use jwksd::ledger::{Ledger, store};
+use jwksd::ledger::{Ledger, codec, store};
 use jwksd::look::Looker;
+use jwksd::publish::document::PublishedKey;
 use jwksd::publish::layout::Layout;
 use jwksd::publish::reload::{Reload, Rules, Signal};
 use jwksd::publish::snapshot::{self, Published};
@@ -150,6 +151,42 @@ fn the_end_of_a_key_does_not_wait_for_the_loop() {
     world.clock.advance(Duration::from_nanos(1));
     assert_eq!(world.kids().unwrap(), ["b"]);
     assert_eq!(world.published.at(world.clock.now()).unwrap().generation, before + 1);
+}
+
+/// Whoever decides may be stopped for longer than a grace as soon as it has.
+#[test]
+fn an_end_that_can_be_read_in_the_ledger_is_in_force_already() {
+    let world = Loop::fresh();
+    let names: Vec<String> = (0..10).map(|number| format!("k{number}")).collect();
+    for name in &names {
+        world.drop_key(name, &json!({}));
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    world.await_kids(&names);
+    let state = world.path().join(".jwksd");
+    for (at, name) in names.iter().enumerate() {
+        std::fs::remove_file(world.path().join(format!("{name}.pem"))).unwrap();
+        std::fs::remove_file(world.path().join(format!("{name}.meta.json"))).unwrap();
+        world.clock.advance(Duration::from_secs(1));
+        world.look();
+        let file = state.join(format!("{name}.json"));
+        let deadline = std::time::Instant::now() + common::daemon::PATIENCE;
+        // Without a pause: what is to be seen lasts for less than a millisecond.
+        let loss = loop {
+            assert!(std::time::Instant::now() < deadline, "the loss is never remembered");
+            let bytes = std::fs::read(&file).unwrap();
+            if let Some(loss) = codec::decode(&bytes, &format!("{name}.json")).unwrap().loss {
+                break loss;
+            }
+        };
+        let snapshot = world.published.at(world.clock.now()).unwrap();
+        let ends = |key: &PublishedKey| (key.kid.as_str() == *name).then_some(key.until);
+        let end = snapshot.keys().iter().find_map(ends).unwrap();
+        assert_eq!(end, Some(loss.at + loss.grace));
+        assert_eq!(snapshot.keys().len(), names.len());
+        assert!(snapshot.documents[0].next_end <= end && snapshot.documents[0].next_end.is_some());
+        assert!(at == 0 || snapshot.documents[0].next_end < end);
+    }
 }
 
 #[test]

@@ -66,6 +66,9 @@ pub fn encode(record: &Record) -> Vec<u8> {
 /// [`Damage`] where it is anything but a whole, unchanged record of that name.
 pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
     let record: Record = open(bytes)?;
+    if !record.algorithm.fits(&record.public_key) {
+        return Err(Damage::NotARecord("its algorithm does not fit its key".to_owned()));
+    }
     if file_name(&record.key_id) != name {
         return Err(Damage::WrongName(record.key_id));
     }

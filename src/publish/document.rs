@@ -71,6 +71,12 @@ impl PublishedKey {
         self.jwk.get()
     }
 
+    /// The same, ending at `until`.
+    #[must_use]
+    pub(super) fn until(&self, until: Option<Timestamp>) -> Self {
+        Self { until, ..self.clone() }
+    }
+
     fn is_published(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }

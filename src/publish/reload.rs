@@ -255,10 +255,14 @@ impl Reload {
             known: Some(known.unwrap_or(&none_known)),
             is_served: true,
         };
-        let sight = &self.look.sight;
+        let (sight, publisher) = (&self.look.sight, &self.publisher);
+        let mut shortened = None;
         let Outcome { changes, mut refused, missed, is_outdated, .. } =
             self.ledger.update(|records| {
                 let mut outcome = reconcile(records, sight, looked);
+                // Before others can read of an end: this thread may be stopped for longer than a
+                // grace.
+                shortened = publisher.shorten(&ends(&outcome.records, looked), now);
                 (std::mem::take(&mut outcome.records), outcome)
             });
         if is_new_look {
@@ -272,7 +276,10 @@ impl Reload {
         self.tell(&changes, refused, now);
         // Whoever sees it served can ask about it.
         self.show(now);
-        let is_changed = self.publish(now);
+        if let Some(snapshot) = &shortened {
+            events::published(snapshot);
+        }
+        let is_changed = self.publish(now) || shortened.is_some();
         if is_new_look {
             let is_whole = self.look.directories_read == self.looker.directories().len();
             let count = match (is_whole, is_changed) {
@@ -368,6 +375,14 @@ impl Reload {
         let wait = Duration::try_from(now.duration_until(next)).unwrap_or(Duration::ZERO);
         Instant::now().checked_add(wait)
     }
+}
+
+/// When the publication of each key ends that has an end, by each of its ids.
+fn ends<'a>(records: &'a Records, looked: Looked<'_>) -> BTreeMap<&'a Kid, Timestamp> {
+    let ends = records.values().filter_map(|record| {
+        Some((record, record.dates(looked.policy).published_until(looked.now)?))
+    });
+    ends.flat_map(|(record, end)| record.names().map(move |kid| (kid, end))).collect()
 }
 
 /// Since when the wall clock has run evenly.

@@ -3,6 +3,7 @@
 //! The end of a key does not depend on anybody being awake: whoever reads past it has the ended
 //! keys taken out first.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 
 use super::document::{Document, PublishedKey, render};
 use super::layout::Layout;
+use crate::keys::Kid;
 
 /// Everything that the public listener serves, as of one change.
 #[derive(Debug)]
@@ -98,6 +100,27 @@ impl Publisher {
                 return changed.then_some(next);
             }
         }
+    }
+
+    /// Has what is published end as `until` says, by kid, where that is earlier than was known.
+    /// What was decided is kept from then on whatever becomes of the one who decided it. Returns
+    /// the snapshot where its bytes differ.
+    #[must_use]
+    pub fn shorten(
+        &self,
+        until: &BTreeMap<&Kid, Timestamp>,
+        now: Timestamp,
+    ) -> Option<Arc<Snapshot>> {
+        let current = self.0.current.load_full()?;
+        let ends_earlier = |key: &PublishedKey| {
+            let until = *until.get(&key.kid)?;
+            key.until.is_none_or(|known| until < known).then_some(until)
+        };
+        if !current.keys.iter().any(|key| ends_earlier(key).is_some()) {
+            return None;
+        }
+        let keys = current.keys.iter().map(|key| key.until(ends_earlier(key).or(key.until)));
+        self.publish(keys.collect(), now)
     }
 
     /// A reading end.

@@ -93,25 +93,46 @@ impl AtomicWriter {
 
     /// Swaps in these files, in kubelet's order of steps.
     pub fn write(&mut self, files: &[(&str, String)]) {
+        let files: Vec<(String, String)> =
+            files.iter().map(|(name, content)| ((*name).to_owned(), content.clone())).collect();
+        self.write_in_steps(&files, |_| {});
+    }
+
+    /// The same, with `pause` called after each step, which it is told.
+    pub fn write_in_steps(&mut self, files: &[(String, String)], mut pause: impl FnMut(&str)) {
         use std::os::unix::fs::symlink;
         self.swaps += 1;
         let data = self.volume.join("..data");
         let old = fs::read_link(&data).ok();
         let name = format!("..2026_11_20_10_00_00.{}", self.swaps);
         fs::create_dir(self.volume.join(&name)).unwrap();
+        pause("the directory is made");
         for (file, content) in files {
             fs::write(self.volume.join(&name).join(file), content).unwrap();
+            pause("a file is written");
         }
         symlink(&name, self.volume.join("..data_tmp")).unwrap();
+        pause("before the new data is in place");
         fs::rename(self.volume.join("..data_tmp"), data).unwrap();
+        pause("the new data is in place");
         for (file, _) in files {
             let link = self.volume.join(file);
             if link.symlink_metadata().is_err() {
                 symlink(Path::new("..data").join(file), link).unwrap();
+                pause("a link is made");
+            }
+        }
+        let stale = fs::read_dir(&self.volume).unwrap().map(|entry| entry.unwrap().file_name());
+        let stale = stale.filter_map(|file| file.into_string().ok());
+        for file in stale.filter(|file| !file.starts_with("..")) {
+            if !files.iter().any(|(name, _)| *name == file) {
+                fs::remove_file(self.volume.join(file)).unwrap();
+                pause("a stale link is removed");
             }
         }
         if let Some(old) = old {
             fs::remove_dir_all(self.volume.join(old)).unwrap();
+            pause("the old data is removed");
         }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -227,6 +227,23 @@ impl Shared {
         };
         pair.map(|pair| Called::Pair(Box::new(pair)))
     }
+}
+
+/// What a call asks for, as this program understands it, or its refusal: all that is read of it
+/// before anything happens. For tests that call millions of times.
+///
+/// # Errors
+/// The answer, which says what is wrong with it.
+#[doc(hidden)]
+pub fn read_call(
+    method: &Method,
+    target: &Uri,
+    body: &[u8],
+) -> Result<String, Box<Response<Body>>> {
+    let refused = |error: Error| Box::new(error.response());
+    let routed = routes::find(method, target.path()).map_err(refused)?;
+    let call = requests::parse(&routed, body, target.query().unwrap_or_default());
+    call.map(|call| format!("{call:?}")).map_err(refused)
 }
 
 /// What a call is answered with.
