@@ -7,7 +7,8 @@ from scenarios import Emergency, Overwritten, Planned, Restart
 DEFAULTS = ["client", "algorithms", "refused in a planned rotation", "its own cache",
             "asks for a propagation of", "a new kid took", "an ended kid lived",
             "a revoked kid lived", f"while jwksd was away for {Restart.AWAY} s"]
-SHORT = ["client", "option", "a new kid took", "an ended kid lived", "a revoked kid lived",
+SHORT = ["client", "option", "refused in a planned rotation", "a new kid took",
+         "an ended kid lived", "a revoked kid lived",
          f"while jwksd was away for {Restart.AWAY} s"]
 
 
@@ -45,7 +46,8 @@ class Row:
         return f"refused, until {back:.0f} s after its return" if refused else "accepted on"
 
     def planned(self):
-        return f"{self.figure('refused', Planned) or 0} of {self.figure('tokens', Planned) or 0}"
+        tokens = self.figure("tokens", Planned)
+        return "-" if tokens is None else f"{self.figure('refused', Planned)} of {tokens}"
 
 
 def lines(rows):
@@ -66,8 +68,8 @@ def tables(clients, versions, scenarios):
                          row.took(), row.ended(), row.revoked(), row.away()])
         if client.short is not None:
             row = Row(client, "short", found)
-            short.append([client.title, row.cache.note, row.took(), row.ended(), row.revoked(),
-                          row.away()])
+            short.append([client.title, row.cache.note, row.planned(), row.took(), row.ended(),
+                          row.revoked(), row.away()])
     known = f"{len(ALGORITHMS)} algorithms. Caches as they come:"
     return "\n".join([known, "", *lines(defaults), "", f"With a lifetime of {TTL} s:", "",
                       *lines(short)])

@@ -135,7 +135,7 @@ class Envoy(Server):
                     "requires": {"provider_name": verifier.name}} for verifier in verifiers])
         manager = typed(
             "network.http_connection_manager.v3.HttpConnectionManager",
-            stat_prefix="interop",
+            stat_prefix="interop", delayed_close_timeout="0s",
             http_filters=[{"name": "jwt_authn", "typed_config": jwt_authn},
                           {"name": "router", "typed_config": typed("http.router.v3.Router")}],
             route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
