@@ -156,6 +156,7 @@ fn metrics_say_what_the_status_says() {
     is("jwksd_document_keys{audience=\"\"}", 2.0);
     is("jwksd_document_bytes{audience=\"\"}", served["bytes"].as_f64().unwrap());
     is("jwksd_http_requests_total{listener=\"public\",path=\"other\",status=\"404\"}", 1.0);
+    is("jwksd_http_requests_total{listener=\"ops\",path=\"/status\",status=\"200\"}", 1.0);
     let end: jiff::Timestamp = key("old")["publishedUntil"].as_str().unwrap().parse().unwrap();
     let end_name = "jwksd_key_publication_end_timestamp_seconds{audience=\"client\",kid=\"old\"}";
     let epoch = jiff::Timestamp::UNIX_EPOCH;
