@@ -99,6 +99,16 @@ impl Page<'_> {
             let why = Escaped(&status.ledger.detail);
             troubles.push(format!("A restart would forget keys whose files are gone: {why}."));
         }
+        for certificate in &status.certificates {
+            if let Some(refused) = &certificate.refused {
+                let (listener, cause) = (certificate.listener, Escaped(&refused.cause));
+                let remedy = Escaped(&refused.remedy);
+                troubles.push(format!(
+                    "The {listener} listener goes on with its certificate, and refuses another: \
+                     {cause}. What to do: {remedy}."
+                ));
+            }
+        }
         for current in status.current.iter().filter(|current| current.key_id.is_none()) {
             let alive = |key: &&KeyStatus| {
                 key.pair.audience.as_str() == current.audience && key.pair.phase.is_published()
@@ -268,6 +278,12 @@ impl Page<'_> {
         let is_fine = status.ledger.state == "disk";
         let detail = format!("{}: {}", status.ledger.state, status.ledger.detail);
         item(page, "ledger", is_fine, &detail)?;
+        for certificate in &status.certificates {
+            let (listener, end) = (certificate.listener, certificate.not_after);
+            let is_fine = certificate.refused.is_none() && status.now < end;
+            let detail = format!("{listener}: until {end:.0} ({})", relative(end, status.now));
+            item(page, "certificate", is_fine, &detail)?;
+        }
         page.push_str("</dl></section>");
         Ok(())
     }
