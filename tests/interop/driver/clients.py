@@ -136,7 +136,8 @@ def all_clients(here, built):
                Cache(1800, 1800, "Cache-Control, at least 15 min"),
                Cache(20 + TTL, 20 + TTL, "WithMinInterval")),
         Client("keyfunc", "Go MicahParks/keyfunc", go("keyfunc"),
-               Cache(300, 3600, "1 h; unknown kid: once in 5 min"),
+               # What a fetch may take includes the wait for its turn, so that it may fail at its turn.
+               Cache(600, 3600, "1 h; unknown kid: once in 5 min, and that may fail"),
                Cache(TTL, TTL, "RefreshInterval")),
         Client("nimbus", "Java Nimbus JOSE+JWT", lambda: Program(*java, "nimbus"),
                Cache(30, 300, "5 min; unknown kid: twice in 30 s"),

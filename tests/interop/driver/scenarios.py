@@ -234,12 +234,6 @@ class Planned(Scenario):
             plan = await self.daemon.operation("rotate", "--audience", audience(algorithm))
             self.new[algorithm] = plan["keyId"]
             self.ends[algorithm] = instant(plan["replaced"][0]["publishedUntil"])
-        deadline = time.time() + self.propagation + 30
-        while time.time() < max(self.ends.values()):
-            if time.time() > deadline and any(
-                    self.daemon.current(algorithm) != kid for algorithm, kid in self.new.items()):
-                raise AssertionError("the hand-off never named the new keys")
-            await asyncio.sleep(0.2)
         await self.until_let_go()
         await self.look_fresh("cold", {"old": False, "token": True})
 
@@ -400,8 +394,8 @@ class Restart(Scenario):
         self.judge_unknown_algorithms()
         self.judge_strangers()
         self.judge_new(self.since)
-        if max(self.ends.values()) < time.time():
-            raise AssertionError("it took longer than the grace; nothing is shown")
+        if min(self.ends.values()) < time.time():
+            self.failures["restart: it took longer than the grace"] = ("nothing is shown", 1)
         for watch, algorithm in self.watched():
             # The new kid is known to those caches alone that had the time to fetch it.
             labels = ["old", "new"] if self.learns(watch) else ["old"]
@@ -409,7 +403,11 @@ class Restart(Scenario):
             lost = [seen for seen in answers if seen.error is not None and (
                 seen.label == "old" or self.away(seen))]
             before = [seen for seen in lost if seen.received < self.down]
-            kept = not [seen for seen in lost if seen.sent > self.down and seen.received < self.up]
+            absent = [seen for seen in answers
+                      if seen.sent > self.down and seen.received < self.up]
+            kept = all(seen.error is None for seen in absent)
+            if not absent:
+                self.fail(watch, "was not asked while jwksd was away", "")
             if before:
                 self.fail(watch, "refuses a key in its grace", before[0].error)
             if watch.cache.survives and not kept:
