@@ -8,14 +8,15 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use common::daemon::{drop_by_rename, eventually};
+use common::keys::{kid, seen};
 use jiff::Timestamp;
 use jwksd::clock::{Clock as _, ManualClock};
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
-use jwksd::keys::{Algorithm, Audience};
-use jwksd::ledger::{Ledger, codec, store};
+use jwksd::keys::{Algorithm, Audience, Slot};
+use jwksd::ledger::{Ledger, Record, codec, store};
 use jwksd::look::Looker;
-use jwksd::publish::document::PublishedKey;
+use jwksd::publish::document::{PublishedKey, published_keys};
 use jwksd::publish::layout::Layout;
 use jwksd::publish::reload::{Reload, Rules, Signal};
 use jwksd::publish::snapshot::{self, Published};
@@ -24,6 +25,16 @@ use serde_json::{Value, json};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
+
+const fn policy() -> Policy {
+    Policy {
+        announce: DAY,
+        propagation: Duration::from_secs(3 * 3600),
+        token_lifetime: HOUR,
+        clock_skew: Duration::from_secs(300),
+        default_grace: Duration::from_secs(3600 + 420),
+    }
+}
 
 /// A loop on a thread, polling once an hour, so that only the test wakes it.
 struct Loop {
@@ -47,13 +58,7 @@ impl Loop {
             verify_pairs: true,
         };
         let looker = Looker::new(vec![Arc::from(directory.path())], limits, rules);
-        let policy = Policy {
-            announce: DAY,
-            propagation: 3 * HOUR,
-            token_lifetime: HOUR,
-            clock_skew: Duration::from_secs(300),
-            default_grace: HOUR + Duration::from_secs(420),
-        };
+        let policy = policy();
         let rules = Rules {
             poll_interval: HOUR,
             settle: Duration::from_millis(20),
@@ -151,6 +156,30 @@ fn the_end_of_a_key_does_not_wait_for_the_loop() {
     world.clock.advance(Duration::from_nanos(1));
     assert_eq!(world.kids().unwrap(), ["b"]);
     assert_eq!(world.published.at(world.clock.now()).unwrap().generation, before + 1);
+}
+
+#[test]
+fn an_end_that_is_told_ahead_comes_no_later_than_any_told_and_takes_nothing_out_by_itself() {
+    let now: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+    let (a, slot) = (kid("a"), Slot::new(Arc::from(Path::new("/keys")), "a"));
+    let record = Record::of_newcomer(&seen("a", 1), &slot, now);
+    let records = [(a.clone(), Arc::new(record))].into();
+    let policy = policy();
+    let layout = Layout::new(&[], "/jwks", None);
+    let (publisher, published) = snapshot::channel(Arc::new(layout));
+    publisher.publish(published_keys(&records, now, &policy, false), now);
+    let end = || published.at(now).unwrap().documents[0].next_end;
+    assert_eq!(end(), None);
+    // One that has come is left to what is published next, which may have a key in its place.
+    for (told, expected) in [
+        (now, None),
+        (now + DAY, Some(now + DAY)),
+        (now + HOUR, Some(now + HOUR)),
+        (now + DAY, Some(now + HOUR)),
+    ] {
+        assert!(publisher.shorten(&[(&a, told)].into(), now).is_none(), "the bytes are the same");
+        assert_eq!(end(), expected, "{told}");
+    }
 }
 
 /// Whoever decides may be stopped for longer than a grace as soon as it has.

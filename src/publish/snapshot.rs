@@ -103,8 +103,9 @@ impl Publisher {
     }
 
     /// Has what is published end as `until` says, by kid, where that is earlier than was known.
-    /// What was decided is kept from then on whatever becomes of the one who decided it. Returns
-    /// the snapshot where its bytes differ.
+    /// What was decided is kept from then on whatever becomes of the one who decided it. An end
+    /// that has come already is left to the publication that follows, for what takes the key's place
+    /// comes with that. Returns the snapshot where its bytes differ.
     #[must_use]
     pub fn shorten(
         &self,
@@ -113,7 +114,7 @@ impl Publisher {
     ) -> Option<Arc<Snapshot>> {
         let current = self.0.current.load_full()?;
         let ends_earlier = |key: &PublishedKey| {
-            let until = *until.get(&key.kid)?;
+            let until = until.get(&key.kid).copied().filter(|until| now < *until)?;
             key.until.is_none_or(|known| until < known).then_some(until)
         };
         if !current.keys.iter().any(|key| ends_earlier(key).is_some()) {

@@ -180,6 +180,15 @@ impl Drop for Reader {
     }
 }
 
+/// The same set with the ends of the next one, where those are earlier.
+fn ending(mut set: Set, next: &Set) -> Set {
+    for (kid, (_, _, end)) in &mut set {
+        let next = next.get(kid).and_then(|(_, _, end)| *end);
+        *end = [*end, next].into_iter().flatten().min();
+    }
+    set
+}
+
 /// Holds every document of a snapshot against the sets that may be served.
 fn is_one_of(snapshot: &Snapshot, sets: &[Set], jwks: &[Value]) -> Result<(), String> {
     let documents: Vec<Value> = snapshot
@@ -262,9 +271,14 @@ impl World {
                 let mut allowed = reader.allowed.write().unwrap();
                 self.disk.act(deed, &mut self.model);
                 let now = self.clock.now();
-                allowed.push(self.model.after_one_look(now).published(now));
+                let before = allowed[0].clone();
+                let between = self.model.after_one_look(now).published(now);
                 self.model.look(now);
-                allowed.push(self.model.published(now));
+                let after = self.model.published(now);
+                // Ends are in force before what else was decided.
+                allowed.push(ending(before, &between));
+                allowed.push(ending(between.clone(), &after));
+                allowed.extend([between, after]);
             }
         }
         self.running.settle();
