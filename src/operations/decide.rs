@@ -43,7 +43,8 @@ pub(super) fn invalidated(
     let dates = record.dates(policy);
     let mut next = record.clone();
     let ended = matches!(dates.at(now, policy).phase, Phase::Retired | Phase::Expired);
-    if !ended {
+    // The end of a key whose files are gone is undone when they come back; an order is not.
+    if !ended || record.loss.is_some() {
         next.order_invalidation(Some(dates.invalidation_by(at, grace)));
     }
     next
