@@ -106,13 +106,16 @@ impl World {
     pub fn check_hand_off(&mut self, index: usize) {
         let replica = &self.replicas[index];
         let (disk, clock) = (replica.disk, replica.clock.shows());
+        let started_at = replica.started_at;
         if self.is_off(disk) {
             return;
         }
         for audience in &*AUDIENCES {
             let told = self.disks[disk].told.get(audience).map(|told| told.key_id.clone());
             let lives: Vec<(&Kid, &Life)> = self.of_audience(disk, audience);
-            if lives.iter().any(|(_, life)| !self.is_settled(life)) {
+            // Whether a key was published all along can't be told of a replica that was down.
+            let was_missed = |life: &Life| life.revived_at.is_some_and(|at| at <= started_at);
+            if lives.iter().any(|(_, life)| !self.is_settled(life) || was_missed(life)) {
                 continue;
             }
             let active: Vec<_> =
@@ -159,7 +162,11 @@ impl World {
         let clock = replicas[index].clock.shows();
         let lost = life.lost_at.map_or(Ms::MAX, |at| at + settings.removal_grace - NOTICE);
         let deleted = life.deleted_at.unwrap_or(Ms::MAX);
-        let end = life.planned_until().min(lost).min(deleted);
+        // A former id ends with the key itself.
+        let others = books[replicas[index].disk].lives.values();
+        let same = others.filter(|other| other.material == life.material);
+        let renamed = same.map(Life::planned_until).min().unwrap_or(Ms::MAX);
+        let end = life.planned_until().min(lost).min(deleted).min(renamed);
         let retention = i64::try_from(settings.judge.retention.as_millis()).unwrap();
         let directory = &directories[replicas[index].directory];
         let lies = directory.entries.values().any(|lying| {

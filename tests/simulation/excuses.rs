@@ -105,7 +105,11 @@ impl World {
     fn excuse_by_a_beginning(&self, token: &Token, lag: Ms) -> Option<&'static str> {
         let mut ready = Ms::MIN;
         for (disk, book) in self.books.iter().enumerate() {
-            let served = book.lives.get(&token.kid).and_then(|life| life.first_served);
+            // One that has ended, as far as this ledger was told, is served again when it is told.
+            let is_over = |stop: &Stop| stop.until <= self.now && stop.cancelled.is_none();
+            let life = book.lives.get(&token.kid);
+            let life = life.filter(|life| !life.stops.iter().any(is_over));
+            let served = life.and_then(|life| life.first_served);
             let Some((served, _)) = served else {
                 // Its files have not arrived where they should have long ago.
                 let is_broken = self.overdue_since(disk).is_some()
