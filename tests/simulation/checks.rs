@@ -60,7 +60,9 @@ impl World {
             }
         }
         self.tally.count("sets checked");
-        found.into_iter().for_each(|what| self.violate(what));
+        for what in found {
+            self.violate(what);
+        }
     }
 
     /// Whether everybody who should know has had the time to.
@@ -209,7 +211,9 @@ impl World {
             }
         }
         self.tally.count("cached sets checked");
-        found.into_iter().for_each(|what| self.violate(what));
+        for what in found {
+            self.violate(what);
+        }
     }
 }
 

@@ -140,7 +140,9 @@ impl World {
         }
         if self.consumers[index].model.keeps == Keeps::AsHttpSays {
             let held = self.consumers[index].held.clone();
-            held.iter().for_each(|held| self.check_held(held, "a consumer that goes by HTTP"));
+            if let Some(held) = held {
+                self.check_held(&held, "a consumer that goes by HTTP");
+            }
         }
         if self.holds(index, &kid, &member) {
             return true;

@@ -15,6 +15,9 @@
 //! `.ci/mutants` breaks each rule of a key's life, one at a time, and shows that this test and its
 //! neighbours notice.
 
+#![allow(clippy::too_many_lines, clippy::collapsible_if, clippy::format_collect)]
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
+
 #[path = "../common/keys.rs"]
 mod keys;
 

@@ -1,4 +1,4 @@
-//! Chance that repeats itself: the same seed gives the same numbers (SplitMix64).
+//! Chance that repeats itself: the same seed gives the same numbers (`SplitMix64`).
 
 pub struct Random(u64);
 

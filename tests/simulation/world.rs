@@ -316,8 +316,8 @@ impl World {
         let now = self.now;
         if let Some(trace) = &mut self.trace {
             let (hours, minutes) = (now / HOUR, now % HOUR / MINUTE);
-            let seconds = now % MINUTE;
-            trace.push(format!("{hours:3}:{minutes:02}:{:06.3}  {}", seconds as f64 / 1e3, what()));
+            let (seconds, rest) = (now % MINUTE / SECOND, now % SECOND);
+            trace.push(format!("{hours:3}:{minutes:02}:{seconds:02}.{rest:03}  {}", what()));
         }
     }
 
@@ -483,7 +483,9 @@ impl World {
                 life.first_served = Some((moment.now, moment.clock()));
             }
         }
-        too_soon.into_iter().for_each(|what| self.violate(what));
+        for what in too_soon {
+            self.violate(what);
+        }
     }
 
     /// What changed has dates at which it is worth looking closely.
