@@ -38,6 +38,15 @@ fn phase(dates: &Dates, seconds: i64) -> Phase {
 }
 
 #[test]
+fn an_order_to_end_later_does_not_postpone_an_earlier_end() {
+    let first = Invalidation { at: at(0), grace: secs(HOUR) };
+    let dates = Dates { invalidation: Some(first), ..Dates::default() };
+    assert_eq!(dates.invalidation_by(at(600), secs(2 * HOUR)), first);
+    let sooner = dates.invalidation_by(at(600), secs(60));
+    assert_eq!(sooner, Invalidation { at: at(0), grace: secs(660) });
+}
+
+#[test]
 fn a_key_goes_through_its_phases_at_their_exact_instants() {
     let day = 86_400;
     let dates = Dates {

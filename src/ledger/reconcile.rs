@@ -170,7 +170,8 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         // Nor while a deleted key lies there under another name: forgetting would bring it back.
         let lies_there =
             there || (record.deleted_at.is_some() && lying.contains(&record.public_key));
-        if !lies_there && is_forgotten(&next, looked) {
+        // An old look can't tell that it lies nowhere.
+        if is_known && !lies_there && is_forgotten(&next, looked) {
             outcome.changes.push(Change::Forgotten(kid.clone()));
         } else {
             outcome.records.insert(kid.clone(), Arc::new(next));

@@ -13,7 +13,10 @@ use crate::keys::{Audience, Kid};
 use crate::ledger::{Record, Records, Step};
 
 /// Invalidates `kid` as of `now`.
-pub(super) fn invalidate(
+///
+/// # Errors
+/// [`Refusal`].
+pub fn invalidate(
     Known { records, now, .. }: &Known,
     kid: &Kid,
     grace: Duration,
@@ -40,15 +43,19 @@ pub(super) fn invalidated(
     let dates = record.dates(policy);
     let mut next = record.clone();
     let ended = matches!(dates.at(now, policy).phase, Phase::Retired | Phase::Expired);
-    if !ended {
+    // The end of a key whose files are gone is undone when they come back; an order is not.
+    if !ended || record.loss.is_some() {
         next.order_invalidation(Some(dates.invalidation_by(at, grace)));
     }
     next
 }
 
 /// Takes the invalidation of `kid` back.
-pub(super) fn reactivate(
-    Known { records, now, .. }: &Known,
+///
+/// # Errors
+/// [`Refusal`].
+pub fn reactivate(
+    Known { records, sight, now }: &Known,
     kid: &Kid,
     valid_from: Option<Timestamp>,
     valid_to: Option<Timestamp>,
@@ -57,7 +64,7 @@ pub(super) fn reactivate(
     let now = *now;
     let record = find(records, kid)?;
     // Where no daemon runs, nobody has noted yet that they are gone.
-    if record.loss.is_some() || files::of_entry(&record.slot).is_empty() {
+    if record.loss.is_some() || !sight.entries.contains_key(&record.slot) {
         return Err(Refusal::FilesMissing(record.key_id.clone()));
     }
     let policy = &terms.policy;
@@ -98,7 +105,10 @@ pub(super) fn reactivate(
 }
 
 /// Deletes `kid`; returns the files in which it lies, of which some are removed by that.
-pub(super) fn delete(
+///
+/// # Errors
+/// [`Refusal`].
+pub fn delete(
     Known { records, sight, now }: &Known,
     kid: &Kid,
     terms: &Terms,

@@ -127,41 +127,86 @@ impl Operations {
 }
 
 fn decide(
-    Known { records, now, .. }: &Known,
+    known: &Known,
     Prepared { request, pem }: &Prepared,
     terms: &Terms,
     staged: &mut Staged,
 ) -> Result<Decision<Issued>, Refusal> {
-    let now = *now;
-    let (valid_from, mut warnings) = begin(request, records, now, terms);
-    let valid_to = check_window(valid_from, request.valid_to, now, terms)?;
-    let id = uuid::Uuid::new_v4().to_string();
+    let plan = plan(known, request, &uuid::Uuid::new_v4().to_string(), terms)?;
+    let attributes = Attributes {
+        key_id: &plan.kid,
+        audience: &request.audience,
+        algorithm: request.algorithm,
+        valid_from: plan.valid_from,
+        valid_to: plan.valid_to,
+    };
+    let mut attributes = serde_json::to_vec_pretty(&attributes).unwrap_or_default();
+    attributes.push(b'\n');
+    let names = [format!("{}.meta.json", plan.slot), format!("{}.pem", plan.slot)];
+    let seen = read_back(&plan.slot, &names, &attributes, pem, terms)?;
+    let mut decision = succeed(known, request, &plan, &seen, terms);
+    // The attributes arrive before the key does.
+    staged.write(&terms.directory, &names[0], &attributes, 0o644)?;
+    staged.write(&terms.directory, &names[1], pem.as_bytes(), 0o600)?;
+    decision.step.place = staged.placements();
+    Ok(decision)
+}
+
+/// What a new key pair will be.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its id.
+    pub kid: Kid,
+    /// Where it will lie.
+    pub slot: Slot,
+    /// When it begins.
+    pub valid_from: Timestamp,
+    /// When it ends.
+    pub valid_to: Timestamp,
+    /// What there is to say about that.
+    warnings: Vec<String>,
+}
+
+/// Decides on a new key pair. `id` is one that nobody else has.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn plan(
+    Known { records, now, .. }: &Known,
+    request: &Issue,
+    id: &str,
+    terms: &Terms,
+) -> Result<Plan, Refusal> {
+    let (valid_from, warnings) = begin(request, records, *now, terms);
+    let valid_to = check_window(valid_from, request.valid_to, *now, terms)?;
     let kid = match &request.kid {
         Some(kid) if records.values().any(|record| record.names().any(|name| name == kid)) => {
             return Err(Refusal::KeyIdTaken(kid.clone()));
         }
         Some(kid) => kid.clone(),
-        None => Kid::new(&id).map_err(|_| Refusal::Generate)?,
+        None => Kid::new(id).map_err(|_| Refusal::Generate)?,
     };
-    let attributes = Attributes {
-        key_id: &kid,
-        audience: &request.audience,
-        algorithm: request.algorithm,
-        valid_from,
-        valid_to,
-    };
-    let mut attributes = serde_json::to_vec_pretty(&attributes).unwrap_or_default();
-    attributes.push(b'\n');
     let slot = Slot::new(terms.directory.clone(), &format!("{}-{id}", request.audience));
-    let names = [format!("{slot}.meta.json"), format!("{slot}.pem")];
-    let seen = read_back(&slot, &names, &attributes, pem, terms)?;
+    Ok(Plan { kid, slot, valid_from, valid_to, warnings })
+}
 
+/// Remembers the planned key pair, as its files will show it, and ends those that it takes the
+/// place of.
+#[must_use]
+pub fn succeed(
+    Known { records, now, .. }: &Known,
+    request: &Issue,
+    plan: &Plan,
+    seen: &SeenKey,
+    terms: &Terms,
+) -> Decision<Issued> {
+    let now = *now;
     let mut after = records.clone();
     let mut step = Step::default();
-    let newcomer = Record::of_newcomer(&seen, &slot, now);
+    let newcomer = Record::of_newcomer(seen, &plan.slot, now);
     decide::put(&mut after, &mut step, newcomer);
     let replaced = request.replaces.map(|grace| {
-        let at = valid_from.max(now);
+        let at = plan.valid_from.max(now);
         let kids = replaced(records, &request.audience, at, terms);
         for kid in &kids {
             let record = decide::invalidated(&after[kid], at, grace, now, terms);
@@ -169,25 +214,17 @@ fn decide(
         }
         kids
     });
-
-    // The attributes arrive before the key does.
-    staged.write(&terms.directory, &names[0], &attributes, 0o644)?;
-    staged.write(&terms.directory, &names[1], pem.as_bytes(), 0o600)?;
-    step.place = staged.placements();
     let pair = |kid: &Kid| KeyPair::of(&after[kid], &after, now, terms);
-    let mut key = pair(&kid);
-    warnings.extend(too_early(&key, request));
-    for warning in warnings {
+    let mut key = pair(&plan.kid);
+    let too_early = too_early(&key, request);
+    for warning in plan.warnings.iter().cloned().chain(too_early) {
         if !key.warnings.contains(&warning) {
             key.warnings.push(warning);
         }
     }
-    let answer = Issued {
-        key,
-        replaced: replaced.iter().flatten().map(pair).collect(),
-        file: terms.directory.join(&names[1]),
-    };
-    Ok(Decision { step, answer })
+    let file = terms.directory.join(format!("{}.pem", plan.slot));
+    let replaced = replaced.iter().flatten().map(pair).collect();
+    Decision { step, answer: Issued { key, replaced, file } }
 }
 
 /// The end of a validity, given or not, that makes sense.

@@ -5,9 +5,9 @@
 //! beside them; a daemon notices like any other change. Each operation is one step that takes
 //! effect as a whole or not at all, also where the program is killed in its middle.
 
-mod decide;
+pub mod decide;
 mod files;
-mod issue;
+pub mod issue;
 mod key_pair;
 mod material;
 mod refusal;
@@ -69,20 +69,45 @@ pub struct Operations {
 }
 
 /// What an operation is decided by.
-struct Known {
+#[derive(Debug)]
+pub struct Known {
     /// Every key, as the files say now.
-    records: Records,
+    pub records: Records,
     /// What lies there.
-    sight: Sight,
+    pub sight: Sight,
     /// The instant at which it happens.
-    now: Timestamp,
+    pub now: Timestamp,
+}
+
+impl Known {
+    /// What is `remembered`, brought up to date with what lies there at `now`. Nothing is lost by
+    /// one look.
+    #[must_use]
+    pub fn of(remembered: &Records, sight: Sight, now: Timestamp, policy: &Policy) -> Self {
+        Self { records: known(remembered, &sight, now, policy), sight, now }
+    }
+
+    /// `step`, with every key that lies there and is not `remembered` yet: what was decided by is
+    /// remembered, or signers would be told by less than that.
+    #[must_use]
+    pub fn remembered_with(&self, mut step: Step, remembered: &Records) -> Step {
+        let is_new = |record: &&Arc<Record>| !remembered.contains_key(&record.key_id);
+        let is_left = |record: &&Arc<Record>| {
+            step.records.iter().all(|decided| decided.key_id != record.key_id)
+        };
+        let seen: Vec<_> = self.records.values().filter(is_new).filter(is_left).cloned().collect();
+        step.records.extend(seen);
+        step
+    }
 }
 
 /// What an operation was told to change, and what is left to say about it.
 #[derive(Debug)]
-struct Decision<T> {
-    step: Step,
-    answer: T,
+pub struct Decision<T> {
+    /// What is to take effect.
+    pub step: Step,
+    /// What is answered then.
+    pub answer: T,
 }
 
 impl Operations {
@@ -212,18 +237,9 @@ impl Operations {
             let sight = looker.look().sight;
             let clock = clock.as_ref();
             let now = clock.map_or(asked_at, |clock| to_the_millisecond(clock.now()).max(asked_at));
-            let known =
-                Known { records: known(remembered, &sight, now, &terms.policy), sight, now };
-            let Decision { mut step, answer } = decide(&known, terms)?;
-            // What was decided by is remembered, or signers would be told by less than that.
-            let is_new = |record: &&Arc<Record>| !remembered.contains_key(&record.key_id);
-            let is_left = |record: &&Arc<Record>| {
-                step.records.iter().all(|decided| decided.key_id != record.key_id)
-            };
-            let seen: Vec<_> =
-                known.records.values().filter(is_new).filter(is_left).cloned().collect();
-            step.records.extend(seen);
-            Ok((step, answer))
+            let known = Known::of(remembered, sight, now, &terms.policy);
+            let Decision { step, answer } = decide(&known, terms)?;
+            Ok((known.remembered_with(step, remembered), answer))
         });
         done.map_err(|error| match error {
             CommitError::Refused(refusal) => refusal,

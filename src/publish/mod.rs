@@ -1,10 +1,12 @@
 //! From records to answers: rendered once per change, swapped in one place.
 //!
 //! [`layout`] says which document stands at which path, [`document`] renders them, [`snapshot`]
-//! swaps them, [`reload`] is the one loop that decides when, and [`view`] what there is to see of it.
+//! swaps them, [`reload`] is the one loop that decides when, [`judge`] what it judges a look by, and
+//! [`view`] what there is to see of it.
 
 pub mod document;
 mod events;
+pub mod judge;
 pub mod layout;
 pub mod reload;
 pub mod snapshot;

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::document::published_keys;
 use super::events;
+use super::judge::{Judge, Terms, next_change};
 use super::snapshot::Publisher;
 use super::view::{Looks, View};
 use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::{Reason, Refused};
 use crate::keys::{Audience, Kid, Slot};
-use crate::ledger::{Change, HandedOff, Ledger, Looked, Outcome, Persistence, Records, reconcile};
+use crate::ledger::{Change, HandedOff, Ledger, Outcome, Persistence, Records};
 use crate::look::{Look, Looker};
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Settle, Watcher};
@@ -68,9 +69,8 @@ pub struct Reload {
     publisher: Publisher,
     watcher: Watcher,
     look: Look,
-    missed: BTreeSet<Kid>,
+    judge: Judge,
     refused: BTreeMap<(Slot, PathBuf), Refused>,
-    steadiness: Steadiness,
     has_published: bool,
     published: BTreeSet<Kid>,
     told: events::Told,
@@ -88,12 +88,6 @@ const LEDGER_SETTLE: [Duration; 2] = [Duration::from_millis(5), Duration::from_m
 
 /// How often a look is repeated where a file was being written.
 const UNSETTLED_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long the clock must have run evenly before records are given up by it.
-const STEADY_FOR: Duration = Duration::from_secs(3600);
-
-/// A difference between the clocks that is a step, not drift.
-const STEP: SignedDuration = SignedDuration::from_secs(2);
 
 impl Reload {
     /// A loop that has not looked yet. Events reach it through `signals`.
@@ -119,7 +113,8 @@ impl Reload {
             // Nobody listens any more when the program ends.
             let _ = signals.send(signal);
         });
-        let steadiness = Steadiness::new(&*clock);
+        let Rules { policy, grace_on_removal, retention, .. } = rules;
+        let judge = Judge::new(Terms { policy, grace_on_removal, retention }, &*clock);
         Self {
             clock,
             rules,
@@ -128,9 +123,8 @@ impl Reload {
             publisher,
             watcher,
             look: Look::default(),
-            missed: BTreeSet::new(),
+            judge,
             refused: BTreeMap::new(),
-            steadiness,
             has_published: false,
             published: BTreeSet::new(),
             told: events::Told::default(),
@@ -214,7 +208,7 @@ impl Reload {
         let armed = self.follow();
         let pause = if is_outdated {
             Some(LEDGER_SETTLE[0])
-        } else if !self.missed.is_empty() {
+        } else if self.judge.has_missed() {
             // Two looks that agree on a removal are some time apart.
             Some(self.rules.settle)
         } else if armed {
@@ -238,36 +232,19 @@ impl Reload {
     fn decide(&mut self, known: Option<&Records>) -> bool {
         let is_new_look = known.is_some();
         let now = self.clock.now();
-        if let Some(step) = self.steadiness.observe(&*self.clock) {
+        if let Some(step) = self.judge.observe(&*self.clock) {
             events::clock_stepped(step);
         }
-        let steady = self.steadiness.steady_for(&*self.clock);
-        let retention = self.rules.retention;
-        let (none_missed, none_known) = (BTreeSet::new(), Records::new());
-        let looked = Looked {
-            now,
-            policy: &self.rules.policy,
-            grace_on_removal: self.rules.grace_on_removal,
-            // A removal needs two looks; thinking twice about one is not two.
-            missed_before: if is_new_look { &self.missed } else { &none_missed },
-            retention: (steady >= STEADY_FOR.min(retention)).then_some(retention),
-            // An old look has nothing more to say of keys that are remembered.
-            known: Some(known.unwrap_or(&none_known)),
-            is_served: true,
-        };
-        let (sight, publisher) = (&self.look.sight, &self.publisher);
+        let Self { judge, look, clock, publisher, rules, .. } = self;
         let mut shortened = None;
-        let Outcome { changes, mut refused, missed, is_outdated, .. } =
-            self.ledger.update(|records| {
-                let mut outcome = reconcile(records, sight, looked);
-                // Before others can read of an end: this thread may be stopped for longer than a
-                // grace.
-                shortened = publisher.shorten(&ends(&outcome.records, looked), now);
-                (std::mem::take(&mut outcome.records), outcome)
-            });
-        if is_new_look {
-            self.missed = missed;
-        } else {
+        let judged = |records: &Records| {
+            let mut outcome = judge.judge(records, &look.sight, known, now, &**clock);
+            // Before others can read of an end: this thread may be stopped for longer than a grace.
+            shortened = publisher.shorten(&ends(&outcome.records, now, &rules.policy), now);
+            (std::mem::take(&mut outcome.records), outcome)
+        };
+        let Outcome { changes, mut refused, is_outdated, .. } = self.ledger.update(judged);
+        if !is_new_look {
             // Thinking again about an old look mends no half of an entry.
             let halves = self.refused.values();
             let halves = halves.filter(|half| half.reason == Reason::AttributesWithoutKey);
@@ -370,52 +347,16 @@ impl Reload {
     /// is noticed at the next poll.
     fn next_change(&self) -> Option<Instant> {
         let now = self.clock.now();
-        let dates = self.ledger.records().values().map(|record| record.dates(&self.rules.policy));
-        let next = dates.filter_map(|dates| dates.at(now, &self.rules.policy).next_change).min()?;
+        let next = next_change(self.ledger.records(), now, &self.rules.policy)?;
         let wait = Duration::try_from(now.duration_until(next)).unwrap_or(Duration::ZERO);
         Instant::now().checked_add(wait)
     }
 }
 
 /// When the publication of each key ends that has an end, by each of its ids.
-fn ends<'a>(records: &'a Records, looked: Looked<'_>) -> BTreeMap<&'a Kid, Timestamp> {
-    let ends = records.values().filter_map(|record| {
-        Some((record, record.dates(looked.policy).published_until(looked.now)?))
-    });
+fn ends<'a>(records: &'a Records, now: Timestamp, policy: &Policy) -> BTreeMap<&'a Kid, Timestamp> {
+    let ends = records
+        .values()
+        .filter_map(|record| Some((record, record.dates(policy).published_until(now)?)));
     ends.flat_map(|(record, end)| record.names().map(move |kid| (kid, end))).collect()
-}
-
-/// Since when the wall clock has run evenly.
-#[derive(Debug)]
-struct Steadiness {
-    since: Duration,
-    /// What the wall clock showed at the zero of the other one, by the last look.
-    zero: Timestamp,
-}
-
-impl Steadiness {
-    fn new(clock: &dyn Clock) -> Self {
-        let since = clock.elapsed();
-        Self { since, zero: zero(clock.now(), since) }
-    }
-
-    /// The step that the clock made since the last call, if it made one.
-    fn observe(&mut self, clock: &dyn Clock) -> Option<SignedDuration> {
-        let elapsed = clock.elapsed();
-        let zero = zero(clock.now(), elapsed);
-        let step = self.zero.duration_until(zero);
-        self.zero = zero;
-        (step.abs() > STEP).then(|| {
-            self.since = elapsed;
-            step
-        })
-    }
-
-    fn steady_for(&self, clock: &dyn Clock) -> Duration {
-        clock.elapsed().saturating_sub(self.since)
-    }
-}
-
-fn zero(now: Timestamp, elapsed: Duration) -> Timestamp {
-    crate::keys::lifecycle::before(now, elapsed)
 }

@@ -128,6 +128,30 @@ fn a_key_without_its_files_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_key_that_was_invalidated_while_its_files_were_gone_stays_invalid_when_they_come_back() {
+    let mut world = World::new();
+    let key = drop_key(&world, "gone", &json!({}));
+    world.look();
+    let file = world.keys().join("gone.pem");
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    world.look();
+    world.look();
+    // Its grace is over, but not for good: the loss is undone when the file is back.
+    world.pass(DAY);
+    assert_eq!(world.show(&key).phase, Phase::Retired);
+    world.operations.invalidate(&key, HOUR, world.now).unwrap();
+    assert!(!world.is_published(&key), "an invalidation makes no life longer");
+    world.pass(DAY);
+    fs::write(&file, bytes).unwrap();
+    world.look();
+    assert_eq!(world.show(&key).phase, Phase::Retired);
+    assert!(!world.is_published(&key));
+    world.operations.reactivate(&key, None, None, world.now).unwrap();
+    assert!(world.is_published(&key));
+}
+
+#[test]
 fn the_same_holds_where_no_daemon_has_noticed_yet() {
     let directory = tempfile::tempdir().unwrap();
     let keys = directory.path();

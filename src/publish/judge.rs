@@ -1,0 +1,125 @@
+//! What a look is judged by: on which removals two looks agree, and since when the clock has run
+//! evenly. It does no I/O, so that the loop's decisions can be replayed without a disk or a thread.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::clock::Clock;
+use crate::keys::Kid;
+use crate::keys::lifecycle::{Policy, before};
+use crate::ledger::{Looked, Outcome, Records, Sight, reconcile};
+
+/// The operator's choices.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The operator's durations.
+    pub policy: Policy,
+    /// The grace of a key whose files are gone; zero to drop it at once.
+    pub grace_on_removal: Duration,
+    /// How long a record outlives its key.
+    pub retention: Duration,
+}
+
+/// What the loop remembers from one decision to the next.
+#[derive(Debug)]
+pub struct Judge {
+    terms: Terms,
+    missed: BTreeSet<Kid>,
+    steadiness: Steadiness,
+}
+
+/// How long the clock must have run evenly before records are given up by it.
+const STEADY_FOR: Duration = Duration::from_secs(3600);
+
+/// A difference between the clocks that is a step, not drift.
+const STEP: SignedDuration = SignedDuration::from_secs(2);
+
+impl Judge {
+    /// One that has seen nothing yet.
+    #[must_use]
+    pub fn new(terms: Terms, clock: &dyn Clock) -> Self {
+        Self { terms, missed: BTreeSet::new(), steadiness: Steadiness::new(clock) }
+    }
+
+    /// The step that the clock made since the last call, if it made one. To be called before each
+    /// decision.
+    pub fn observe(&mut self, clock: &dyn Clock) -> Option<SignedDuration> {
+        self.steadiness.observe(clock)
+    }
+
+    /// Brings `records` up to date: with a new look, before which they were `known`, or with the
+    /// time and what others wrote.
+    pub fn judge(
+        &mut self,
+        records: &Records,
+        sight: &Sight,
+        known: Option<&Records>,
+        now: Timestamp,
+        clock: &dyn Clock,
+    ) -> Outcome {
+        let Terms { policy, grace_on_removal, retention } = self.terms;
+        let (none_missed, none_known) = (BTreeSet::new(), Records::new());
+        let is_steady = self.steadiness.steady_for(clock) >= STEADY_FOR.min(retention);
+        let looked = Looked {
+            now,
+            policy: &policy,
+            grace_on_removal,
+            // A removal needs two looks; thinking twice about one is not two.
+            missed_before: if known.is_some() { &self.missed } else { &none_missed },
+            retention: is_steady.then_some(retention),
+            // An old look has nothing more to say of keys that are remembered.
+            known: Some(known.unwrap_or(&none_known)),
+            is_served: true,
+        };
+        let mut outcome = reconcile(records, sight, looked);
+        if known.is_some() {
+            self.missed = std::mem::take(&mut outcome.missed);
+        }
+        outcome
+    }
+
+    /// Whether the last look missed a key, so that another one has to agree.
+    #[must_use]
+    pub fn has_missed(&self) -> bool {
+        !self.missed.is_empty()
+    }
+}
+
+/// When the next date of any key comes.
+#[must_use]
+pub fn next_change(records: &Records, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
+    let dates = records.values().map(|record| record.dates(policy));
+    dates.filter_map(|dates| dates.at(now, policy).next_change).min()
+}
+
+/// Since when the wall clock has run evenly.
+#[derive(Debug)]
+struct Steadiness {
+    since: Duration,
+    /// What the wall clock showed at the zero of the other one, by the last look.
+    zero: Timestamp,
+}
+
+impl Steadiness {
+    fn new(clock: &dyn Clock) -> Self {
+        let since = clock.elapsed();
+        Self { since, zero: before(clock.now(), since) }
+    }
+
+    fn observe(&mut self, clock: &dyn Clock) -> Option<SignedDuration> {
+        let elapsed = clock.elapsed();
+        let zero = before(clock.now(), elapsed);
+        let step = self.zero.duration_until(zero);
+        self.zero = zero;
+        (step.abs() > STEP).then(|| {
+            self.since = elapsed;
+            step
+        })
+    }
+
+    fn steady_for(&self, clock: &dyn Clock) -> Duration {
+        clock.elapsed().saturating_sub(self.since)
+    }
+}

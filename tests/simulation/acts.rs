@@ -1,0 +1,302 @@
+//! What operators do and what breaks, by chance. Each act has chances of its own, so that leaving
+//! one out leaves the others as they are.
+
+use jwksd::keys::Kid;
+use jwksd::operations::Start;
+
+use crate::Ms;
+use crate::directory::{Attributes, Lying, POOL};
+use crate::orders::Order;
+use crate::random::Random;
+use crate::world::{AUDIENCES, Event, HOUR, MINUTE, NOTICE, SECOND, SKEW, World};
+
+impl World {
+    pub fn first_keys(&mut self) {
+        for audience in &*AUDIENCES {
+            self.drop_key(audience.as_str(), audience, Attributes::default());
+        }
+    }
+
+    fn drop_key(&mut self, slot: &str, audience: &jwksd::keys::Audience, attributes: Attributes) {
+        if POOL <= self.materials {
+            return;
+        }
+        let material = self.materials;
+        self.materials += 1;
+        let lying = Lying::new(slot, material, &format!("k{material}"), audience, attributes);
+        self.tell(|| format!("{slot} is dropped: k{material} {attributes:?}"));
+        self.source.entries.insert(slot.to_owned(), lying);
+        self.changed();
+    }
+
+    pub fn act(&mut self, number: usize) {
+        let mut chance = Random::new(self.seed, 1000 + u64::try_from(number).unwrap());
+        match chance.index(100) {
+            0..50 => self.change_files(number, &mut chance),
+            50..74 => self.give_an_order(number, &mut chance),
+            _ => self.break_something(&mut chance),
+        }
+        for replica in 0..self.replicas.len() {
+            for _ in 0..3 {
+                let soon = chance.between(0, 90) * SECOND;
+                self.schedule(soon, Event::Sign(replica));
+            }
+            self.schedule(NOTICE + 12 * SECOND, Event::Probe(replica));
+        }
+    }
+
+    fn some_slot(&self, chance: &mut Random) -> Option<(String, Lying)> {
+        let count = self.source.entries.len();
+        let index = chance.index(count.max(1));
+        let (slot, lying) = self.source.entries.iter().nth(index)?;
+        Some((slot.clone(), lying.clone()))
+    }
+
+    fn put(&mut self, slot: &str, lying: Lying) {
+        self.tell(|| format!("{slot} is written: {} {:?}", lying.kid, lying.attributes));
+        self.source.entries.insert(slot.to_owned(), lying);
+        self.changed();
+    }
+
+    fn change_files(&mut self, number: usize, chance: &mut Random) {
+        let (now, propagation) = (self.now, self.settings.propagation);
+        let audience = &AUDIENCES[usize::from(chance.percent(30))];
+        let new_slot = format!("{audience}/s{number}");
+        let Some((slot, lying)) = self.some_slot(chance) else {
+            self.drop_key(&new_slot, audience, Attributes::default());
+            return;
+        };
+        let attributes = lying.attributes;
+        match chance.index(14) {
+            0 => self.drop_key(&new_slot, audience, Attributes::default()),
+            1 | 2 => {
+                let from = now + chance.between(0, 2 * propagation);
+                let ends = chance.percent(50);
+                let lives = chance.between(MINUTE, 8 * HOUR);
+                let valid_to = ends.then_some(from + lives);
+                let attributes =
+                    Attributes { valid_from: Some(from), valid_to, ..Attributes::default() };
+                self.drop_key(&new_slot, audience, attributes);
+            }
+            3 | 4 => {
+                // A planned rotation by files.
+                let from = now + propagation + chance.between(5, 30) * MINUTE;
+                let attributes = Attributes { valid_from: Some(from), ..Attributes::default() };
+                let old: Vec<_> = self.source.entries.clone().into_iter().collect();
+                self.drop_key(&new_slot, audience, attributes);
+                for (slot, lying) in old {
+                    let attributes = lying.attributes;
+                    if lying.audience == *audience && attributes.invalidated_at.is_none() {
+                        let invalidated_at = Some(from);
+                        let attributes = Attributes { invalidated_at, ..attributes };
+                        let lying = lying.again(&slot, lying.kid.as_str(), attributes);
+                        self.put(&slot, lying);
+                    }
+                }
+            }
+            5 => {
+                self.removed.push((slot.clone(), lying.clone()));
+                self.drop_key(&slot, &lying.audience, Attributes::default());
+            }
+            6 => {
+                self.tell(|| format!("{slot} is removed: {}", lying.kid));
+                self.source.entries.remove(&slot);
+                self.removed.push((slot, lying));
+                self.changed();
+            }
+            7 | 8 => {
+                if !self.removed.is_empty() {
+                    let index = chance.index(self.removed.len());
+                    let (slot, lying) = self.removed.remove(index);
+                    if self.source.entries.contains_key(&slot) {
+                        let slot = format!("{slot}-back");
+                        let lying = lying.again(&slot, lying.kid.as_str(), lying.attributes);
+                        self.put(&slot, lying);
+                    } else {
+                        self.put(&slot, lying);
+                    }
+                }
+            }
+            9 => {
+                let grace = [None, Some(0), Some(60), Some(self.settings.grace / 1000)];
+                let grace = chance.pick(&grace).map(Ms::unsigned_abs);
+                let invalidated_at = Some(now + chance.between(-1, 3) * 30 * MINUTE);
+                let attributes = Attributes { invalidated_at, grace, ..attributes };
+                self.put(&slot, lying.again(&slot, lying.kid.as_str(), attributes));
+            }
+            10 => {
+                let attributes = Attributes { invalidated_at: None, grace: None, ..attributes };
+                self.put(&slot, lying.again(&slot, lying.kid.as_str(), attributes));
+            }
+            11 => {
+                let valid_to = Some(now + chance.between(-30, 300) * MINUTE);
+                let attributes = Attributes { valid_to, ..attributes };
+                self.put(&slot, lying.again(&slot, lying.kid.as_str(), attributes));
+            }
+            12 => match chance.index(3) {
+                // The same key by another name, or in another place.
+                0 => {
+                    let name = format!("{}-{number}", lying.kid);
+                    self.put(&slot, lying.again(&slot, &name, attributes));
+                }
+                1 => {
+                    self.source.entries.remove(&slot);
+                    self.put(&new_slot, lying.again(&new_slot, lying.kid.as_str(), attributes));
+                }
+                // Another key by the same name.
+                _ if self.materials < POOL => {
+                    let material = self.materials;
+                    self.materials += 1;
+                    let new_slot = format!("zz/{number}");
+                    self.collided.insert(lying.kid.clone());
+                    let name = lying.kid.as_str();
+                    let other = Attributes::default();
+                    let other = Lying::new(&new_slot, material, name, &lying.audience, other);
+                    self.put(&new_slot, other);
+                }
+                _ => {}
+            },
+            _ => {
+                let is_bad = !lying.is_bad;
+                let mut lying = lying;
+                lying.is_bad = is_bad;
+                self.put(&slot, lying);
+            }
+        }
+    }
+
+    fn give_an_order(&mut self, number: usize, chance: &mut Random) {
+        let kids: Vec<Kid> = self.books[0].lives.keys().cloned().collect();
+        if kids.is_empty() {
+            return;
+        }
+        let kid = kids[chance.index(kids.len())].clone();
+        let whole = self.settings.grace;
+        let audience = AUDIENCES[usize::from(chance.percent(30))].clone();
+        match chance.index(10) {
+            0..3 => {
+                let grace = chance.pick(&[0, MINUTE, whole, whole, 2 * whole]);
+                self.give(Order::Invalidate { kid, grace });
+            }
+            3..6 => self.give(Order::Reactivate { kid }),
+            6 => self.give(Order::Delete { kid }),
+            _ if self.settings.is_shared && self.materials < POOL => {
+                let material = self.materials;
+                self.materials += 1;
+                let (start, replaces) = if chance.percent(70) {
+                    (Start::WhenSafe, Some(whole))
+                } else {
+                    let replaces = chance.percent(50).then_some(whole);
+                    (Start::Now, replaces)
+                };
+                let id = format!("i{number}");
+                self.give(Order::Issue { audience, start, replaces, material, id });
+            }
+            _ => self.give(Order::Reactivate { kid }),
+        }
+    }
+
+    fn break_something(&mut self, chance: &mut Random) {
+        let replica = chance.index(self.replicas.len());
+        let place = self.replicas[replica].directory;
+        let while_ = chance.pick(&[5 * SECOND, MINUTE, 10 * MINUTE, HOUR, 3 * HOUR]);
+        let while_ = chance.between(SECOND, while_);
+        match chance.index(9) {
+            0 => {
+                self.tell(|| format!("replica {replica} dies for {while_} ms"));
+                let was_running = self.replicas[replica].running.take();
+                if was_running.is_some() {
+                    self.crashed(replica);
+                }
+                self.schedule(while_, Event::Start(replica));
+            }
+            1 => {
+                self.tell(|| format!("replica {replica} dies half-way through its next change"));
+                self.replicas[replica].dies_half_way = true;
+            }
+            2 if !self.settings.is_shared => {
+                self.tell(|| format!("directory {place} gets no files for {while_} ms"));
+                self.held_back_until[place] = self.now + while_;
+            }
+            3 => {
+                self.tell(|| format!("directory {place} can't be read for {while_} ms"));
+                self.directories[place].is_dark = true;
+                self.notice(place);
+                self.schedule(while_, Event::LightsOn(place));
+            }
+            4 if !self.settings.is_shared => {
+                self.tell(|| format!("disk {place} can't be written for {while_} ms"));
+                self.disks[place].is_failing = true;
+                self.schedule(while_, Event::DiskWorks(place));
+            }
+            5 => {
+                let consumer = chance.index(self.consumers.len());
+                self.tell(|| format!("consumer {consumer} reaches nobody for {while_} ms"));
+                self.consumers[consumer].cut_off_until = self.now + while_;
+            }
+            6 | 7 => {
+                let offset = chance.between(-SKEW, SKEW);
+                self.set_clock(replica, offset);
+            }
+            _ => {
+                let far = chance.pick(&[5 * MINUTE, HOUR, 24 * HOUR, 1000 * HOUR]);
+                let offset = chance.between(-far, far);
+                let back = chance.between(-SKEW, SKEW);
+                let while_ = chance.between(SECOND, 40 * MINUTE);
+                self.set_clock(replica, offset);
+                self.schedule(while_, Event::SetClock(replica, back));
+            }
+        }
+    }
+
+    /// A replica has died. What it knew and could not write is lost.
+    pub fn crashed(&mut self, index: usize) {
+        let down = self.random.between(SECOND, 20 * MINUTE);
+        self.schedule(down, Event::Start(index));
+        let disk = self.replicas[index].disk;
+        if self.settings.is_shared {
+            return;
+        }
+        let Self { disks, books, forgotten, now, .. } = self;
+        let is_behind = disks[disk].is_failing;
+        books[disk].lives.retain(|kid, life| {
+            if !disks[disk].holds(kid) {
+                forgotten.insert(kid.clone());
+                return false;
+            }
+            // What it last knew of it was in its memory alone.
+            life.is_dubious |= is_behind && life.changed_at + HOUR * 4 > *now;
+            true
+        });
+    }
+
+    pub fn set_clock(&mut self, index: usize, offset: Ms) {
+        let before = self.replicas[index].clock.offset();
+        self.tell(|| format!("the clock of replica {index} is set from {before} to {offset}"));
+        let now = self.now;
+        let (disk, place) = (self.replicas[index].disk, self.replicas[index].directory);
+        let replica = &mut self.replicas[index];
+        let was_off = SKEW < before.abs();
+        replica.clock.set_offset(offset);
+        replica.stepped_at = now;
+        if offset < before {
+            replica.set_back_at = now;
+        }
+        if SKEW < offset.abs() {
+            replica.off_until = Ms::MAX;
+        } else if was_off {
+            replica.off_until = now + NOTICE;
+        }
+        if was_off || SKEW < offset.abs() {
+            // What was noted by that clock may be wrong for good, and so may a loss that it saw.
+            for life in self.books[disk].lives.values_mut() {
+                life.is_dubious |= life.lost_at.is_some();
+                let served = life.first_served.map_or(Ms::MIN / 4, |(at, _)| at);
+                life.is_dubious |= was_off && now < life.changed_at.max(served) + HOUR;
+            }
+        }
+        let delay = self.random.between(0, 10 * SECOND);
+        self.schedule(delay, Event::Look(index));
+        self.notice(place);
+    }
+}

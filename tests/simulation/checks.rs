@@ -1,0 +1,226 @@
+//! What must hold whenever a replica answers or tells a signer: not too short, not too long, and
+//! always a signer.
+
+use std::cmp::Reverse;
+use std::rc::Rc;
+
+use jwksd::keys::{Audience, Kid};
+
+use crate::Ms;
+use crate::book::{Life, Moment};
+use crate::consumers::{Held, KeySet};
+use crate::directory::public;
+use crate::world::{AUDIENCES, NOTICE, SECOND, SKEW, World};
+
+impl World {
+    /// Asks a replica and checks its answer.
+    pub fn probe(&mut self, index: usize) -> Option<Held> {
+        let held = self.ask(index, None)?;
+        self.check_served(index, &Rc::clone(&held.set));
+        Some(held)
+    }
+
+    pub fn is_off(&self, disk: usize) -> bool {
+        self.replicas.iter().any(|replica| replica.disk == disk && self.now < replica.off_until)
+    }
+
+    /// A replica serves what it must, and nothing that it must not.
+    pub fn check_served(&mut self, index: usize, set: &KeySet) {
+        let replica = &self.replicas[index];
+        let (disk, clock) = (replica.disk, replica.clock.shows());
+        if self.is_off(disk) {
+            self.tally.count("excused: clock");
+            return;
+        }
+        let lives = &self.books[disk].lives;
+        let mut found = Vec::new();
+        for (kid, member) in &set.0 {
+            let Some(life) = Kid::new(kid).ok().and_then(|kid| lives.get(&kid)) else {
+                if !self.forgotten.iter().any(|gone| gone.as_str() == kid) {
+                    found.push(format!("replica {index} serves {kid}, which it can't know"));
+                }
+                continue;
+            };
+            if *member != member_of(life.material) {
+                found.push(format!("replica {index} serves another key as {kid}"));
+            }
+            if self.is_settled(life) && !self.may_be_served(life, disk, clock) {
+                found.push(format!("too long: replica {index} serves {kid} at {clock}: {life:?}"));
+            }
+        }
+        let is_ready = replica.running.as_ref().is_some_and(|running| running.has_published)
+            && NOTICE < self.now - replica.started_at.max(self.recovered_at[replica.directory]);
+        for (kid, life) in lives {
+            if is_ready
+                && self.is_settled(life)
+                && self.must_be_served(life, disk, clock)
+                && !set.0.contains_key(kid.as_str())
+            {
+                found.push(format!("too short: replica {index} lacks {kid} at {clock}: {life:?}"));
+            }
+        }
+        self.tally.count("sets checked");
+        for what in found {
+            self.violate(what);
+        }
+    }
+
+    /// Whether everybody who should know has had the time to.
+    fn is_settled(&self, life: &Life) -> bool {
+        !life.is_dubious && NOTICE < self.now - life.changed_at
+    }
+
+    fn may_be_served(&self, life: &Life, disk: usize, clock: Ms) -> bool {
+        let of_disk = self.replicas.iter().filter(|replica| replica.disk == disk);
+        let set_back_at = of_disk.map(|replica| replica.set_back_at).max().unwrap_or(Ms::MIN);
+        // Replicas that share a ledger note a loss by one clock, and count by another.
+        let slack = if self.settings.is_shared { 2 * SKEW } else { 0 };
+        let is_lost_for_long = life.lost_at.is_some_and(|lost| {
+            self.settings.removal_grace + NOTICE + slack < self.now - lost.max(set_back_at)
+        });
+        life.deleted_at.is_none() && clock < life.planned_until() && !is_lost_for_long
+    }
+
+    fn must_be_served(&self, life: &Life, disk: usize, clock: Ms) -> bool {
+        let of_disk = || self.replicas.iter().filter(|replica| replica.disk == disk);
+        let stepped_at = of_disk().map(|replica| replica.stepped_at).max().unwrap_or(Ms::MIN);
+        let slack = if self.settings.is_shared { 2 * SKEW } else { 0 };
+        let is_in_grace = life.lost_at.is_none_or(|lost| {
+            let stepped = if lost <= stepped_at { 2 * SKEW } else { 0 };
+            life.first_served.is_some()
+                && self.now < lost + self.settings.removal_grace - NOTICE - stepped - slack
+        });
+        // Under a former id no longer than under its own.
+        let others = self.books[disk].lives.values();
+        let ends = life.lost_at.is_some()
+            && others
+                .filter(|other| other.material == life.material)
+                .any(|other| other.lost_at.is_none() && other.planned_until() <= clock + SECOND);
+        let settings = &self.settings;
+        is_in_grace
+            && !ends
+            && [0, SECOND].into_iter().all(|ago| {
+                life.is_due(Moment { now: self.now - ago, offset: clock - self.now }, settings)
+            })
+    }
+
+    /// A signer is told of the right key.
+    pub fn check_hand_off(&mut self, index: usize) {
+        let replica = &self.replicas[index];
+        let (disk, clock) = (replica.disk, replica.clock.shows());
+        let started_at = replica.started_at;
+        if self.is_off(disk) {
+            return;
+        }
+        for audience in &*AUDIENCES {
+            let told = self.disks[disk].told.get(audience).map(|told| told.key_id.clone());
+            let lives: Vec<(&Kid, &Life)> = self.of_audience(disk, audience);
+            // Whether a key was published all along can't be told of a replica that was down.
+            let was_missed = |life: &Life| life.revived_at.is_some_and(|at| at <= started_at);
+            if lives.iter().any(|(_, life)| !self.is_settled(life) || was_missed(life)) {
+                continue;
+            }
+            let active: Vec<_> =
+                lives.into_iter().filter(|(_, life)| life.is_active(clock)).collect();
+            let settings = &self.settings;
+            let is_safe = |life: &Life| life.is_safe(clock, settings, 0);
+            let begun = |life: &Life| life.first_served.map(|(_, at)| at);
+            let newest = |(kid, life): &(&Kid, &Life)| {
+                (life.valid_from.or(begun(life)), begun(life), Reverse((*kid).clone()))
+            };
+            let safe = active.iter().filter(|(_, life)| is_safe(life));
+            let longest = || {
+                active.iter().min_by_key(|one| {
+                    let begun = begun(one.1);
+                    (begun.is_none(), begun, Reverse(newest(one)))
+                })
+            };
+            let expected = safe.max_by_key(|one| newest(one)).or_else(longest);
+            let expected = expected.map(|(kid, _)| (*kid).clone());
+            self.tally.count("hand-offs checked");
+            if told != expected {
+                self.violate(format!(
+                    "signers at {index} are told {told:?} for {audience}, not {expected:?}"
+                ));
+            }
+        }
+    }
+
+    fn of_audience(&self, disk: usize, audience: &Audience) -> Vec<(&Kid, &Life)> {
+        self.books[disk].lives.iter().filter(|(_, life)| life.audience == *audience).collect()
+    }
+
+    /// A record may be given up.
+    pub fn check_forgotten(&mut self, index: usize, kid: &Kid) {
+        // What another one noted by a wrong clock is forgotten by it.
+        let is_off = self.is_off(self.replicas[index].disk);
+        let Self { books, replicas, settings, directories, forgotten, collided, given_up, .. } =
+            &mut *self;
+        let Some(life) = books[replicas[index].disk].lives.remove(kid) else { return };
+        given_up.insert(kid.clone());
+        if is_off || life.is_dubious || collided.contains(kid) {
+            forgotten.insert(kid.clone());
+        }
+        let clock = replicas[index].clock.shows();
+        let lost = life.lost_at.map_or(Ms::MAX, |at| at + settings.removal_grace - NOTICE);
+        let deleted = life.deleted_at.unwrap_or(Ms::MAX);
+        // A former id ends with the key itself.
+        let others = books[replicas[index].disk].lives.values();
+        let same = others.filter(|other| other.material == life.material);
+        let renamed = same.map(Life::planned_until).min().unwrap_or(Ms::MAX);
+        let end = life.planned_until().min(lost).min(deleted).min(renamed);
+        let retention = i64::try_from(settings.judge.retention.as_millis()).unwrap();
+        let directory = &directories[replicas[index].directory];
+        let lies = directory.entries.values().any(|lying| {
+            !lying.is_bad
+                && lying.material == life.material
+                && (lying.kid == *kid || life.deleted_at.is_some())
+        });
+        if !forgotten.contains(kid) && (clock + 4 * SKEW < end.saturating_add(retention) || lies) {
+            self.violate(format!("replica {index} forgets {kid} at {clock}: {life:?}"));
+        }
+    }
+
+    /// No cache holds a key for longer than HTTP and the key's end allow.
+    pub fn check_held(&mut self, held: &Held, who: &str) {
+        let replica = &self.replicas[held.replica];
+        if held.is_dubious || held.since <= replica.stepped_at || self.is_off(replica.disk) {
+            return;
+        }
+        let clock = replica.clock.shows();
+        let mut found = Vec::new();
+        for kid in held.set.0.keys() {
+            let life = Kid::new(kid).ok().and_then(|kid| self.books[replica.disk].lives.get(&kid));
+            let Some(life) = life.filter(|life| !life.is_dubious) else { continue };
+            let lost = life.lost_at.map(|at| at + self.settings.removal_grace + NOTICE + 2 * SKEW);
+            let lost = lost.map_or(Ms::MAX, |until| until + replica.clock.offset());
+            let until = life
+                .planned_until()
+                .min(lost)
+                .min(life.deleted_at.map_or(Ms::MAX, |at| at + NOTICE + replica.clock.offset()));
+            // An end that was set afterwards is seen once the answer has grown stale.
+            let is_news = held.since <= life.changed_at + NOTICE;
+            let trusted = if is_news {
+                let told = life.changed_at + NOTICE + replica.clock.offset();
+                until.max(told).saturating_add(self.settings.max_age)
+            } else {
+                until
+            };
+            if trusted <= clock {
+                found.push(format!("too long: {who} holds {kid} at {clock}: {held:?} {life:?}"));
+            }
+        }
+        self.tally.count("cached sets checked");
+        for what in found {
+            self.violate(what);
+        }
+    }
+}
+
+/// The public member of the key number `material`, as a JWK has it.
+pub fn member_of(material: u8) -> String {
+    match public(material) {
+        jwksd::keys::PublicKey::Ed25519 { x } => jwksd::keys::jwk::base64url(x),
+        other => unreachable!("the pool holds Ed25519 keys, not {other:?}"),
+    }
+}

@@ -1,0 +1,134 @@
+//! Key directories: which key lies in which slot, and what its attributes file says.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use jwksd::keys::entry::{Declared, Entry, SeenKey};
+use jwksd::keys::refusal::{Reason, Refused};
+use jwksd::keys::{Audience, Kid, PublicKey, Slot};
+use jwksd::ledger::Sight;
+use jwksd::ledger::reconcile::Dark;
+use jwksd::source::scan::FileProblem;
+
+use crate::keys::{kid, public_key, seen};
+use crate::{Ms, at};
+
+/// How many keys there are to use.
+pub const POOL: u8 = 60;
+
+static PUBLIC: LazyLock<Vec<PublicKey>> = LazyLock::new(|| (0..POOL).map(public_key).collect());
+
+/// The directory that exists in name only.
+static PLACE: LazyLock<Arc<Path>> = LazyLock::new(|| Arc::from(Path::new("/simulated/keys")));
+
+pub fn place() -> Arc<Path> {
+    Arc::clone(&PLACE)
+}
+
+/// The key number `material`, compared by its public members.
+pub fn public(material: u8) -> &'static PublicKey {
+    &PUBLIC[usize::from(material)]
+}
+
+/// What an attributes file says about a key, in milliseconds on a right clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attributes {
+    pub valid_from: Option<Ms>,
+    pub valid_to: Option<Ms>,
+    pub invalidated_at: Option<Ms>,
+    /// In seconds.
+    pub grace: Option<u64>,
+}
+
+/// The files of an entry.
+#[derive(Debug, Clone)]
+pub struct Lying {
+    pub material: u8,
+    pub kid: Kid,
+    pub audience: Audience,
+    pub attributes: Attributes,
+    /// Whether a file of it is cut short.
+    pub is_bad: bool,
+    entry: Arc<Entry>,
+}
+
+impl Lying {
+    pub fn new(
+        slot: &str,
+        material: u8,
+        name: &str,
+        audience: &Audience,
+        attributes: Attributes,
+    ) -> Self {
+        let Attributes { valid_from, valid_to, invalidated_at, grace } = attributes;
+        let declared = Declared {
+            valid_from: valid_from.map(at),
+            valid_to: valid_to.map(at),
+            invalidated_at: invalidated_at.map(at),
+            grace_period_sec: grace.map(Duration::from_secs),
+        };
+        let key = SeenKey {
+            audience: audience.clone(),
+            public: public(material).clone(),
+            private: Some(format!("/simulated/keys/{slot}.pem").into()),
+            declared,
+            ..seen(name, 0)
+        };
+        let entry =
+            Arc::new(Entry { slot: Slot::new(place(), slot), keys: vec![key], notes: vec![] });
+        Self {
+            material,
+            kid: kid(name),
+            audience: audience.clone(),
+            attributes,
+            is_bad: false,
+            entry,
+        }
+    }
+
+    /// The same files with other attributes, or another name, or in another slot.
+    pub fn again(&self, slot: &str, name: &str, attributes: Attributes) -> Self {
+        Self {
+            is_bad: self.is_bad,
+            ..Self::new(slot, self.material, name, &self.audience, attributes)
+        }
+    }
+
+    pub fn seen(&self) -> &SeenKey {
+        &self.entry.keys[0]
+    }
+}
+
+/// A key directory, or one replica's copy of it.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    pub entries: BTreeMap<String, Lying>,
+    /// Whether it can't be read.
+    pub is_dark: bool,
+}
+
+impl Directory {
+    /// What a look at it shows.
+    pub fn sight(&self) -> Sight {
+        if self.is_dark {
+            let slot = Slot::new(place(), "");
+            let reason = Reason::DirectoryUnreadable { error: "permission denied".to_owned() };
+            let refused = Refused { file: slot.full_path(), slot, reason };
+            let dark = vec![Dark { directory: place(), below: String::new(), refused }];
+            return Sight { entries: BTreeMap::new(), dark };
+        }
+        let entry = |(name, lying): (&String, &Lying)| {
+            let slot = Slot::new(place(), name);
+            let shown = if lying.is_bad {
+                let reason = Reason::File(FileProblem::Dangling);
+                Err(Refused { file: slot.full_path(), slot: slot.clone(), reason })
+            } else {
+                Ok(Arc::clone(&lying.entry))
+            };
+            (slot, shown)
+        };
+        Sight { entries: self.entries.iter().map(entry).collect(), dark: Vec::new() }
+    }
+}

@@ -1,0 +1,131 @@
+//! A fleet in simulation: several replicas, signers, caches and consumers in one process and in
+//! virtual time, with everything that operators do and that breaks, by chance that repeats itself.
+//!
+//! jwksd's own lifecycle, judgement of looks, records and their form on disk, hand-off, operations,
+//! documents and answers run in it; what is simulated is time, disks, the delivery of files, and
+//! the others. What must hold is kept in `book`, by rules that share no code with jwksd; when a
+//! token may be refused all the same is said in `excuses`, each excuse by the arithmetic of
+//! something that happened.
+//!
+//! `JWKSD_SEEDS=10000 cargo test --test simulation` tries that many seeds (60 where nothing is
+//! said; CI tries ten thousand, optimised by the settings in `.ci/optimised`), from
+//! `JWKSD_FIRST_SEED` on. `JWKSD_SEED=1234 cargo test --test simulation -- --nocapture` plays one
+//! again, leaves out the acts that do not matter, and prints what happened.
+//!
+//! `.ci/mutants` breaks each rule of a key's life, one at a time, and shows that this test and its
+//! neighbours notice.
+
+#![allow(clippy::too_many_lines, clippy::collapsible_if, clippy::format_collect)]
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
+
+#[path = "../common/keys.rs"]
+mod keys;
+
+mod acts;
+mod book;
+mod checks;
+mod consumers;
+mod directory;
+mod excuses;
+mod fetching;
+mod orders;
+mod random;
+mod replica;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use jiff::Timestamp;
+
+use crate::world::World;
+
+/// Milliseconds since the start of a simulation, or by a clock.
+pub type Ms = i64;
+
+/// When simulations start.
+pub const START: i64 = 1_800_000_000_000;
+
+/// An instant by a clock that shows `ms`.
+pub fn at(ms: Ms) -> Timestamp {
+    Timestamp::from_millisecond(START + ms).unwrap()
+}
+
+/// How many seeds are tried where nothing is said.
+const SEEDS: u64 = 60;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect(variable))
+}
+
+/// Runs a seed without some of its acts; returns what went wrong, if anything did.
+fn run(seed: u64, is_traced: bool, left_out: &BTreeSet<usize>) -> (World, Option<String>) {
+    let mut world = World::new(seed, is_traced, left_out);
+    let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).err();
+    let panic = panicked.map(|panic| {
+        panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())
+    });
+    let wrong = panic.or_else(|| world.violation.take());
+    (world, wrong)
+}
+
+/// Leaves out as many acts as can be left out with something still going wrong, and tells the story.
+fn explain(seed: u64) -> String {
+    let (world, _) = run(seed, false, &BTreeSet::new());
+    let mut left_out = BTreeSet::new();
+    for act in 0..world.acts.len() {
+        left_out.insert(act);
+        if run(seed, false, &left_out).1.is_none() {
+            left_out.remove(&act);
+        }
+    }
+    let (world, wrong) = run(seed, true, &left_out);
+    let quiet = |line: &&String| !line.contains("  token ");
+    let trace: Vec<String> = world.trace.unwrap_or_default();
+    let about: Vec<&String> = trace.iter().filter(quiet).collect();
+    let tail = about.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let Some(wrong) = wrong else { return format!("seed {seed}: nothing is wrong\n{tail}") };
+    format!(
+        "seed {seed}, acts {left_out:?} left out:\n{tail}{wrong}\n\
+         again: JWKSD_SEED={seed} cargo test --test simulation"
+    )
+}
+
+#[test]
+fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
+    if let Some(seed) = number("JWKSD_SEED") {
+        let story = explain(seed);
+        println!("{story}");
+        assert!(story.contains("nothing is wrong"), "{story}");
+        return;
+    }
+    let seeds = number("JWKSD_SEEDS").unwrap_or(SEEDS);
+    let first = number("JWKSD_FIRST_SEED").unwrap_or(0);
+    let at_most = number("JWKSD_FAILURES").unwrap_or(1);
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for seed in first..first + seeds {
+        let (world, wrong) = run(seed, false, &BTreeSet::new());
+        for (what, count) in world.tally.counts {
+            *counts.entry(what).or_default() += count;
+        }
+        if let Some(wrong) = wrong {
+            println!("{seed}: {}", wrong.chars().take(400).collect::<String>());
+            failures.push(seed);
+        }
+        if failures.len() as u64 >= at_most {
+            break;
+        }
+    }
+    println!("{counts:#?}");
+    if let Some(seed) = failures.first() {
+        panic!("{}", explain(*seed));
+    }
+    let count = |what: &str| counts.get(what).copied().unwrap_or(0);
+    let refused: u64 =
+        counts.iter().filter(|(what, _)| what.starts_with("excused")).map(|(_, count)| count).sum();
+    // A simulation that checks nothing finds nothing.
+    assert!(seeds * 200 < count("tokens presented"), "{counts:#?}");
+    assert!(seeds * 200 < count("sets checked"), "{counts:#?}");
+    assert!(refused < count("tokens presented") / 4, "{counts:#?}");
+}

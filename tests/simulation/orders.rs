@@ -1,0 +1,186 @@
+//! Orders to a ledger, as the command line gives them: jwksd's own decisions on its own records.
+
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use jwksd::keys::{Audience, Kid};
+use jwksd::ledger::{Records, Step};
+use jwksd::operations::issue::{plan, succeed};
+use jwksd::operations::{Decision, Issue, Known, Refusal, Start, decide};
+use std::time::Duration;
+
+use crate::book::{Life, Moment};
+use crate::directory::{Attributes, Lying};
+use crate::world::{DELIVERY, Event, MINUTE, NOTICE, World};
+use crate::{Ms, START};
+
+#[derive(Debug)]
+pub enum Order {
+    Invalidate { kid: Kid, grace: Ms },
+    Reactivate { kid: Kid },
+    Delete { kid: Kid },
+    Issue { audience: Audience, start: Start, replaces: Option<Ms>, material: u8, id: String },
+}
+
+impl World {
+    /// Gives an order to every ledger, one after the other.
+    pub fn give(&mut self, order: Order) {
+        let order = Rc::new(order);
+        for disk in 0..self.disks.len() {
+            let delay = self.random.between(0, DELIVERY);
+            self.schedule(delay, Event::Order(disk, Rc::clone(&order), self.now));
+        }
+    }
+
+    pub fn order(&mut self, disk: usize, order: &Rc<Order>, given: Ms) {
+        if self.disks[disk].is_failing || self.directories[disk].is_dark {
+            // It is refused; whoever gave it tries again.
+            self.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
+            return;
+        }
+        // The command runs beside the first of the ledger's replicas.
+        let replica = self.replicas.iter().position(|replica| replica.disk == disk).unwrap();
+        let moment = self.moment(replica);
+        let now = crate::at(moment.clock());
+        let remembered = self.disks[disk].read();
+        let sight = self.directories[disk].sight();
+        let known = Known::of(&remembered, sight, now, &self.settings.judge.policy);
+        let done = match &**order {
+            Order::Invalidate { kid, grace } => self.invalidate(disk, &known, kid, *grace, moment),
+            Order::Reactivate { kid } => self.reactivate(disk, &known, kid, moment),
+            Order::Delete { kid } => self.delete(disk, &known, kid),
+            Order::Issue { .. } => self.issue(disk, &known, order, moment),
+        };
+        match done {
+            Ok(step) => {
+                self.tell(|| format!("ledger {disk}: {order:?} at {now}"));
+                self.commit(disk, &known, step, &remembered);
+            }
+            Err(refusal) => self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}")),
+        }
+        if DELIVERY + NOTICE < self.now - given
+            && let Order::Invalidate { kid, .. } | Order::Reactivate { kid } | Order::Delete { kid } =
+                &**order
+        {
+            self.late_orders.insert(kid.clone());
+        }
+        self.watch_changes(disk);
+        self.wake_up(disk);
+    }
+
+    fn commit(&mut self, disk: usize, known: &Known, step: Step, remembered: &Records) {
+        for record in known.remembered_with(step, remembered).records {
+            self.disks[disk].write(&record);
+        }
+        self.disks[disk].changes += 1;
+    }
+
+    fn invalidate(
+        &mut self,
+        disk: usize,
+        known: &Known,
+        kid: &Kid,
+        grace: Ms,
+        moment: Moment,
+    ) -> Result<Step, Refusal> {
+        let duration = Duration::from_millis(grace.unsigned_abs());
+        let Decision { step, .. } = decide::invalidate(known, kid, duration, &self.settings.terms)?;
+        self.catch_up(disk, moment);
+        if let Some(life) = self.books[disk].lives.get_mut(kid) {
+            let clock = moment.clock();
+            if clock < life.planned_until() {
+                life.end_by_order(clock, clock + grace, moment);
+            }
+        }
+        Ok(step)
+    }
+
+    fn reactivate(
+        &mut self,
+        disk: usize,
+        known: &Known,
+        kid: &Kid,
+        moment: Moment,
+    ) -> Result<Step, Refusal> {
+        let Decision { step, .. } =
+            decide::reactivate(known, kid, None, None, &self.settings.terms)?;
+        self.catch_up(disk, moment);
+        if let Some(life) = self.books[disk].lives.get_mut(kid) {
+            if life.end.is_some() {
+                let is_over = life.planned_until() <= moment.clock();
+                life.set_end(None, moment);
+                if is_over {
+                    // Consumers have let go of it.
+                    life.first_served = None;
+                }
+            }
+        }
+        Ok(step)
+    }
+
+    fn delete(&mut self, disk: usize, known: &Known, kid: &Kid) -> Result<Step, Refusal> {
+        let (Decision { step, .. }, _) = decide::delete(known, kid, &self.settings.terms)?;
+        if let Some(life) = self.books[disk].lives.get_mut(kid) {
+            life.deleted_at.get_or_insert(self.now);
+            life.changed_at = self.now;
+        }
+        if self.settings.is_shared {
+            // The command removes the files; what was mounted stays.
+            self.source.entries.retain(|_, lying| lying.kid != *kid);
+            self.changed();
+        }
+        Ok(step)
+    }
+
+    fn issue(
+        &mut self,
+        disk: usize,
+        known: &Known,
+        order: &Order,
+        moment: Moment,
+    ) -> Result<Step, Refusal> {
+        let Order::Issue { audience, start, replaces, material, id } = order else {
+            unreachable!("it is an issue")
+        };
+        let request = Issue {
+            audience: audience.clone(),
+            algorithm: jwksd::keys::Algorithm::EdDSA,
+            start: *start,
+            valid_to: None,
+            kid: None,
+            replaces: replaces.map(|grace| Duration::from_millis(grace.unsigned_abs())),
+        };
+        let terms = &self.settings.terms;
+        let plan = plan(known, &request, id, terms)?;
+        let slot = plan.slot.path().to_owned();
+        let shown = |instant: Timestamp| Some(instant.as_millisecond() - START);
+        let attributes = Attributes {
+            valid_from: shown(plan.valid_from),
+            valid_to: shown(plan.valid_to),
+            ..Attributes::default()
+        };
+        let lying = Lying::new(&slot, *material, plan.kid.as_str(), audience, attributes);
+        let Decision { step, .. } = succeed(known, &request, &plan, lying.seen(), terms);
+        self.catch_up(disk, moment);
+        let from = shown(plan.valid_from).unwrap_or_default().max(moment.clock());
+        if let Some(grace) = replaces {
+            for life in self.books[disk].lives.values_mut() {
+                if life.audience == *audience && life.is_active(from) {
+                    life.end_by_order(from, from + grace, moment);
+                }
+            }
+        }
+        let life = Life::new(&slot, *material, audience, attributes, moment, &self.settings);
+        self.books[disk].lives.insert(plan.kid.clone(), life);
+        self.source.entries.insert(slot, lying);
+        self.changed();
+        Ok(step)
+    }
+
+    /// An order is about what lies there when it is given.
+    fn catch_up(&mut self, disk: usize, moment: Moment) {
+        let Self { books, directories, settings, .. } = self;
+        let mut nothing = std::collections::BTreeSet::new();
+        books[disk].look(&directories[disk], &mut nothing, moment, settings);
+    }
+}

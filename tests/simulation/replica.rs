@@ -1,0 +1,296 @@
+//! One replica: jwksd's own judgement, records, documents and answers, on a clock and a disk of
+//! the simulation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use jiff::Timestamp;
+use jwksd::clock::Clock;
+use jwksd::http::public::PublicHandler;
+use jwksd::keys::{Audience, Kid};
+use jwksd::ledger::handoff::HandOff;
+use jwksd::ledger::{Change, Record, Records, Sight, codec};
+use jwksd::publish::document::published_keys;
+use jwksd::publish::judge::{Judge, next_change};
+use jwksd::publish::layout::Layout;
+use jwksd::publish::snapshot::{self, Publisher};
+
+use crate::world::{AUDIENCES, Settings};
+use crate::{Ms, at};
+
+pub const PATH: &str = "/.well-known/jwks.json";
+
+/// A clock that is off by some time. The time that passes is everybody's.
+#[derive(Debug, Clone)]
+pub struct SkewedClock {
+    passed: Arc<AtomicI64>,
+    offset: Arc<AtomicI64>,
+}
+
+impl SkewedClock {
+    pub fn new(passed: &Arc<AtomicI64>, offset: Ms) -> Self {
+        Self { passed: Arc::clone(passed), offset: Arc::new(AtomicI64::new(offset)) }
+    }
+
+    pub fn offset(&self) -> Ms {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    pub fn set_offset(&self, offset: Ms) {
+        self.offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// What it shows, in milliseconds.
+    pub fn shows(&self) -> Ms {
+        self.passed.load(Ordering::Relaxed) + self.offset()
+    }
+}
+
+impl Clock for SkewedClock {
+    fn now(&self) -> Timestamp {
+        at(self.shows())
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.passed.load(Ordering::Relaxed).unsigned_abs())
+    }
+}
+
+/// The directory of records, in the form that jwksd gives them.
+#[derive(Debug, Default)]
+pub struct Disk {
+    files: BTreeMap<String, Vec<u8>>,
+    /// Counts the changes of all who use it.
+    pub changes: u64,
+    /// Whether nothing can be written.
+    pub is_failing: bool,
+    /// The hand-off to the signers of each audience.
+    pub told: BTreeMap<Audience, HandOff>,
+}
+
+impl Disk {
+    pub fn read(&self) -> Records {
+        let record = |(name, bytes): (&String, &Vec<u8>)| {
+            let record = codec::decode(bytes, name).expect("what was written can be read");
+            (record.key_id.clone(), Arc::new(record))
+        };
+        self.files.iter().map(record).collect()
+    }
+
+    pub fn write(&mut self, record: &Record) {
+        self.files.insert(codec::file_name(&record.key_id), codec::encode(record));
+    }
+
+    pub fn holds(&self, kid: &Kid) -> bool {
+        self.files.contains_key(&codec::file_name(kid))
+    }
+
+    fn remove(&mut self, kid: &Kid) {
+        self.files.remove(&codec::file_name(kid));
+    }
+}
+
+/// What a daemon keeps while it runs.
+pub struct Running {
+    pub records: Records,
+    /// The disk's count of changes that `records` are as of.
+    as_of: u64,
+    /// Whether the disk is behind the memory.
+    is_dirty: bool,
+    judge: Judge,
+    publisher: Publisher,
+    handler: PublicHandler,
+    sight: Sight,
+    pub has_published: bool,
+}
+
+pub struct Replica {
+    pub clock: SkewedClock,
+    /// `None` while it is down.
+    pub running: Option<Running>,
+    /// Which disk it uses, and which copy of the key directory.
+    pub disk: usize,
+    pub directory: usize,
+    /// Whether it is to die at the next decision, when that is on disk and not served yet.
+    pub dies_half_way: bool,
+    /// Which wake-up counts.
+    pub wake: u64,
+    /// Until when its clock, or its notes, were off by more than clocks may be.
+    pub off_until: Ms,
+    /// When its clock was set back last.
+    pub set_back_at: Ms,
+    /// When its clock was set last.
+    pub stepped_at: Ms,
+    pub started_at: Ms,
+    /// The keys that the look before missed, as far as can be told from outside.
+    pub missed: BTreeSet<Kid>,
+    /// The ids that it published last.
+    pub published: BTreeSet<Kid>,
+}
+
+/// What came of a decision.
+pub struct Decided {
+    /// When it will think again without being asked.
+    pub wake_in: Option<Ms>,
+    /// Whether it looks again soon.
+    pub looks_again: bool,
+    pub changes: Vec<Change>,
+    /// Whether consumers and signers were told; not where it died half-way.
+    pub is_served: bool,
+    pub is_handed_off: bool,
+    /// The audiences whose hand-off changed.
+    pub handed_off: Vec<Audience>,
+    /// Every id that is published from now on.
+    pub published: BTreeSet<Kid>,
+}
+
+/// An answer to a GET.
+pub struct Got {
+    pub status: u16,
+    pub etag: String,
+    pub max_age: i64,
+    pub body: Vec<u8>,
+}
+
+impl Replica {
+    pub fn start(&mut self, settings: &Settings) {
+        let layout = Layout::new(&*AUDIENCES, PATH, None);
+        let (publisher, published) = snapshot::channel(Arc::new(layout));
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let max_age = settings.max_age.unsigned_abs() / 1000;
+        self.running = Some(Running {
+            records: Records::new(),
+            as_of: u64::MAX,
+            is_dirty: false,
+            judge: Judge::new(settings.judge, &self.clock),
+            publisher,
+            handler: PublicHandler::new(published, clock, max_age, true),
+            sight: Sight::default(),
+            has_published: false,
+        });
+    }
+
+    /// What the loop does: with a new `sight`, or with the time and what others wrote.
+    pub fn decide(
+        &mut self,
+        sight: Option<Sight>,
+        disk: &mut Disk,
+        settings: &Settings,
+    ) -> Option<Decided> {
+        let running = self.running.as_mut()?;
+        let now = self.clock.now();
+        let policy = &settings.judge.policy;
+        let known = sight.is_some().then(|| running.records.clone());
+        if let Some(sight) = sight {
+            running.sight = sight;
+        }
+        running.judge.observe(&self.clock);
+        if running.as_of != disk.changes && !running.is_dirty {
+            running.refresh(disk);
+        }
+        let Running { judge, records, sight, .. } = running;
+        let mut outcome = judge.judge(records, sight, known.as_ref(), now, &self.clock);
+        let after = std::mem::take(&mut outcome.records);
+        running.remember(after, disk);
+        let mut decided = Decided {
+            wake_in: None,
+            looks_again: known.is_some() && (outcome.is_outdated || running.judge.has_missed()),
+            changes: outcome.changes,
+            is_served: false,
+            is_handed_off: false,
+            handed_off: Vec::new(),
+            published: BTreeSet::new(),
+        };
+        let keys = published_keys(&running.records, now, policy, false);
+        decided.published = keys.iter().map(|key| key.kid.clone()).collect();
+        if std::mem::take(&mut self.dies_half_way) {
+            self.running = None;
+            return Some(decided);
+        }
+        if !keys.is_empty() || running.sight.dark.is_empty() || running.has_published {
+            running.has_published = true;
+            running.publisher.publish(keys, now);
+        }
+        decided.is_served = true;
+        if !disk.is_failing {
+            for audience in &*AUDIENCES {
+                let hand_off = HandOff::of(&running.records, audience, now, policy);
+                if disk.told.get(audience) != hand_off.as_ref() {
+                    decided.handed_off.push(audience.clone());
+                    match hand_off {
+                        Some(hand_off) => disk.told.insert(audience.clone(), hand_off),
+                        None => disk.told.remove(audience),
+                    };
+                }
+            }
+            decided.is_handed_off = true;
+        }
+        let next = next_change(&running.records, now, policy);
+        decided.wake_in = next.map(|next| {
+            let wait = now.duration_until(next).as_millis();
+            i64::try_from(wait).unwrap_or(Ms::MAX / 4).max(1)
+        });
+        Some(decided)
+    }
+
+    /// What is served to a GET that has `etag` already.
+    pub fn get(&self, etag: Option<&str>) -> Option<Got> {
+        let handler = &self.running.as_ref()?.handler;
+        let mut request = Request::get(PATH);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        let response = handler.answer(&request.body(()).unwrap());
+        let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let control = field(CACHE_CONTROL)?;
+        let max_age = control.split(", ").find_map(|part| part.strip_prefix("max-age="))?;
+        assert!(control.ends_with("must-revalidate"), "{control}");
+        Some(Got {
+            status: response.status().as_u16(),
+            etag: field(ETAG)?.to_owned(),
+            max_age: max_age.parse().unwrap(),
+            body: response.body().bytes().to_vec(),
+        })
+    }
+}
+
+impl Running {
+    /// Takes over what others wrote. A record that is in memory alone is kept.
+    fn refresh(&mut self, disk: &Disk) {
+        let mut loaded = disk.read();
+        for (kid, record) in &self.records {
+            loaded.entry(kid.clone()).or_insert_with(|| Arc::clone(record));
+        }
+        self.records = loaded;
+        self.as_of = disk.changes;
+    }
+
+    fn remember(&mut self, after: Records, disk: &mut Disk) {
+        let before = std::mem::replace(&mut self.records, after);
+        if disk.is_failing {
+            self.is_dirty |= before != self.records;
+            return;
+        }
+        let is_dirty = std::mem::take(&mut self.is_dirty);
+        let mut changes = u64::from(is_dirty);
+        if is_dirty {
+            disk.files.clear();
+        }
+        for (kid, record) in &self.records {
+            if is_dirty || before.get(kid).is_none_or(|before| !Arc::ptr_eq(before, record)) {
+                disk.write(record);
+                changes = 1;
+            }
+        }
+        for kid in before.keys().filter(|kid| !self.records.contains_key(*kid)) {
+            disk.remove(kid);
+            changes = 1;
+        }
+        disk.changes += changes;
+        self.as_of = disk.changes;
+    }
+}

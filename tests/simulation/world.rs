@@ -1,0 +1,633 @@
+//! The fleet and its time: events in their order, and what happens at each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jwksd::keys::entry::{KeyIdScheme, KeyRules};
+use jwksd::keys::lifecycle::Policy;
+use jwksd::keys::{Audience, Kid};
+use jwksd::ledger::Change;
+use jwksd::ledger::handoff::HandOff;
+use jwksd::operations::Terms;
+use jwksd::publish::judge;
+
+use crate::Ms;
+use crate::book::{Book, Moment};
+use crate::consumers::{Cache, Consumer, Keeps, KeySet, MODELS};
+use crate::directory::{Directory, place};
+use crate::orders::Order;
+use crate::random::Random;
+use crate::replica::{Disk, Replica, SkewedClock};
+
+pub const SECOND: Ms = 1000;
+pub const MINUTE: Ms = 60 * SECOND;
+pub const HOUR: Ms = 60 * MINUTE;
+
+/// More events than any fleet has.
+const EVENTS: u64 = 200_000;
+
+/// Within this time a replica that runs has noticed what there is to see: two looks, each by
+/// polling at the latest.
+pub const NOTICE: Ms = 30 * SECOND;
+
+/// How far a clock is off at most, unless it is broken.
+pub const SKEW: Ms = 40 * SECOND;
+
+/// How long files need to arrive at most, unless something is broken.
+pub const DELIVERY: Ms = 100 * SECOND;
+
+pub static AUDIENCES: LazyLock<[Audience; 2]> =
+    LazyLock::new(|| ["client", "human"].map(Audience::new));
+
+/// What a fleet goes by.
+pub struct Settings {
+    pub judge: judge::Terms,
+    pub terms: Terms,
+    pub max_age: Ms,
+    pub lifetime: Ms,
+    pub propagation: Ms,
+    pub announce: Ms,
+    pub grace: Ms,
+    /// The grace of a key whose files are gone.
+    pub removal_grace: Ms,
+    /// Whether all replicas have one key directory and one ledger.
+    pub is_shared: bool,
+    pub horizon: Ms,
+}
+
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The key directory's files arrive at a copy of it.
+    Deliver(usize),
+    Look(usize),
+    /// It looks again and again.
+    Poll(usize),
+    Wake(usize, u64),
+    LedgerChanged(usize),
+    Start(usize),
+    /// A signer reads what it was told.
+    Reread(usize),
+    /// A signer signs, once or again and again.
+    Sign(usize),
+    SignOnAndOn(usize),
+    Present(usize, usize),
+    Refresh(usize),
+    Probe(usize),
+    Act(usize),
+    Order(usize, Rc<Order>, Ms),
+    DiskWorks(usize),
+    LightsOn(usize),
+    SetClock(usize, Ms),
+}
+
+/// A token. What it is signed with is named, not used.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub kid: Kid,
+    pub material: u8,
+    pub signed_at: Ms,
+    /// Its `exp`.
+    pub expires: Ms,
+    /// Whether consumers may not have its key yet, and no better one was there.
+    pub is_early: bool,
+    /// Whether what its signer was told may have been out of date.
+    pub is_stale: bool,
+    /// Whether its signer's clock was far off.
+    pub is_dubious: bool,
+    /// When its key was first served where it was signed.
+    pub served_at: Ms,
+}
+
+/// What was checked, so that a run that checks nothing shows.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+}
+
+pub struct World {
+    pub settings: Settings,
+    pub random: Random,
+    pub seed: u64,
+    pub now: Ms,
+    passed: Arc<AtomicI64>,
+    queue: BTreeMap<(Ms, u64), Event>,
+    serial: u64,
+    pub replicas: Vec<Replica>,
+    pub disks: Vec<Disk>,
+    pub books: Vec<Book>,
+    /// The key directory as it is meant, and its copies.
+    pub source: Directory,
+    pub directories: Vec<Directory>,
+    /// When the source changed, and how many of the changes each copy has.
+    pub changes: Vec<Ms>,
+    pub delivered: Vec<usize>,
+    /// Until when nothing arrives at a copy.
+    pub held_back_until: Vec<Ms>,
+    /// When a copy, its ledger and its replicas were last as they should be again.
+    pub recovered_at: Vec<Ms>,
+    pub caches: Vec<Cache>,
+    pub consumers: Vec<Consumer>,
+    /// What each signer knows.
+    pub signers: Vec<BTreeMap<Audience, HandOff>>,
+    pub tokens: Vec<Token>,
+    pub sets: HashMap<Rc<str>, Rc<KeySet>>,
+    pub materials: u8,
+    /// Kids whose records a crash took with it.
+    pub forgotten: BTreeSet<Kid>,
+    /// Kids whose records were given up in their time by one ledger at least.
+    pub given_up: BTreeSet<Kid>,
+    /// Kids that were given to two keys.
+    pub collided: BTreeSet<Kid>,
+    /// Orders that reached a ledger later than operators can count on, and their keys.
+    pub late_orders: BTreeSet<Kid>,
+    pub acts: Vec<bool>,
+    pub removed: Vec<(String, crate::directory::Lying)>,
+    pub violation: Option<String>,
+    pub trace: Option<Vec<String>>,
+    pub tally: Tally,
+}
+
+impl World {
+    pub fn new(seed: u64, is_traced: bool, left_out: &BTreeSet<usize>) -> Self {
+        let mut random = Random::new(seed, 1);
+        let settings = settings(&mut random);
+        let replicas = random.pick(&[1, 2, 2, 3]);
+        let places = if settings.is_shared { 1 } else { replicas };
+        let passed = Arc::new(AtomicI64::new(0));
+        let replica = |index: usize, random: &mut Random| Replica {
+            clock: SkewedClock::new(&passed, random.between(-SKEW, SKEW)),
+            running: None,
+            disk: index % places,
+            directory: index % places,
+            dies_half_way: false,
+            wake: 0,
+            off_until: Ms::MIN,
+            set_back_at: Ms::MIN,
+            stepped_at: Ms::MIN,
+            started_at: 0,
+            missed: BTreeSet::new(),
+            published: BTreeSet::new(),
+        };
+        let mut world = Self {
+            replicas: (0..replicas).map(|index| replica(index, &mut random)).collect(),
+            disks: (0..places).map(|_| Disk::default()).collect(),
+            books: (0..places).map(|_| Book::default()).collect(),
+            source: Directory::default(),
+            directories: vec![Directory::default(); places],
+            changes: Vec::new(),
+            delivered: vec![0; places],
+            held_back_until: vec![0; places],
+            recovered_at: vec![Ms::MIN / 4; places],
+            caches: (0..2).map(|_| Cache::default()).collect(),
+            consumers: Vec::new(),
+            signers: vec![BTreeMap::new(); replicas],
+            tokens: Vec::new(),
+            sets: HashMap::new(),
+            materials: 0,
+            forgotten: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            collided: BTreeSet::new(),
+            late_orders: BTreeSet::new(),
+            acts: Vec::new(),
+            removed: Vec::new(),
+            violation: None,
+            trace: is_traced.then(Vec::new),
+            tally: Tally::default(),
+            queue: BTreeMap::new(),
+            serial: 0,
+            now: 0,
+            seed,
+            passed,
+            settings,
+            random,
+        };
+        world.populate(left_out);
+        world
+    }
+
+    fn populate(&mut self, left_out: &BTreeSet<usize>) {
+        for model in &MODELS {
+            let consumer = Consumer::new(model, &mut self.random, SKEW);
+            if let Keeps::Refreshed(every) = model.keeps {
+                let first = self.random.between(0, every.min(MINUTE));
+                self.schedule(first, Event::Refresh(self.consumers.len()));
+            }
+            self.consumers.push(consumer);
+        }
+        self.first_keys();
+        for index in 0..self.replicas.len() {
+            self.schedule(0, Event::Start(index));
+            self.schedule(2 * MINUTE, Event::SignOnAndOn(index));
+            self.schedule(HOUR, Event::Poll(index));
+        }
+        let acts = usize::try_from(self.random.between(3, 22)).unwrap();
+        for act in 0..acts {
+            let when = self.random.between(3 * MINUTE, self.settings.horizon);
+            self.acts.push(!left_out.contains(&act));
+            self.schedule(when, Event::Act(act));
+        }
+    }
+
+    pub fn schedule(&mut self, delay: Ms, event: Event) {
+        self.schedule_at(self.now + delay, event);
+    }
+
+    pub fn schedule_at(&mut self, when: Ms, event: Event) {
+        self.serial += 1;
+        self.queue.insert((when.max(self.now), self.serial), event);
+    }
+
+    /// Runs to the end, or to the first violation.
+    pub fn run(&mut self) {
+        while let Some(((when, _), event)) = self.queue.pop_first() {
+            if self.settings.horizon + 2 * HOUR < when || self.violation.is_some() {
+                break;
+            }
+            if EVENTS < self.serial {
+                self.violate("it does not come to rest".to_owned());
+            }
+            self.now = when;
+            self.passed.store(when, Ordering::Relaxed);
+            self.happen(event);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Deliver(place) => self.deliver(place),
+            Event::Look(replica) => self.decide(replica, true),
+            Event::Poll(replica) => {
+                self.decide(replica, true);
+                self.schedule(20 * MINUTE, Event::Poll(replica));
+            }
+            Event::Wake(replica, wake) if self.replicas[replica].wake != wake => {}
+            Event::Wake(replica, _) | Event::LedgerChanged(replica) => self.decide(replica, false),
+            Event::Start(replica) => self.start(replica),
+            Event::Reread(replica) => {
+                let told = self.disks[self.replicas[replica].disk].told.clone();
+                self.signers[replica] = told;
+            }
+            Event::Sign(replica) => self.sign(replica),
+            Event::SignOnAndOn(replica) => {
+                self.sign(replica);
+                let pause = self.random.between(30, 900) * SECOND;
+                if self.now < self.settings.horizon {
+                    self.schedule(pause, Event::SignOnAndOn(replica));
+                }
+            }
+            Event::Present(token, consumer) => self.present(token, consumer),
+            Event::Refresh(consumer) => self.refresh(consumer),
+            Event::Probe(replica) => {
+                self.probe(replica);
+            }
+            Event::Act(act) => {
+                if self.acts[act] {
+                    self.act(act);
+                }
+            }
+            Event::Order(disk, order, given) => self.order(disk, &order, given),
+            Event::DiskWorks(disk) => {
+                self.tell(|| format!("disk {disk} works again"));
+                self.disks[disk].is_failing = false;
+                self.recovered_at[disk] = self.now;
+                self.wake_up(disk);
+            }
+            Event::LightsOn(place) => {
+                self.tell(|| format!("directory {place} can be read again"));
+                self.directories[place].is_dark = false;
+                self.recovered_at[place] = self.now;
+                self.notice(place);
+            }
+            Event::SetClock(replica, offset) => self.set_clock(replica, offset),
+        }
+    }
+
+    pub fn tell(&mut self, what: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            let (hours, minutes) = (now / HOUR, now % HOUR / MINUTE);
+            let (seconds, rest) = (now % MINUTE / SECOND, now % SECOND);
+            trace.push(format!("{hours:3}:{minutes:02}:{seconds:02}.{rest:03}  {}", what()));
+        }
+    }
+
+    pub fn moment(&self, replica: usize) -> Moment {
+        Moment { now: self.now, offset: self.replicas[replica].clock.offset() }
+    }
+
+    /// The files change as they are meant.
+    pub fn changed(&mut self) {
+        self.changes.push(self.now);
+        for place in 0..self.directories.len() {
+            if self.settings.is_shared {
+                self.deliver(place);
+            } else {
+                let from = self.now.max(self.held_back_until[place]);
+                let when = from + self.random.between(0, DELIVERY);
+                self.schedule_at(when, Event::Deliver(place));
+            }
+        }
+    }
+
+    fn deliver(&mut self, place: usize) {
+        if self.now < self.held_back_until[place] {
+            self.schedule_at(self.held_back_until[place], Event::Deliver(place));
+            return;
+        }
+        if self.delivered[place] == self.changes.len() {
+            return;
+        }
+        self.tell(|| format!("directory {place} has the newest files"));
+        if self.overdue_since(place).is_some() {
+            self.recovered_at[place] = self.now;
+        }
+        self.delivered[place] = self.changes.len();
+        self.directories[place].entries.clone_from(&self.source.entries);
+        self.notice(place);
+    }
+
+    /// Replicas notice by an event, or by polling.
+    pub fn notice(&mut self, place: usize) {
+        for replica in 0..self.replicas.len() {
+            if self.replicas[replica].directory == place {
+                let at_most = if self.random.percent(80) { 1100 } else { 10 * SECOND };
+                let delay = self.random.between(50, at_most);
+                self.schedule(delay, Event::Look(replica));
+            }
+        }
+    }
+
+    /// Replicas notice a change of the ledger.
+    pub fn wake_up(&mut self, disk: usize) {
+        for replica in 0..self.replicas.len() {
+            if self.replicas[replica].disk == disk {
+                let delay = self.random.between(5, 1000);
+                self.schedule(delay, Event::LedgerChanged(replica));
+            }
+        }
+    }
+
+    fn start(&mut self, replica: usize) {
+        if self.replicas[replica].running.is_some() {
+            return;
+        }
+        self.tell(|| format!("replica {replica} starts"));
+        self.replicas[replica].start(&self.settings);
+        self.replicas[replica].started_at = self.now;
+        self.replicas[replica].missed.clear();
+        if 0 < self.now {
+            let place = self.replicas[replica].directory;
+            self.recovered_at[place] = self.now;
+        }
+        self.decide(replica, true);
+    }
+
+    fn decide(&mut self, index: usize, is_look: bool) {
+        if self.replicas[index].running.is_none() {
+            return;
+        }
+        let moment = self.moment(index);
+        let (disk, place) = (self.replicas[index].disk, self.replicas[index].directory);
+        let replica = &mut self.replicas[index];
+        let sight = is_look.then(|| self.directories[place].sight());
+        if is_look {
+            let Self { books, directories, settings, .. } = self;
+            books[disk].look(&directories[place], &mut replica.missed, moment, settings);
+        }
+        let before = self.disks[disk].changes;
+        let Some(decided) = replica.decide(sight, &mut self.disks[disk], &self.settings) else {
+            return;
+        };
+        if !is_look && decided.changes.iter().any(|change| matches!(change, Change::Added(_))) {
+            // A name has become free for what was refused before.
+            let Self { books, directories, settings, .. } = self;
+            books[disk].look(&directories[place], &mut BTreeSet::new(), moment, settings);
+        }
+        for change in &decided.changes {
+            self.tell(|| format!("replica {index}: {change:?}"));
+            if let Change::Forgotten(kid) = change {
+                self.check_forgotten(index, kid);
+            }
+        }
+        if before != self.disks[disk].changes && self.settings.is_shared {
+            self.wake_up(disk);
+        }
+        // It counts from when it is written down: whoever dies before serving it has that against
+        // them, for as long as they are dead.
+        self.note_first_served(index, &decided.published);
+        if !decided.is_served {
+            self.replicas[index].published = decided.published;
+            self.crashed(index);
+            return;
+        }
+        let replica = &mut self.replicas[index];
+        replica.published = decided.published;
+        replica.wake += 1;
+        let wake = replica.wake;
+        if let Some(wait) = decided.wake_in {
+            self.schedule(wait, Event::Wake(index, wake));
+        }
+        if decided.looks_again {
+            let pause = self.random.between(50, 10 * SECOND);
+            self.schedule(pause, Event::Look(index));
+        }
+        if decided.is_handed_off {
+            self.check_hand_off(index);
+            for audience in decided.handed_off {
+                self.handed_off(disk, &audience);
+            }
+        }
+        self.watch_changes(disk);
+    }
+
+    fn handed_off(&mut self, disk: usize, audience: &Audience) {
+        let told = self.disks[disk].told.get(audience).map(|told| told.key_id.clone());
+        self.tell(|| format!("ledger {disk}: {audience} is to sign with {told:?}"));
+        for signer in 0..self.signers.len() {
+            if self.replicas[signer].disk == disk {
+                let lag = self.random.between(0, 5 * SECOND);
+                self.schedule(lag, Event::Reread(signer));
+            }
+        }
+    }
+
+    fn note_first_served(&mut self, index: usize, published: &BTreeSet<Kid>) {
+        let moment = self.moment(index);
+        let disk = self.replicas[index].disk;
+        let is_off = self.is_off(disk);
+        let Self { books, replicas, settings, .. } = self;
+        let mut too_soon = Vec::new();
+        let of_disk = |replica: &&Replica| replica.disk == disk;
+        for (kid, life) in &mut books[disk].lives {
+            if published.contains(kid)
+                && (life.first_served.is_none()
+                    || !replicas.iter().filter(of_disk).any(|other| other.published.contains(kid)))
+            {
+                let clock = moment.clock() + 2 * SKEW;
+                if life.first_served.is_none()
+                    && life.valid_from.is_some_and(|from| clock < from - settings.announce)
+                    && !(is_off || life.is_dubious)
+                {
+                    too_soon.push(format!("replica {index} publishes {kid} too soon: {life:?}"));
+                }
+                life.first_served = Some((moment.now, moment.clock()));
+            }
+        }
+        for what in too_soon {
+            self.violate(what);
+        }
+    }
+
+    /// What changed has dates at which it is worth looking closely.
+    pub fn watch_changes(&mut self, disk: usize) {
+        let (now, is_off) = (self.now, self.is_off(disk));
+        for life in self.books[disk].lives.values_mut() {
+            let first_served = life.first_served.map(|(at, _)| at);
+            life.is_dubious |= is_off && (life.changed_at == now || first_served == Some(now));
+        }
+        let mut instants = Vec::new();
+        for life in self.books[disk].lives.values().filter(|life| life.changed_at == self.now) {
+            let ends = life.end.map(|(from, until)| [from, until]);
+            instants.extend(ends.into_iter().flatten().chain(life.valid_to).chain(life.valid_from));
+            let lost = life.lost_at.map(|at| at + self.settings.removal_grace);
+            instants.extend(lost.map(|at| at + NOTICE + SECOND));
+            instants.extend(lost.map(|at| at - NOTICE - SECOND));
+            instants.extend(life.first_served.map(|(_, at)| at + self.settings.propagation));
+        }
+        for instant in instants {
+            for index in 0..self.replicas.len() {
+                let when = instant - self.replicas[index].clock.offset();
+                if self.now < when && self.replicas[index].disk == disk {
+                    self.schedule_at(when - 1, Event::Probe(index));
+                    self.schedule_at(when, Event::Probe(index));
+                    let soon = self.random.between(-20, 20) * SECOND;
+                    self.schedule_at(when + soon, Event::Sign(index));
+                }
+            }
+        }
+    }
+
+    fn sign(&mut self, signer: usize) {
+        let audience = &AUDIENCES[usize::from(self.random.percent(30))];
+        let Some(told) = self.signers[signer].get(audience).cloned() else { return };
+        let replica = &self.replicas[signer];
+        let clock = replica.clock.shows();
+        let Some(life) = self.books[replica.disk].lives.get(&told.key_id) else { return };
+        // No token outlives the validity of its key.
+        let limit = told.valid_to.map_or(Ms::MAX, |to| to.as_millisecond() - crate::START);
+        let expires = (clock + self.settings.lifetime).min(limit);
+        if expires <= clock {
+            return;
+        }
+        let is_known = life.is_safe(clock, &self.settings, 2 * SKEW);
+        let token = Token {
+            kid: told.key_id,
+            material: life.material,
+            signed_at: self.now,
+            expires,
+            is_early: !is_known,
+            is_stale: self.is_stale(signer),
+            is_dubious: self.is_off(replica.disk) || life.is_dubious,
+            served_at: life.first_served.map_or(Ms::MAX / 4, |(at, _)| at),
+        };
+        let number = self.tokens.len();
+        self.tell(|| format!("token {number} is signed at {signer} with {}", token.kid));
+        let ends = token.expires;
+        self.tokens.push(token);
+        for _ in 0..4 {
+            let consumer = self.random.index(self.consumers.len());
+            let Consumer { offset, leeway, .. } = self.consumers[consumer];
+            let last = ends + leeway - offset - 1;
+            let when = match self.random.index(3) {
+                0 => self.now + self.random.between(0, 2 * SECOND),
+                1 => self.random.between(self.now, last.max(self.now)),
+                _ => last - self.random.between(0, 2 * SECOND),
+            };
+            if self.now <= when && when <= last {
+                self.schedule_at(when, Event::Present(number, consumer));
+            }
+        }
+    }
+
+    /// Whether what this signer was told may be out of date, because something is broken.
+    fn is_stale(&self, signer: usize) -> bool {
+        let Replica { disk, directory, .. } = self.replicas[signer];
+        self.replicas[signer].running.is_none()
+            || self.disks[disk].is_failing
+            || self.directories[directory].is_dark
+            || self.overdue_since(directory).is_some()
+            || self.now < self.recovered_at[directory] + NOTICE
+    }
+
+    /// Since when changes should have arrived at a copy that have not.
+    pub fn overdue_since(&self, place: usize) -> Option<Ms> {
+        let first = self.changes.get(self.delivered[place])?;
+        let due = first + DELIVERY;
+        (due < self.now).then_some(due)
+    }
+
+    pub fn violate(&mut self, what: String) {
+        self.tell(|| format!("VIOLATION: {what}"));
+        self.violation.get_or_insert(what);
+    }
+}
+
+fn settings(random: &mut Random) -> Settings {
+    let lifetime = random.pick(&[5 * MINUTE, 15 * MINUTE, HOUR]);
+    let propagation = random.pick(&[40 * MINUTE, HOUR, 3 * HOUR]);
+    let announce = random.pick(&[propagation, 24 * HOUR]);
+    let max_age = random.pick(&[MINUTE, 5 * MINUTE, 5 * MINUTE]);
+    let grace = lifetime + 7 * MINUTE;
+    let removal_grace = if random.percent(10) { 0 } else { grace };
+    let is_shared = random.percent(50);
+    let horizon = random.between(8, 30) * HOUR;
+    let retention = random.pick(&[6 * HOUR, 30 * 24 * HOUR]);
+    let duration = |ms: Ms| Duration::from_millis(ms.unsigned_abs());
+    let policy = Policy {
+        announce: duration(announce),
+        propagation: duration(propagation),
+        token_lifetime: duration(lifetime),
+        clock_skew: duration(5 * MINUTE),
+        default_grace: duration(grace),
+    };
+    let rules = KeyRules {
+        audiences: AUDIENCES.to_vec(),
+        default_audience: AUDIENCES[0].clone(),
+        key_id: KeyIdScheme::Thumbprint,
+        verify_pairs: true,
+    };
+    Settings {
+        judge: judge::Terms {
+            policy,
+            grace_on_removal: duration(removal_grace),
+            retention: duration(retention),
+        },
+        terms: Terms {
+            policy,
+            max_age: duration(max_age),
+            validity: duration(365 * 24 * HOUR),
+            rsa_bits: 2048,
+            rules,
+            directory: place(),
+            state: place(),
+        },
+        max_age,
+        lifetime,
+        propagation,
+        announce,
+        grace,
+        removal_grace,
+        is_shared,
+        horizon,
+    }
+}
