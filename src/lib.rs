@@ -9,6 +9,7 @@
 //! keys        bytes  ->  public key or refusal; dates + instant  ->  phase
 //! look        one look at every directory: scanned, and parsed where the bytes are new
 //! ownership   whose the files are that root makes
+//! sandbox     paths that are needed  ->  everything else given up; what is in force
 //! ledger      remembered + seen + now  ->  remembered', kept on disk
 //! publish     records + now  ->  rendered documents, swapped in one place
 //! operations  issue, rotate, invalidate, reactivate, delete: writes files, nothing else
@@ -34,6 +35,7 @@ pub mod look;
 pub mod operations;
 pub mod ownership;
 pub mod publish;
+pub mod sandbox;
 pub mod serve;
 pub mod source;
 pub mod token;

@@ -248,7 +248,11 @@ fn every_metric_is_listed_once_with_its_labels() {
     let daemon = Daemon::start(keys);
     daemon.await_kids(&["new", "old"]);
     daemon.get("/.well-known/jwks.json");
-    let text = ask(&daemon, "/metrics").text();
+    // Keys are served before the look is told to its end.
+    let text = eventually("the look is told", || {
+        let text = ask(&daemon, "/metrics").text();
+        text.contains("\njwksd_last_good_scan_timestamp_seconds ").then_some(text)
+    });
     let mut named: Vec<String> = Vec::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').unwrap();

@@ -19,7 +19,7 @@ use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, Loaded, load};
 use crate::http::admin::openapi;
 use crate::keys::Audience;
-use crate::serve;
+use crate::{sandbox, serve};
 
 /// Publishes the JSON Web Key Set of a watched directory of signing keys, correctly over time.
 #[derive(Debug, Parser)]
@@ -211,6 +211,8 @@ impl From<io::Error> for Failure {
 /// Runs what the command line says.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Before anything is read: most commands look at private keys.
+    sandbox::keep_memory_private();
     let cli = Cli::parse();
     match cli.run() {
         Ok(code) => ExitCode::from(code),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::ServeError;
+use super::{ServeError, descriptors};
 use crate::clock::SystemClock;
-use crate::config::{Config, OnRemoval};
+use crate::config::{Config, ListenAddress, OnRemoval};
 use crate::http::connections::Limits;
 use crate::keys::entry::KeyRules;
 use crate::ledger::{Looked, Outcome, reconcile, store};
@@ -18,6 +18,7 @@ use crate::look::{Look, Looker};
 use crate::operations::{Operations, Terms};
 use crate::publish::layout::Layout;
 use crate::publish::reload::Rules;
+use crate::sandbox::Needs;
 use crate::source::scan::ScanLimits;
 
 /// What was seen without touching anything.
@@ -101,7 +102,7 @@ const fn grace_on_removal(config: &Config) -> Duration {
 pub(super) fn limits(config: &Config) -> Limits {
     let limits = &config.limits;
     Limits {
-        max_connections: limits.max_connections,
+        max_connections: descriptors::room(limits.max_connections, listeners(config)),
         header_timeout: limits.header_timeout,
         idle_timeout: limits.idle_timeout,
         write_timeout: limits.write_timeout,
@@ -109,6 +110,12 @@ pub(super) fn limits(config: &Config) -> Limits {
         max_header_bytes: limits.max_header_bytes,
         max_headers: limits.max_headers,
     }
+}
+
+/// How many listeners there are, each of which has its own limit of connections.
+pub(super) fn listeners(config: &Config) -> usize {
+    let all = [&config.public.listen, &config.ops.listen, &config.admin.listen];
+    all.into_iter().filter(|addresses| !addresses.is_empty()).count()
 }
 
 /// Where the ledger is kept: as configured, or in the first key directory.
@@ -126,6 +133,34 @@ pub fn make_state_directory(config: &Config) {
     if let Some(Err(error)) = parent.map(std::fs::create_dir_all) {
         // The ledger says so too, and goes on trying.
         warn!(cause = %error, "can't make the directory for the ledger");
+    }
+}
+
+/// What the daemon has to do with files once it listens, and whether it `issues` keys too. The
+/// configuration is read before, and not again.
+pub(super) fn needs(config: &Config, issues: bool) -> Needs {
+    let dirs: Vec<PathBuf> = config.keys.dirs.iter().map(|dir| dir.to_path_buf()).collect();
+    let state = state_directory(config);
+    let mut write = vec![match dirs.iter().find(|dir| state.starts_with(dir)) {
+        // It comes and goes with the key directory.
+        Some(dir) => dir.clone(),
+        None => state,
+    }];
+    if issues {
+        write.extend(dirs.iter().cloned());
+    }
+    let tls = [&config.public.tls, &config.admin.tls].into_iter().flatten();
+    let certificates = tls.flat_map(|tls| [&tls.certificate, &tls.key]);
+    let listeners = [&config.public.listen, &config.ops.listen, &config.admin.listen];
+    let sockets = listeners.into_iter().flatten().filter_map(|address| match address {
+        ListenAddress::Unix(path) => Some(path.clone()),
+        ListenAddress::Tcp(_) => None,
+    });
+    Needs {
+        read: dirs,
+        read_files: certificates.chain(&config.admin.token_file).cloned().collect(),
+        write,
+        remove: sockets.collect(),
     }
 }
 

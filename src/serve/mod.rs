@@ -2,6 +2,7 @@
 
 mod assembly;
 mod certificates;
+mod descriptors;
 mod error;
 mod sockets;
 mod systemd;
@@ -22,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::assembly::{Seen, layout, look_once, make_state_directory, operations};
-use self::assembly::{limits, looker, rules, state_directory};
+use self::assembly::{limits, listeners, looker, needs, rules, state_directory};
 use self::certificates::Certificates;
 pub use self::error::ServeError;
 use self::sockets::Places;
@@ -44,6 +45,7 @@ use crate::logging;
 use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
 use crate::publish::reload::{Reload, Signal};
 use crate::publish::snapshot;
+use crate::sandbox;
 
 /// Runs the daemon until SIGTERM or SIGINT. `init` issues a key for each audience without one.
 ///
@@ -61,6 +63,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         let remedy = format!("change it, or accept it: accept_risk = [\"{}\"]", risk.member);
         warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
     }
+    descriptors::make_room(config.limits.max_connections, listeners(config));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let certificates = Certificates::read(config, clock.now())?;
     make_state_directory(config);
@@ -68,13 +71,6 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     if init {
         issue_first_keys(config, to_the_millisecond(clock.now()))?;
     }
-
-    let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
-    let (signals, received) = mpsc::channel();
-    let rules = rules(config);
-    let ledger = Ledger::new(Some(state_directory(config)));
-    let reload =
-        Reload::new(Arc::clone(&clock), rules, looker(config), ledger, publisher, signals.clone());
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -94,6 +90,17 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let ops_sockets = runtime.block_on(places.bind(1))?;
     let (addresses, is_tls) = (public.addresses(), config.public.tls.is_some());
     let public_listener = PublicListener { addresses, is_tls };
+    // While there is one thread: those that are made from here on inherit it.
+    let issues = init || !admin.listeners.is_empty();
+    let in_force = sandbox::confine(&needs(config, issues));
+
+    let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
+    let (signals, received) = mpsc::channel();
+    let rules = rules(config);
+    let ledger = Ledger::new(Some(state_directory(config)));
+    let reload =
+        Reload::new(Arc::clone(&clock), rules, looker(config), ledger, publisher, signals.clone());
+
     let view = reload.view();
     runtime.spawn(systemd::tell_ready(view.clone()));
     let (alive, ended) = oneshot::channel::<()>();
@@ -139,6 +146,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
         public: public_listener,
         certificates: certificates.served(),
         stopping: Arc::clone(&servers.stopping),
+        in_force,
     };
     servers.add_last(ops_sockets.listeners, &OpsHandler::new(sources), &ops_connections);
     servers.certificates =

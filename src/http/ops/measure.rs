@@ -19,6 +19,7 @@ use crate::ledger::handoff::current_record;
 use crate::ledger::{Persistence, Record};
 use crate::publish::layout::Content;
 use crate::publish::view::View;
+use crate::sandbox::Restriction;
 use crate::source::watch::WatchState;
 
 /// All measurements, as they are at the instant of `sight`.
@@ -96,6 +97,12 @@ impl Measured {
             .alone(policy.token_lifetime.as_secs_f64());
         self.family("clock_skew_seconds", "How far consumers' clocks may be off, as configured")
             .alone(policy.clock_skew.as_secs_f64());
+        self.family("landlock_abi", "The ABI of Landlock that is in force; 0 where it is not")
+            .alone(f64::from(sources.in_force.landlock_abi));
+        let family = self.family("sandbox", "Whether a restriction of this program is in force");
+        for Restriction { name, holds, .. } in &sources.in_force.restrictions {
+            family.add([("restriction", *name)], f64::from(u8::from(*holds)));
+        }
         if let Some(view) = &sight.view {
             self.keys(view, &sources.terms.rules.audiences, policy, sight.now);
             self.state(view);

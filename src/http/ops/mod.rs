@@ -43,6 +43,7 @@ use crate::config::ListenAddress;
 use crate::operations::Terms;
 use crate::publish::snapshot::{Published, Snapshot};
 use crate::publish::view::View;
+use crate::sandbox::InForce;
 
 /// Where everything that is shown comes from.
 pub struct Sources {
@@ -64,6 +65,8 @@ pub struct Sources {
     pub certificates: Vec<Arc<tls::served::Served>>,
     /// Whether the program is about to end.
     pub stopping: Arc<AtomicBool>,
+    /// What the program gave up.
+    pub in_force: InForce,
 }
 
 /// Where the public listener is.

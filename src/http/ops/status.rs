@@ -16,6 +16,7 @@ use crate::ledger::{Persistence, Record};
 use crate::operations::KeyPair;
 use crate::publish::document::Document;
 use crate::publish::layout::Content;
+use crate::sandbox::{InForce, Restriction};
 use crate::source::watch::WatchState;
 
 /// The whole status.
@@ -30,6 +31,7 @@ pub(super) struct Status {
     pub(super) next_change: Option<Timestamp>,
     pub(super) watcher: Kept,
     pub(super) ledger: Kept,
+    pub(super) sandbox: Sandbox,
     pub(super) current: Vec<CurrentKey>,
     pub(super) keys: Vec<KeyStatus>,
     pub(super) refused: Vec<RefusedFile>,
@@ -55,6 +57,25 @@ pub(super) struct Kept {
     /// `events` or `polling`; `disk`, `memory` or `failing`.
     pub(super) state: &'static str,
     /// Why it is not the first of these, or where it is.
+    pub(super) detail: String,
+}
+
+/// What the program gave up.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Sandbox {
+    /// The ABI of Landlock that is in force; 0 where it is not.
+    pub(super) landlock_abi: u8,
+    pub(super) restrictions: Vec<Restricted>,
+}
+
+/// One of the things that it should have given up.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Restricted {
+    pub(super) name: &'static str,
+    pub(super) holds: bool,
+    /// What it comes to, or why it is not in force.
     pub(super) detail: String,
 }
 
@@ -163,6 +184,7 @@ pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
             let directory = view.ledger.as_ref().map(|path| path.display().to_string());
             Kept::of_ledger(&view.persistence, directory.unwrap_or_default())
         }),
+        sandbox: Sandbox::of(&sources.in_force),
         current,
         keys,
         refused: view.iter().flat_map(|view| &view.refused).map(RefusedFile::of).collect(),
@@ -192,6 +214,17 @@ impl Kept {
             Persistence::Memory => Self { state: "memory", detail: "no directory".to_owned() },
             Persistence::Failing(why) => Self { state: "failing", detail: why.clone() },
         }
+    }
+}
+
+impl Sandbox {
+    fn of(in_force: &InForce) -> Self {
+        let restricted = |restriction: &Restriction| {
+            let Restriction { name, holds, detail } = restriction.clone();
+            Restricted { name, holds, detail }
+        };
+        let restrictions = in_force.restrictions.iter().map(restricted).collect();
+        Self { landlock_abi: in_force.landlock_abi, restrictions }
     }
 }
 

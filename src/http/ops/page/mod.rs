@@ -15,7 +15,7 @@ use hyper::Uri;
 use jiff::Timestamp;
 
 use self::html::{Clock, Escaped, Short, When};
-use super::status::{self, KeyStatus, Status};
+use super::status::{self, KeyStatus, Restricted, Status};
 use super::{Sight, Sources};
 use crate::config::ListenAddress;
 use crate::operations::relative::relative;
@@ -283,6 +283,9 @@ impl Page<'_> {
             let is_fine = certificate.refused.is_none() && status.now < end;
             let detail = format!("{listener}: until {end:.0} ({})", relative(end, status.now));
             item(page, "certificate", is_fine, &detail)?;
+        }
+        for Restricted { name, holds, detail } in &status.sandbox.restrictions {
+            item(page, &format!("sandbox: {name}"), *holds, detail)?;
         }
         page.push_str("</dl></section>");
         Ok(())

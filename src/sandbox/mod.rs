@@ -1,0 +1,227 @@
+//! What this process gives up, so that little can be made of a defect in it: its memory can't be
+//! dumped nor read by others, and where the kernel has Landlock, it opens no files but its own, runs
+//! no program, and neither connects nor listens anew.
+//!
+//! Paths come in. What can't be had is told, and never keeps the program from running.
+
+mod places;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd,
+    RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus, Scope, make_bitflags,
+};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, set_dumpable_behavior,
+    setrlimit,
+};
+use tracing::info;
+
+/// Keeps the memory of this process, in which private keys pass, out of core dumps and away from
+/// other processes of its user. Where the system does not let it, that shows in [`InForce`].
+pub fn keep_memory_private() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
+    // A handler of core dumps that the kernel pipes them to is given them whatever the limit.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// What the program has to do with files from now on. A directory stands for all that is below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Directories that are read.
+    pub read: Vec<PathBuf>,
+    /// Files that are read.
+    pub read_files: Vec<PathBuf>,
+    /// Directories that are read, and in which files and directories are made, replaced and removed.
+    pub write: Vec<PathBuf>,
+    /// Files that are removed in the end.
+    pub remove: Vec<PathBuf>,
+}
+
+/// One thing that the process gave up, or should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restriction {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is in force.
+    pub holds: bool,
+    /// What it comes to, or why it is not in force.
+    pub detail: String,
+}
+
+/// What is in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// The version of Landlock's interface that is made use of; 0 where it is not.
+    pub landlock_abi: u8,
+    /// Every restriction.
+    pub restrictions: Vec<Restriction>,
+}
+
+/// The newest interface that this was tried with. A newer kernel restricts no more than this.
+const NEWEST: ABI = ABI::V7;
+
+/// The interfaces from which on there is more than files to restrict.
+const FROM: [(&str, u8, &str); 2] = [
+    ("tcp", 4, "no TCP connection is made, and no other port opened"),
+    ("signals", 6, "no other process is signalled"),
+];
+
+/// Restricts this process to what it `needs`. Called while there is one thread: others inherit it,
+/// and those that run already would not.
+#[must_use]
+pub fn confine(needs: &Needs) -> InForce {
+    // Asked for by Landlock, and good to have without it.
+    let _ = rustix::thread::set_no_new_privs(true);
+    let grants = Grants::of(needs);
+    let confined = grants.restrict();
+    let in_force = InForce::found(&grants, &confined);
+    in_force.tell();
+    in_force
+}
+
+/// What may be done beneath which path.
+#[derive(Debug, Default)]
+struct Grants {
+    read: BTreeSet<PathBuf>,
+    write: BTreeSet<PathBuf>,
+    remove: BTreeSet<PathBuf>,
+}
+
+const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+
+const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeDir | RemoveFile
+});
+
+impl Grants {
+    fn of(needs: &Needs) -> Self {
+        let of_directories =
+            |paths: &[PathBuf]| paths.iter().flat_map(|path| places::of_directory(path)).collect();
+        let mut read: BTreeSet<PathBuf> = of_directories(&needs.read);
+        read.extend(needs.read_files.iter().flat_map(|path| places::of_file(path)));
+        let mut write: BTreeSet<PathBuf> = of_directories(&needs.write);
+        let parents = needs.remove.iter().filter_map(|file| file.parent());
+        let mut remove: BTreeSet<PathBuf> = parents.map(places::existing).collect();
+        // Nothing that is to be written is worth opening the whole system for it.
+        for places in [&mut write, &mut remove] {
+            places.retain(|place| place != Path::new("/"));
+        }
+        read.retain(|place| !write.contains(place));
+        Self { read, write, remove }
+    }
+
+    fn restrict(&self) -> Result<RestrictionStatus, RulesetError> {
+        // The service manager may listen for readiness where only this scope would forbid it.
+        let manager = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+        let scope = if manager.as_encoded_bytes().starts_with(b"@") {
+            Scope::Signal.into()
+        } else {
+            Scope::from_all(NEWEST)
+        };
+        let mut ruleset = Ruleset::default()
+            .handle_access(AccessFs::from_all(NEWEST))?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .scope(scope)?
+            .create()?;
+        for (places, access) in
+            [(&self.read, READ), (&self.write, WRITE), (&self.remove, AccessFs::RemoveFile.into())]
+        {
+            for place in places {
+                ruleset = grant(ruleset, place, access)?;
+            }
+        }
+        ruleset.restrict_self()
+    }
+}
+
+fn grant(
+    ruleset: RulesetCreated,
+    place: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
+    // What can't even be opened as a place can't be used either.
+    let Ok(opened) = PathFd::new(place) else { return Ok(ruleset) };
+    let access = if place.is_dir() { access } else { access & AccessFs::ReadFile };
+    if access.is_empty() { Ok(ruleset) } else { ruleset.add_rule(PathBeneath::new(opened, access)) }
+}
+
+impl InForce {
+    fn found(grants: &Grants, confined: &Result<RestrictionStatus, RulesetError>) -> Self {
+        let landlock_abi = match confined {
+            Ok(status) if status.ruleset != RulesetStatus::NotEnforced => match status.landlock {
+                LandlockStatus::Available { effective_abi, .. } => number(effective_abi),
+                _ => 0,
+            },
+            _ => 0,
+        };
+        let why_not = || match confined {
+            Err(error) => format!("Landlock was refused: {error}"),
+            Ok(status) if status.landlock == LandlockStatus::NotEnabled => {
+                "the kernel has Landlock, but it is not enabled".to_owned()
+            }
+            Ok(_) => "the kernel has no Landlock, or it is denied".to_owned(),
+        };
+        let mut restrictions = memory();
+        let files = landlock_abi > 0;
+        let detail = if files { grants.to_string() } else { why_not() };
+        restrictions.push(Restriction { name: "files", holds: files, detail });
+        restrictions.extend(FROM.map(|(name, from, detail)| {
+            let holds = from <= landlock_abi;
+            let detail = match landlock_abi {
+                0 => why_not(),
+                _ if holds => detail.to_owned(),
+                abi => format!("that needs Landlock's ABI {from}, and the kernel has {abi}"),
+            };
+            Restriction { name, holds, detail }
+        }));
+        Self { landlock_abi, restrictions }
+    }
+
+    fn tell(&self) {
+        for Restriction { name, holds, detail } in &self.restrictions {
+            if *holds {
+                info!(restriction = name, detail, "confined");
+            } else {
+                info!(restriction = name, cause = detail, "not confined");
+            }
+        }
+    }
+}
+
+/// What does not depend on Landlock.
+fn memory() -> Vec<Restriction> {
+    let no_dumps = getrlimit(Resource::Core).current == Some(0);
+    let is_private = matches!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
+    let no_privileges = rustix::thread::no_new_privs().unwrap_or(false);
+    [
+        ("core-dumps", no_dumps, "no core dump is written"),
+        ("memory", is_private, "other processes of the same user can't read the memory"),
+        ("privileges", no_privileges, "no program that is run can have more privileges"),
+    ]
+    .map(|(name, holds, detail)| {
+        let detail = if holds { detail } else { "the system refused it" };
+        Restriction { name, holds, detail: detail.to_owned() }
+    })
+    .into()
+}
+
+fn number(abi: ABI) -> u8 {
+    u8::try_from(abi.min(NEWEST) as i32).unwrap_or_default()
+}
+
+impl std::fmt::Display for Grants {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |places: &mut dyn Iterator<Item = &PathBuf>| {
+            let places: Vec<String> = places.map(|place| place.display().to_string()).collect();
+            if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") }
+        };
+        let read: BTreeSet<&PathBuf> = self.read.union(&self.write).collect();
+        let read = list(&mut read.into_iter());
+        write!(f, "read: {read}; written: {}; run: nowhere", list(&mut self.write.iter()))
+    }
+}
