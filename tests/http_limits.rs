@@ -312,6 +312,25 @@ fn a_connection_that_was_just_used_is_not_the_one_that_gives_way() {
 }
 
 #[test]
+fn a_client_that_never_reads_gives_way_to_a_new_one() {
+    let server = Server::start(Limits { max_connections: 2, ..limits() });
+    let deaf = |server: &Server| {
+        let mut client = server.connect();
+        client.send("GET /big HTTP/1.1\r\nhost: a\r\n\r\n");
+        // It is in the middle of its answer.
+        client.stream.read_exact(&mut [0; 64]).unwrap();
+        client
+    };
+    let (_first, _second) = (deaf(&server), deaf(&server));
+    // As soon as their sockets are full.
+    eventually(|| {
+        let mut client = server.connect();
+        client.send(GET);
+        client.receive().status == 200
+    });
+}
+
+#[test]
 fn a_connection_too_many_is_refused_where_all_are_busy() {
     let server = Server::start(Limits { max_connections: 2, ..limits() });
     let mut busy = [server.connect_and_wait(), server.connect_and_wait()];

@@ -230,11 +230,11 @@ impl Activity {
 
     /// Says to the registry since when the connection waits for its client, if it does.
     pub(super) fn waits_since(&self, time: u64) {
-        let is_busy = matches!(self.phase(), Phase::Answering | Phase::Stuck);
+        let is_busy = self.phase() == Phase::Answering;
         self.waits((!is_busy).then_some(time));
     }
 
-    /// Since when the connection has waited for its client without a whole request.
+    /// Since when the connection has waited for its client: for a request, or to be read.
     pub(super) fn waiting_since(&self) -> Option<u64> {
         Some(self.waiting_since.load(Relaxed)).filter(|since| *since != BUSY)
     }

@@ -116,6 +116,8 @@ where
                 progress = activity.progress();
                 phase_began = now;
                 place.waits_since(now.into_std());
+            } else if activity.phase() == Phase::Stuck && activity.waiting_since().is_none() {
+                place.waits_since(phase_began.into_std());
             }
             if activity.ordered() == Order::Abort {
                 return Poll::Ready(End::Cut);

@@ -114,16 +114,8 @@ impl Connections {
     /// longest gives its own; `None` where all of them have a request to answer.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut open = self.open();
-        if open.connections.len() >= self.limits.max_connections {
-            let waiting = open
-                .connections
-                .iter()
-                .filter_map(|(id, activity)| Some((activity.waiting_since()?, *id)));
-            let (_, longest) = waiting.min()?;
-            if let Some(activity) = open.connections.remove(&longest) {
-                activity.order(Order::Abort);
-                self.reached.count(Limit::GaveWay);
-            }
+        if open.connections.len() >= self.limits.max_connections && !self.give_way(&mut open) {
+            return None;
         }
         let id = open.accepted;
         open.accepted += 1;
@@ -131,6 +123,25 @@ impl Connections {
         open.connections.insert(id, Arc::clone(&activity));
         drop(open);
         Some(Place { connections: Arc::clone(self), id, activity })
+    }
+
+    /// Makes room for one more where the system has none. Tells whether there was anything to give.
+    pub(super) fn make_room(&self) -> bool {
+        self.give_way(&mut self.open())
+    }
+
+    /// Ends the connection that has waited for its client for longest, where one waits.
+    fn give_way(&self, open: &mut Open) -> bool {
+        let waiting = open
+            .connections
+            .iter()
+            .filter_map(|(id, activity)| Some((activity.waiting_since()?, *id)));
+        let longest = waiting.min().and_then(|(_, longest)| open.connections.remove(&longest));
+        if let Some(activity) = &longest {
+            activity.order(Order::Abort);
+            self.reached.count(Limit::GaveWay);
+        }
+        longest.is_some()
     }
 
     /// A place to refuse one connection in, where there is one.

@@ -88,7 +88,12 @@ impl Listener {
     /// path, [`io::ErrorKind::InvalidFilename`] where the path is too long.
     pub async fn bind(address: &ListenAddress, mode: u32) -> io::Result<Self> {
         match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            ListenAddress::Tcp(address) => {
+                let listener = TcpListener::bind(address).await?;
+                // Said again: tokio allows fewer to wait.
+                rustix::net::listen(&listener, BACKLOG.cast_signed())?;
+                Ok(Self::Tcp(listener))
+            }
             ListenAddress::Unix(path) => UnixSocket::bind(path, mode).await.map(Self::Unix),
         }
     }
@@ -109,7 +114,7 @@ impl Listener {
             return Ok((first, others));
         };
         if count < 2 {
-            return TcpListener::bind(address).await.map(|first| (Self::Tcp(first), Vec::new()));
+            return Ok((Self::bind(&ListenAddress::Tcp(*address), mode).await?, Vec::new()));
         }
         // Who else listens there must not share it.
         drop(TcpListener::bind(address).await?);
@@ -193,8 +198,9 @@ impl Listener {
     }
 }
 
-/// How many connections may wait to be accepted.
-const BACKLOG: u32 = 1024;
+/// How many connections may wait to be accepted, as far as net.core.somaxconn goes. One that finds
+/// no place tries again a second later.
+const BACKLOG: u32 = 4096;
 
 /// A socket of an address that others may have too, if they are of this user.
 fn shared(address: SocketAddr) -> io::Result<TcpListener> {
@@ -333,6 +339,15 @@ impl Drop for SocketFile {
     }
 }
 
+/// How much of what a client does not read yet the system holds, in bytes; it counts twice as much for
+/// its own. By itself it would take megabytes for each, and a container pays for them.
+const HELD: usize = 64 * 1024;
+
+fn hold_little(stream: impl AsFd) {
+    // Where this fails the client is gone.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, HELD);
+}
+
 impl Accept for TcpListener {
     type Stream = TcpStream;
 
@@ -341,6 +356,7 @@ impl Accept for TcpListener {
         // Responses are written in one piece; nothing is gained by waiting for more. Where this
         // fails the client is gone.
         let _ = stream.set_nodelay(true);
+        hold_little(&stream);
         Ok((stream, Peer { address: Some(address), ..Peer::default() }))
     }
 }
@@ -350,6 +366,7 @@ impl Accept for UnixSocket {
 
     async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.listener.accept().await?;
+        hold_little(&stream);
         let credentials = stream.peer_cred()?;
         let peer = Peer {
             uid: Some(credentials.uid()),
@@ -365,6 +382,21 @@ impl Accept for UnixSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn little_is_held_for_a_client_that_does_not_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let address = "127.0.0.1:0".parse().unwrap();
+            let Listener::Tcp(listener) = Listener::bind(&address, 0).await.unwrap() else {
+                panic!("another kind");
+            };
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = Accept::accept(&listener).await.unwrap();
+            let held = rustix::net::sockopt::socket_send_buffer_size(&stream).unwrap();
+            assert!(held <= 2 * HELD, "{held}");
+        });
+    }
 
     #[test]
     fn a_socket_s_file_is_made_no_wider_than_its_mode() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
-use tokio::task::unconstrained;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
@@ -24,6 +24,9 @@ use super::{Answer, connection};
 
 /// How long it waits where the system has no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is tried at once to make room for a connection, before it waits.
+const MOST_FAILURES: u32 = 8;
 
 /// How often it says so at most.
 const WARN_EVERY: Duration = Duration::from_mins(1);
@@ -62,10 +65,12 @@ async fn serve_on<L: Accept, A: Answer>(
 ) {
     let (alive, mut all_gone) = mpsc::channel(1);
     let mut no_room = NoRoom::default();
+    let mut failures = 0_u32;
     let mut stop = pin!(shutdown.wait_for(|stop| *stop));
     while let Some(accepted) = unless(stop.as_mut(), listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
+                failures = 0;
                 let handler = handler.for_peer(&peer);
                 match &secured {
                     None => start(stream, handler, &connections, alive.clone()),
@@ -76,8 +81,16 @@ async fn serve_on<L: Accept, A: Answer>(
             }
             Err(error) if !is_for_want_of_room(&error) => {}
             Err(error) => {
-                no_room.tell(&error, Instant::now());
-                if unless(stop.as_mut(), sleep(PAUSE)).await.is_none() {
+                failures += 1;
+                // Those that gave way at the limit of connections are closed at their turn. If that
+                // was not it, others give way; and where nothing helps, it is not tried for ever.
+                if failures > 1 {
+                    no_room.tell(&error, Instant::now());
+                }
+                let is_worth_it = !failures.is_multiple_of(MOST_FAILURES);
+                if is_worth_it && (failures == 1 || connections.make_room()) {
+                    yield_now().await;
+                } else if unless(stop.as_mut(), sleep(PAUSE)).await.is_none() {
                     break;
                 }
             }
