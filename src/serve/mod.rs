@@ -56,13 +56,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     // Before there is any thread.
     let passed = systemd::passed()?;
     logging::init(config.log);
-    for warning in &loaded.warnings {
-        warn!("{warning}");
-    }
-    for risk in &loaded.risks {
-        let remedy = format!("change it, or accept it: accept_risk = [\"{}\"]", risk.member);
-        warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
-    }
+    warn_of(loaded);
     descriptors::make_room(config.limits.max_connections, listeners(config));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let certificates = Certificates::read(config, clock.now())?;
@@ -161,6 +155,17 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// What is odd about the configuration, and what is dangerous.
+fn warn_of(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    for risk in &loaded.risks {
+        let remedy = format!("change it, or accept it: accept_risk = [\"{}\"]", risk.member);
+        warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
+    }
 }
 
 /// The threads on which operations wait for the disk, and generate keys.
