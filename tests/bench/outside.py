@@ -1,21 +1,10 @@
-#!/usr/bin/env python3
-"""Measures the release binary from outside: what operators and clients would see.
-
-usage: cargo build --release && tests/bench/from-outside [--binary FILE] [PART ...]
-
-parts: drop      a key dropped by rename until it is served, 100 times
-       grace     how exactly a grace of 2 s ends, and the max-age on the way
-       swaps     100,000 requests on kept-alive connections during 1,000 AtomicWriter swaps
-       ready     exec until the first 200 with 3 RSA-2048 keys, and the memory then
-       idle      CPU and scans of an idle minute (needs strace for the scans)
-       many      10,000 P-256 keys and 1,000 RSA-2048 key pairs: ready, one more key, memory
-All of them by default. Needs python3 and openssl; only loopback is used.
-"""
-import argparse, hashlib, http.client, json, os, re, shutil, signal, socket, statistics, subprocess
-import sys, tempfile, threading, time
+"""What operators and clients see of the program over time: a dropped key until it is served, the
+end of a grace, swaps under load, start-up and reload against the number of keys, an idle hour. Each
+part prints one line or a table, and returns its figures."""
+import hashlib, http.client, json, os, re, shutil, signal, socket, statistics, subprocess, sys
+import tempfile, threading, time
 from datetime import datetime, timedelta, timezone
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 PATH = "/.well-known/jwks.json"
 
 
@@ -43,7 +32,8 @@ class Daemon:
         self.log = tempfile.TemporaryFile()
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
-            [*prefix, binary, "serve", "--keys", keys, "--listen", f"127.0.0.1:{self.port}", *arguments],
+            [*prefix, binary, "serve", "--keys", keys, "--listen", f"127.0.0.1:{self.port}",
+             "--ops-listen", "127.0.0.1:0", *arguments],
             stderr=self.log, env={**os.environ, **(env or {})})
         self.connection = None
 
@@ -93,23 +83,39 @@ def percentile(values, share):
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
+# A user namespace in which there are no inotify instances, so that only polling notices.
+NO_EVENTS = ("unshare", "--user", "--map-root-user", "sh", "-c",
+             'echo 0 > /proc/sys/user/max_inotify_instances && exec "$0" "$@"')
+
+
 def part_drop(binary, scratch):
-    drop(scratch, "first.pem", key())
-    daemon = Daemon(binary, scratch, "--log-level", "error")
-    daemon.ready()
-    time.sleep(0.5)
-    waits = []
-    for number in range(100):
-        pem = key()
-        known = len(daemon.kids())
-        began = time.perf_counter()
-        drop(scratch, f"k{number}.pem", pem)
-        while len(daemon.kids()) == known:
-            time.sleep(0.0005)
-        waits.append((time.perf_counter() - began) * 1000)
-    print(f"drop     100 drops by rename until served: median {statistics.median(waits):.1f} ms, "
-          f"p99 {percentile(waits, 0.99):.1f} ms, max {max(waits):.1f} ms")
-    daemon.stop()
+    """Drops, with events and with polling each second."""
+    figures = {}
+    for how, count, prefix, env in (
+            ("by events", 100, (), {}),
+            ("by polling each second", 20, NO_EVENTS, {"JWKSD_KEYS_POLL_INTERVAL": "1s"})):
+        directory = os.path.join(scratch, f"of{count}")
+        os.mkdir(directory)
+        drop(directory, "first.pem", key())
+        daemon = Daemon(binary, directory, "--log-level", "error", prefix=prefix, env=env)
+        daemon.ready()
+        time.sleep(0.5)
+        waits = []
+        for number in range(count):
+            pem = key()
+            known = len(daemon.kids())
+            # At any time of the second.
+            time.sleep(number * 0.37 % 1 if prefix else 0)
+            began = time.perf_counter()
+            drop(directory, f"k{number}.pem", pem)
+            while len(daemon.kids()) == known:
+                time.sleep(0.0005)
+            waits.append((time.perf_counter() - began) * 1000)
+        print(f"drop     {count} drops by rename until served, noticed {how}: median "
+              f"{statistics.median(waits):.1f} ms, p99 {percentile(waits, 0.99):.1f} ms, max {max(waits):.1f} ms")
+        daemon.stop()
+        figures[how] = statistics.median(waits)
+    return figures
 
 
 def part_grace(binary, scratch):
@@ -231,6 +237,7 @@ def part_idle(binary, scratch):
     before = daemon.cpu()
     time.sleep(60)
     spent = daemon.cpu() - before
+    memory = daemon.status("VmRSS")
     daemon.stop()
     scans = "strace is missing, scans not counted"
     if shutil.which("strace"):
@@ -238,41 +245,55 @@ def part_idle(binary, scratch):
         daemon = Daemon(binary, scratch, "--log-level", "error", prefix=("strace", "-f", "-ttt", "-e", "trace=getdents64", "-o", trace))
         daemon.ready()
         time.sleep(35)
-        subprocess.run(["pkill", "-TERM", "-P", str(daemon.process.pid)])
+        with open(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children") as file:
+            os.kill(int(file.read().split()[0]), signal.SIGTERM)
         daemon.process.wait(20)
         with open(trace) as file:
             times = [float(line.split()[1]) for line in file if "getdents64" in line]
         looks = [t for t, previous in zip(times, [0, *times]) if t - previous > 0.05]
         gaps = [b - a for a, b in zip(looks, looks[1:])]
         scans = "seconds between looks in 35 s: " + ", ".join(f"{gap:.1f}" for gap in gaps)
-    print(f"idle     {spent / 60 * 100:.3f} % of a core over a minute; {scans}")
+    print(f"idle     {spent / 60 * 100:.3f} % of a core over a minute, {spent * 60:.2f} s of CPU time for an "
+          f"hour like it; memory {memory:.1f} MiB; {scans}")
+    return {"cpu seconds an hour": spent * 60}
 
 
-def part_many(binary, scratch):
-    for kind, count, files in (("ec", 10_000, "P-256 keys"), ("rsa", 1000, "RSA-2048 key pairs")):
-        directory = os.path.join(scratch, kind)
+def keys_of(kind, count, directory):
+    """Key files `k00000.pem` and so on, in a directory that is filled up as far as it has to be."""
+    os.makedirs(directory, exist_ok=True)
+    work, lock = iter(range(len(os.listdir(directory)), count)), threading.Lock()
+
+    def make():
+        while True:
+            with lock:
+                number = next(work, None)
+            if number is None:
+                return
+            with open(os.path.join(directory, f"k{number:05}.pem"), "wb") as file:
+                file.write(key(kind))
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [os.path.join(directory, f"k{number:05}.pem") for number in range(count)]
+
+
+def part_scale(binary, scratch):
+    """Start-up and one more key against the number of keys."""
+    figures = {}
+    print(f"{'scale':<9}{'keys':>18}{'ready, new ledger':>20}{'known ledger':>15}{'one more key':>15}{'peak':>10}")
+    for kind, count in (("ec", 10), ("ec", 100), ("ec", 1000), ("ec", 10_000), ("rsa", 10), ("rsa", 100)):
+        directory = os.path.join(scratch, f"{kind}{count}")
         os.mkdir(directory)
-        print(f"         making {count} {files} ...", end="\r", flush=True)
-        work = iter(range(count))
-        lock = threading.Lock()
-
-        def make():
-            while True:
-                with lock:
-                    number = next(work, None)
-                if number is None:
-                    return
-                with open(os.path.join(directory, f"k{number:05}.pem"), "wb") as file:
-                    file.write(key(kind))
-
-        threads = [threading.Thread(target=make) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        daemon = Daemon(binary, directory, "--log-level", "error", env={"JWKSD_KEYS_MAX_FILES": "20000"})
-        ready = daemon.ready()
-        time.sleep(3)
+        for file in keys_of(kind, count, os.path.join(scratch, "all-" + kind)):
+            os.link(file, os.path.join(directory, os.path.basename(file)))
+        start = lambda: Daemon(binary, directory, "--log-level", "error",
+                               env={"JWKSD_KEYS_MAX_FILES": "20000"})
+        daemon = start()
+        ready = daemon.ready() * 1000
+        time.sleep(0.5 + count / 2000)
         more = []
         for number in range(5):
             pem = key(kind)
@@ -281,31 +302,16 @@ def part_many(binary, scratch):
             began = time.perf_counter()
             drop(directory, f"more{number}.pem", pem)
             while daemon.get(known)[0].status == 304:
-                time.sleep(0.001)
+                time.sleep(0.0005)
             more.append((time.perf_counter() - began) * 1000)
-        peak, now = daemon.status("VmHWM"), daemon.status("VmRSS")
+        peak = daemon.status("VmHWM")
         daemon.stop()
-        began = time.perf_counter()
-        daemon = Daemon(binary, directory, "--log-level", "error", env={"JWKSD_KEYS_MAX_FILES": "20000"})
-        again = daemon.ready()
+        daemon = start()
+        again = daemon.ready() * 1000
         daemon.stop()
-        print(f"many     {count} {files}: ready in {ready:.2f} s on a new ledger, {again:.2f} s on a known "
-              f"one; one more key served in {statistics.median(more):.0f} ms (max {max(more):.0f}); "
-              f"memory {now:.0f} MiB, peak {peak:.0f} MiB")
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", default=os.path.join(HERE, "../../target/release/jwksd"))
-    parser.add_argument("part", nargs="*")
-    arguments = parser.parse_args()
-    parts = {name[5:]: part for name, part in globals().items() if name.startswith("part_")}
-    for name in arguments.part or parts:
-        if name not in parts:
-            parser.error(f"no such part: {name}")
-        with tempfile.TemporaryDirectory() as scratch:
-            parts[name](os.path.abspath(arguments.binary), scratch)
-
-
-if __name__ == "__main__":
-    main()
+        shutil.rmtree(directory)
+        name = {"ec": "P-256", "rsa": "RSA-2048"}[kind]
+        print(f"{'':<9}{count:>9} {name:<8}{ready:>17.0f} ms{again:>12.0f} ms{statistics.median(more):>12.0f} ms"
+              f"{peak:>6.0f} MiB")
+        figures[f"{count} {name}"] = {"ready": ready, "again": again, "more": statistics.median(more)}
+    return figures
