@@ -122,8 +122,10 @@ impl AtomicWriter {
                 pause("a link is made");
             }
         }
-        let stale = fs::read_dir(&self.volume).unwrap().map(|entry| entry.unwrap().file_name());
-        let stale = stale.filter_map(|file| file.into_string().ok());
+        // Links alone are its own: a ledger may lie beside them.
+        let stale = fs::read_dir(&self.volume).unwrap().map(Result::unwrap);
+        let stale = stale.filter(|entry| entry.file_type().unwrap().is_symlink());
+        let stale = stale.filter_map(|entry| entry.file_name().into_string().ok());
         for file in stale.filter(|file| !file.starts_with("..")) {
             if !files.iter().any(|(name, _)| *name == file) {
                 fs::remove_file(self.volume.join(file)).unwrap();
