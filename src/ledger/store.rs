@@ -134,9 +134,13 @@ impl Store {
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
         }
-        // A lock in a directory that was removed keeps nobody out of the one that took its place.
-        if self.lock.metadata()?.nlink() == 0 {
-            let gone = "the ledger's directory was removed";
+        // A lock in a directory that was removed, renamed or mounted over keeps nobody out of the one
+        // that took its place.
+        let identity = |lock: &fs::Metadata| (lock.dev(), lock.ino());
+        let held = identity(&self.lock.metadata()?);
+        let there = fs::symlink_metadata(self.directory.join("lock")).ok();
+        if there.is_none_or(|there| identity(&there) != held) {
+            let gone = "the ledger's directory was removed or replaced";
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
         }
         let mut count = [0; 20];

@@ -168,9 +168,9 @@ fn a_state_that_is_deleted_or_mounted_over_is_written_anew() {
     };
     fs::remove_dir_all(mounted.seen("state/ledger")).unwrap();
     is_written_anew("it is written anew where it was deleted");
-    mounted.inside(&["mount", "-t", "tmpfs", "tmpfs"], "state");
+    mounted.inside(&["mount", "-t", "tmpfs", "tmpfs"], "state/ledger");
     is_written_anew("it is written anew where another disk is");
-    mounted.inside(&["umount", "-l"], "state");
+    mounted.inside(&["umount", "-l"], "state/ledger");
     mounted.drop_and_await("c", &["a", "b"]);
     eventually("it goes on where it was", || mounted.remembers("c").then_some(()));
     verifier.finish("deleted and remounted state");

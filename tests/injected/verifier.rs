@@ -30,6 +30,8 @@ pub struct Facts {
     ahead: RwLock<SignedDuration>,
     answers: AtomicU64,
     connections: AtomicU64,
+    /// Whether there are so many clients that one gives way to another.
+    pub is_crowded: AtomicBool,
 }
 
 impl Facts {
@@ -121,7 +123,11 @@ impl Verifier {
                     if stopped.load(Ordering::Relaxed) {
                         return;
                     }
-                    shared.ask(&mut connection).unwrap();
+                    match shared.ask(&mut connection) {
+                        // Another client has its place.
+                        Err(_) if shared.is_crowded.load(Ordering::Relaxed) => break,
+                        asked => asked.unwrap(),
+                    }
                     // The machine has others to serve.
                     std::thread::park_timeout(Duration::from_micros(500));
                 }

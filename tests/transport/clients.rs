@@ -156,11 +156,16 @@ impl Http2 {
         self.ask(get(path)).unwrap()
     }
 
-    /// How the server ends the connection.
+    /// How the server ends the connection. A farewell of the client's may meet a closed socket.
     pub fn end(self) -> Result<(), h2::Error> {
         let Self { runtime, send: _send, ended } = self;
         runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, ended).await.expect("the connection ends").unwrap()
+            let ended = tokio::time::timeout(PATIENCE, ended).await.expect("the connection ends");
+            let is_closed = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+            match ended.unwrap() {
+                Err(error) if error.get_io().is_some_and(is_closed) => Ok(()),
+                ended => ended,
+            }
         })
     }
 }

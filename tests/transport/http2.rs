@@ -99,8 +99,8 @@ fn an_idle_connection_is_told_to_go() {
     client.end().unwrap();
     // Pings do not keep it, and who does not listen is closed all the same.
     let mut deaf = by_hand(daemon.address, &site.certificate, &[]);
-    deaf.write_all(&frame(PING, 0, 0, &[0; 8])).unwrap();
-    deaf.flush().unwrap();
+    // On a busy machine it is closed before.
+    let _ = deaf.write_all(&frame(PING, 0, 0, &[0; 8])).and_then(|()| deaf.flush());
     assert!(is_closed(&mut deaf));
 }
 
