@@ -121,11 +121,10 @@ impl Ledger {
             self.records = records;
             return answer;
         };
-        let (store, mut trouble) =
-            match self.store.take().map_or_else(|| Store::open(&directory), Ok) {
-                Ok(store) => (Some(store), None),
-                Err(error) => (None, Some(error)),
-            };
+        let (store, mut trouble) = match self.take_store(&directory) {
+            Ok(store) => (Some(store), None),
+            Err(error) => (None, Some(error)),
+        };
         let mut locked = None;
         if let Some(store) = &store {
             let taken = store.lock(LOCK_PATIENCE);
@@ -169,8 +168,7 @@ impl Ledger {
         let no_directory = || io::Error::new(io::ErrorKind::NotFound, "there is no ledger");
         let directory =
             self.directory.clone().ok_or_else(|| CommitError::Ledger(no_directory()))?;
-        let store = self.store.take().map_or_else(|| Store::open(&directory), Ok);
-        let store = store.map_err(CommitError::Ledger)?;
+        let store = self.take_store(&directory).map_err(CommitError::Ledger)?;
         let mut lock = store.lock(patience).map_err(CommitError::Ledger)?;
         self.refresh(&lock).map_err(CommitError::Ledger)?;
         let decided = decide(&self.records).map_err(CommitError::Refused);
@@ -259,6 +257,15 @@ impl Ledger {
     }
 
     /// Takes over what other processes wrote.
+    /// The store that was open, or that of the directory which took the place of its own.
+    fn take_store(&mut self, directory: &Path) -> io::Result<Store> {
+        if let Some(store) = self.store.take().filter(Store::is_in_place) {
+            return Ok(store);
+        }
+        self.as_of = None;
+        Store::open(directory)
+    }
+
     fn refresh(&mut self, lock: &Locked<'_>) -> io::Result<()> {
         if self.as_of == Some(lock.changes()) {
             return Ok(());

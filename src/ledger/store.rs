@@ -113,6 +113,15 @@ impl Store {
         &self.directory
     }
 
+    /// Whether the directory that was opened is still the one at its path: it may have been removed,
+    /// renamed or mounted over.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        let identity = |lock: fs::Metadata| (lock.dev(), lock.ino());
+        let there = fs::symlink_metadata(self.directory.join("lock")).map(identity).ok();
+        there.is_some() && there == self.lock.metadata().map(identity).ok()
+    }
+
     /// Takes the lock, and completes a step that a crash left half done.
     ///
     /// # Errors
@@ -134,12 +143,8 @@ impl Store {
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
         }
-        // A lock in a directory that was removed, renamed or mounted over keeps nobody out of the one
-        // that took its place.
-        let identity = |lock: &fs::Metadata| (lock.dev(), lock.ino());
-        let held = identity(&self.lock.metadata()?);
-        let there = fs::symlink_metadata(self.directory.join("lock")).ok();
-        if there.is_none_or(|there| identity(&there) != held) {
+        // A lock in another directory keeps nobody out of the one that took its place.
+        if !self.is_in_place() {
             let gone = "the ledger's directory was removed or replaced";
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
         }

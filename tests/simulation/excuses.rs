@@ -112,8 +112,11 @@ impl World {
             let served = life.and_then(|life| life.first_served);
             let Some((served, _)) = served else {
                 // Its files have not arrived where they should have long ago.
+                let mut entries = self.directories[disk].entries.values();
                 let is_broken = self.overdue_since(disk).is_some()
                     || self.directories[disk].is_dark
+                    // The file came in a bad state, and was never there in a good one.
+                    || entries.any(|lying| lying.is_bad && lying.kid == token.kid)
                     || self.replicas.iter().all(|r| r.disk != disk || r.running.is_none())
                     || self.now < self.recovered_at[disk] + NOTICE + lag;
                 return if is_broken || token.is_early {
