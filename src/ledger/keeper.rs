@@ -256,7 +256,6 @@ impl Ledger {
         }
     }
 
-    /// Takes over what other processes wrote.
     /// The store that was open, or that of the directory which took the place of its own.
     fn take_store(&mut self, directory: &Path) -> io::Result<Store> {
         if let Some(store) = self.store.take().filter(Store::is_in_place) {
@@ -266,6 +265,7 @@ impl Ledger {
         Store::open(directory)
     }
 
+    /// Takes over what other processes wrote.
     fn refresh(&mut self, lock: &Locked<'_>) -> io::Result<()> {
         if self.as_of == Some(lock.changes()) {
             return Ok(());
