@@ -409,6 +409,28 @@ fn a_key_under_its_former_id_ends_with_the_key_itself() {
 }
 
 #[test]
+fn what_was_ordered_about_a_key_holds_under_another_id_too() {
+    let mut world = World::default();
+    world.put("a", vec![seen("ended", 1)]);
+    world.put("b", vec![invalidated(seen("revived", 2), 0, Some(0))]).look(0);
+    world.order("ended", |record| {
+        record.order_invalidation(Some(Invalidation { at: at(5), grace: Duration::ZERO }));
+    });
+    world.order("revived", |record| record.order_invalidation(None));
+    world.look(10);
+    // The ids are made by another scheme now; nobody has changed their mind about a key.
+    world.put("a", vec![seen("still-ended", 1)]);
+    world.put("b", vec![invalidated(seen("still-revived", 2), 0, Some(0))]).look(20);
+    assert_eq!(world.phase("still-ended", 20), Phase::Retired);
+    assert_eq!(world.phase("still-revived", 20), Phase::Active);
+    // Tokens that carry the former id are verified for its grace.
+    assert_eq!(world.phase("revived", 20), Phase::Grace);
+    // Files that say something else with the new id are the newer intent.
+    world.put("a", vec![invalidated(seen("planned", 1), 1000, None)]).look(30);
+    assert_eq!(world.phase("planned", 30), Phase::Active);
+}
+
+#[test]
 fn a_copy_elsewhere_has_no_say_while_a_keys_own_place_is_bad() {
     let mut world = World::default();
     world.put("a", vec![invalidated(seen("a", 1), 0, Some(0))]).put("b", vec![seen("a", 1)]);

@@ -177,9 +177,14 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
             outcome.records.insert(kid.clone(), Arc::new(next));
         }
     }
+    let mut known: Option<BTreeMap<&PublicKey, &Record>> = None;
     for (&kid, (seen, slot)) in &present {
         if !records.contains_key(kid) {
-            let newcomer = Record::of_newcomer(seen, slot, looked.now);
+            let mut newcomer = Record::of_newcomer(seen, slot, looked.now);
+            let known = known.get_or_insert_with(|| by_key(records));
+            if let Some(other) = known.get(&seen.public) {
+                newcomer.inherit_from(other);
+            }
             outcome.changes.push(Change::Added(kid.clone()));
             outcome.records.insert(kid.clone(), Arc::new(newcomer));
         }
@@ -187,6 +192,19 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
     end_former_ids(&mut outcome.records, looked);
     finish(&mut outcome, records, looked);
     outcome
+}
+
+/// Each key under the id that tells most of it: one that lies there, else the newest.
+fn by_key(records: &Records) -> BTreeMap<&PublicKey, &Record> {
+    let mut known: BTreeMap<&PublicKey, &Record> = BTreeMap::new();
+    let says = |record: &Record| (record.loss.is_none(), record.first_seen);
+    for record in records.values() {
+        let best = known.entry(&record.public_key).or_insert(record);
+        if says(best) < says(record) {
+            *best = record;
+        }
+    }
+    known
 }
 
 /// A key that was given another id is still published under the former one for its grace, but not

@@ -127,7 +127,7 @@ impl Operation {
 }
 
 impl Record {
-    /// The record of a key that is seen for the first time.
+    /// The record of a key that is seen for the first time under this id.
     #[must_use]
     pub fn of_newcomer(seen: &SeenKey, slot: &Slot, now: Timestamp) -> Self {
         Self {
@@ -147,6 +147,13 @@ impl Record {
             deleted_at: None,
             revision: 0,
         }
+    }
+
+    /// Takes over what was ordered about the same key under another id, as long as its files still
+    /// say what they said then. A key that was ended is not revived by a new name, and one that was
+    /// taken back does not end by it.
+    pub fn inherit_from(&mut self, other: &Self) {
+        self.operation = other.operation.still_in_force(&self.declared);
     }
 
     /// The dates in force: what was ordered over what the files declare. An invalidation that

@@ -41,6 +41,8 @@ pub struct Life {
     pub valid_to: Option<Ms>,
     /// From when it signs no more, and from when it is not published.
     pub end: Option<(Ms, Ms)>,
+    /// When it was seen first.
+    pub seen_at: Ms,
     /// When any of this changed last.
     pub changed_at: Ms,
     pub lost_at: Option<Ms>,
@@ -94,6 +96,7 @@ impl Life {
             valid_from: said.valid_from,
             valid_to: None,
             end: None,
+            seen_at: moment.now,
             changed_at: moment.now,
             lost_at: None,
             deleted_at: None,
@@ -105,6 +108,13 @@ impl Life {
         life.set_valid_to(said.valid_to, moment);
         life.set_end(declared_end(said, settings), moment);
         life
+    }
+
+    fn inherit(&mut self, other: &Self, moment: Moment) {
+        let ends = |said: &Attributes| (said.invalidated_at, said.grace);
+        if ends(&self.said) == ends(&other.said) && self.end != other.end {
+            self.set_end(other.end, moment);
+        }
     }
 
     fn set_valid_to(&mut self, to: Option<Ms>, moment: Moment) {
@@ -207,6 +217,7 @@ impl Book {
             return;
         }
         let mut present: BTreeMap<&Kid, (&str, &Lying)> = BTreeMap::new();
+        let mut refused = BTreeSet::new();
         for (slot, lying) in directory.entries.iter().filter(|(_, lying)| !lying.is_bad) {
             let is_refused = match self.lives.get(&lying.kid) {
                 Some(life) => life.material != lying.material,
@@ -216,11 +227,17 @@ impl Book {
                     .any(|life| life.deleted_at.is_some() && life.material == lying.material),
             };
             let stays = self.lives.get(&lying.kid).is_some_and(|life| life.slot == *slot);
-            if !is_refused && (stays || !present.contains_key(&lying.kid)) {
+            if is_refused {
+                refused.insert(slot.as_str());
+            } else if stays || !present.contains_key(&lying.kid) {
                 present.insert(&lying.kid, (slot, lying));
             }
         }
-        let is_bad = |slot: &str| directory.entries.get(slot).is_some_and(|lying| lying.is_bad);
+        // What is refused keeps what lay there before, as a file that is cut short does.
+        let is_bad = |slot: &str| {
+            let lying = directory.entries.get(slot);
+            lying.is_some_and(|lying| lying.is_bad || refused.contains(slot))
+        };
         for (kid, life) in &mut self.lives {
             let is_kept = life.lost_at.is_none() && is_bad(&life.slot);
             match present.get(kid) {
@@ -237,12 +254,21 @@ impl Book {
                 }
             }
         }
-        for (kid, (slot, lying)) in present {
-            self.lives.entry(kid.clone()).or_insert_with(|| {
+        let news = present.into_iter().filter(|(kid, _)| !self.lives.contains_key(*kid));
+        let news: Vec<(Kid, Life)> = news
+            .map(|(kid, (slot, lying))| {
                 let Lying { material, audience, attributes, .. } = lying;
-                Life::new(slot, *material, audience, *attributes, moment, settings)
-            });
-        }
+                let mut life = Life::new(slot, *material, audience, *attributes, moment, settings);
+                // The same key by another name is what it was, unless its files say something else.
+                let same = self.lives.values().filter(|other| other.material == *material);
+                let latest = same.max_by_key(|other| (other.lost_at.is_none(), other.seen_at));
+                if let Some(other) = latest {
+                    life.inherit(other, moment);
+                }
+                (kid.clone(), life)
+            })
+            .collect();
+        self.lives.extend(news);
     }
 }
 

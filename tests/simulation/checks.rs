@@ -93,9 +93,10 @@ impl World {
         // Under a former id no longer than under its own.
         let others = self.books[disk].lives.values();
         let ends = life.lost_at.is_some()
-            && others
-                .filter(|other| other.material == life.material)
-                .any(|other| other.lost_at.is_none() && other.planned_until() <= clock + SECOND);
+            && others.filter(|other| other.material == life.material).any(|other| {
+                other.deleted_at.is_some()
+                    || other.lost_at.is_none() && other.planned_until() <= clock + SECOND
+            });
         let settings = &self.settings;
         is_in_grace
             && !ends
@@ -154,10 +155,11 @@ impl World {
     pub fn check_forgotten(&mut self, index: usize, kid: &Kid) {
         // What another one noted by a wrong clock is forgotten by it.
         let is_off = self.is_off(self.replicas[index].disk);
-        let Self { books, replicas, settings, directories, forgotten, collided, given_up, .. } =
-            &mut *self;
+        let Self {
+            books, replicas, settings, directories, forgotten, collided, given_up, now, ..
+        } = &mut *self;
         let Some(life) = books[replicas[index].disk].lives.remove(kid) else { return };
-        given_up.insert(kid.clone());
+        given_up.insert(kid.clone(), *now);
         if is_off || life.is_dubious || collided.contains(kid) {
             forgotten.insert(kid.clone());
         }

@@ -26,7 +26,7 @@ impl World {
             return Some("excused: a crash took the memory of it");
         }
         let firsts = lives.iter().map(|life| life.stops.len());
-        if self.given_up.contains(&token.kid) && firsts.clone().min() != firsts.max() {
+        if self.given_up.contains_key(&token.kid) && firsts.clone().min() != firsts.max() {
             return Some("excused: one ledger has given it up already, and another has not");
         }
         if self.late_orders.contains(&token.kid) {
@@ -112,11 +112,13 @@ impl World {
             let served = life.and_then(|life| life.first_served);
             let Some((served, _)) = served else {
                 // Its files have not arrived where they should have long ago.
+                let gone_at = self.never_good.get(&(disk, token.kid.clone()));
                 let mut entries = self.directories[disk].entries.values();
                 let is_broken = self.overdue_since(disk).is_some()
                     || self.directories[disk].is_dark
                     // The file came in a bad state, and was never there in a good one.
                     || entries.any(|lying| lying.is_bad && lying.kid == token.kid)
+                    || gone_at.is_some_and(|at| token.signed_at <= at + DELIVERY + NOTICE)
                     || self.replicas.iter().all(|r| r.disk != disk || r.running.is_none())
                     || self.now < self.recovered_at[disk] + NOTICE + lag;
                 return if is_broken || token.is_early {

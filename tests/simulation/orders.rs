@@ -34,8 +34,7 @@ impl World {
 
     pub fn order(&mut self, disk: usize, order: &Rc<Order>, given: Ms) {
         if self.disks[disk].is_failing || self.directories[disk].is_dark {
-            // It is refused; whoever gave it tries again.
-            self.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
+            self.try_again(disk, order, given);
             return;
         }
         // The command runs beside the first of the ledger's replicas.
@@ -48,7 +47,7 @@ impl World {
         let done = match &**order {
             Order::Invalidate { kid, grace } => self.invalidate(disk, &known, kid, *grace, moment),
             Order::Reactivate { kid } => self.reactivate(disk, &known, kid, moment),
-            Order::Delete { kid } => self.delete(disk, &known, kid),
+            Order::Delete { kid } => self.delete(disk, &known, kid, moment),
             Order::Issue { .. } => self.issue(disk, &known, order, moment),
         };
         match done {
@@ -56,16 +55,34 @@ impl World {
                 self.tell(|| format!("ledger {disk}: {order:?} at {now}"));
                 self.commit(disk, &known, step, &remembered);
             }
-            Err(refusal) => self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}")),
+            Err(refusal) => {
+                self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
+                // The key has not arrived here yet.
+                if matches!(refusal, Refusal::NotFound(_)) && self.overdue_since(disk).is_some() {
+                    self.try_again(disk, order, given);
+                    return;
+                }
+            }
         }
+        self.note_late(order, given);
+        self.watch_changes(disk);
+        self.wake_up(disk);
+    }
+
+    /// It is refused; whoever gave it tries again.
+    fn try_again(&mut self, disk: usize, order: &Rc<Order>, given: Ms) {
+        self.note_late(order, given);
+        self.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
+    }
+
+    /// Until every ledger has an order, the ledgers do not agree.
+    fn note_late(&mut self, order: &Order, given: Ms) {
         if DELIVERY + NOTICE < self.now - given
             && let Order::Invalidate { kid, .. } | Order::Reactivate { kid } | Order::Delete { kid } =
-                &**order
+                order
         {
             self.late_orders.insert(kid.clone());
         }
-        self.watch_changes(disk);
-        self.wake_up(disk);
     }
 
     fn commit(&mut self, disk: usize, known: &Known, step: Step, remembered: &Records) {
@@ -118,8 +135,15 @@ impl World {
         Ok(step)
     }
 
-    fn delete(&mut self, disk: usize, known: &Known, kid: &Kid) -> Result<Step, Refusal> {
+    fn delete(
+        &mut self,
+        disk: usize,
+        known: &Known,
+        kid: &Kid,
+        moment: Moment,
+    ) -> Result<Step, Refusal> {
         let (Decision { step, .. }, _) = decide::delete(known, kid, &self.settings.terms)?;
+        self.catch_up(disk, moment);
         if let Some(life) = self.books[disk].lives.get_mut(kid) {
             life.deleted_at.get_or_insert(self.now);
             life.changed_at = self.now;

@@ -34,6 +34,9 @@ const EVENTS: u64 = 200_000;
 /// polling at the latest.
 pub const NOTICE: Ms = 30 * SECOND;
 
+/// How often a replica looks that notices nothing. (Often enough here; jwksd does every 10 s.)
+const POLL: Ms = 20 * MINUTE;
+
 /// How far a clock is off at most, unless it is broken.
 pub const SKEW: Ms = 40 * SECOND;
 
@@ -144,8 +147,10 @@ pub struct World {
     pub materials: u8,
     /// Kids whose records a crash took with it.
     pub forgotten: BTreeSet<Kid>,
-    /// Kids whose records were given up in their time by one ledger at least.
-    pub given_up: BTreeSet<Kid>,
+    /// Kids whose records were given up in their time by one replica at least, and when last.
+    pub given_up: BTreeMap<Kid, Ms>,
+    /// Kids whose files went from a copy without having been good there, and when.
+    pub never_good: BTreeMap<(usize, Kid), Ms>,
     /// Kids that were given to two keys.
     pub collided: BTreeSet<Kid>,
     /// Orders that reached a ledger later than operators can count on, and their keys.
@@ -195,7 +200,8 @@ impl World {
             sets: HashMap::new(),
             materials: 0,
             forgotten: BTreeSet::new(),
-            given_up: BTreeSet::new(),
+            given_up: BTreeMap::new(),
+            never_good: BTreeMap::new(),
             collided: BTreeSet::new(),
             late_orders: BTreeSet::new(),
             acts: Vec::new(),
@@ -268,7 +274,7 @@ impl World {
             Event::Look(replica) => self.decide(replica, true),
             Event::Poll(replica) => {
                 self.decide(replica, true);
-                self.schedule(20 * MINUTE, Event::Poll(replica));
+                self.schedule(POLL, Event::Poll(replica));
             }
             Event::Wake(replica, wake) if self.replicas[replica].wake != wake => {}
             Event::Wake(replica, _) | Event::LedgerChanged(replica) => self.decide(replica, false),
@@ -352,6 +358,12 @@ impl World {
             self.recovered_at[place] = self.now;
         }
         self.delivered[place] = self.changes.len();
+        let left: BTreeSet<&Kid> = self.source.entries.values().map(|lying| &lying.kid).collect();
+        for lying in self.directories[place].entries.values() {
+            if lying.is_bad && !left.contains(&lying.kid) {
+                self.never_good.insert((place, lying.kid.clone()), self.now);
+            }
+        }
         self.directories[place].entries.clone_from(&self.source.entries);
         self.notice(place);
     }
@@ -404,6 +416,8 @@ impl World {
             let Self { books, directories, settings, .. } = self;
             books[disk].look(&directories[place], &mut replica.missed, moment, settings);
         }
+        self.doubt_what_came_back(disk);
+        let replica = &mut self.replicas[index];
         let before = self.disks[disk].changes;
         let Some(decided) = replica.decide(sight, &mut self.disks[disk], &self.settings) else {
             return;
@@ -448,6 +462,17 @@ impl World {
             }
         }
         self.watch_changes(disk);
+    }
+
+    /// Of two that share a ledger, the one that has not given up a key yet (its clock was set) still
+    /// knows what it was when it comes back.
+    fn doubt_what_came_back(&mut self, disk: usize) {
+        let Self { books, given_up, settings, now, .. } = self;
+        for (kid, life) in &mut books[disk].lives {
+            let gone_at = given_up.get(kid).filter(|_| settings.is_shared);
+            life.is_dubious |=
+                life.seen_at == *now && gone_at.is_some_and(|at| *now < at + HOUR + POLL);
+        }
     }
 
     fn handed_off(&mut self, disk: usize, audience: &Audience) {
