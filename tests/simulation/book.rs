@@ -36,7 +36,7 @@ pub struct Life {
     pub material: u8,
     pub audience: Audience,
     slot: String,
-    said: Attributes,
+    pub said: Attributes,
     pub valid_from: Option<Ms>,
     pub valid_to: Option<Ms>,
     /// From when it signs no more, and from when it is not published.

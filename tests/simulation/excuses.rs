@@ -32,6 +32,9 @@ impl World {
         if self.late_orders.contains(&token.kid) {
             return Some("excused: an order came late to some ledger");
         }
+        if self.crossed.contains(&token.kid) {
+            return Some("excused: an order and files crossed on their way");
+        }
         if lives.iter().any(|life| life.material != token.material)
             || self.collided.contains(&token.kid) && lives.len() < self.books.len()
         {
@@ -93,6 +96,14 @@ impl World {
         let over = || lives.iter().flat_map(|life| &life.stops).filter(|stop| is_over(stop));
         if over().any(|stop| stop.until - stop.from.max(stop.known) < needed) {
             return Some("excused: a short end was ordered");
+        }
+        // By some clock, or at some ledger, it had ended already.
+        let as_it_ended = |stop: &Stop| {
+            let apart = stop.cancelled.map(|taken_back| (stop.until - taken_back).abs());
+            apart.is_some_and(|apart| apart <= DELIVERY + 2 * SKEW)
+        };
+        if over().any(as_it_ended) {
+            return Some("excused: an end was taken back as it came");
         }
         // Signed after the end, by one who could not know.
         let is_after = |stop: &Stop| {

@@ -22,6 +22,18 @@ pub enum Order {
     Issue { audience: Audience, start: Start, replaces: Option<Ms>, material: u8, id: String },
 }
 
+impl Order {
+    /// Which key it is about, unless it makes one.
+    fn kid(&self) -> Option<&Kid> {
+        match self {
+            Self::Invalidate { kid, .. } | Self::Reactivate { kid } | Self::Delete { kid } => {
+                Some(kid)
+            }
+            Self::Issue { .. } => None,
+        }
+    }
+}
+
 impl World {
     /// Gives an order to every ledger, one after the other.
     pub fn give(&mut self, order: Order) {
@@ -65,6 +77,7 @@ impl World {
             }
         }
         self.note_late(order, given);
+        self.note_crossed(disk, order, given);
         self.watch_changes(disk);
         self.wake_up(disk);
     }
@@ -77,11 +90,16 @@ impl World {
 
     /// Until every ledger has an order, the ledgers do not agree.
     fn note_late(&mut self, order: &Order, given: Ms) {
-        if DELIVERY + NOTICE < self.now - given
-            && let Order::Invalidate { kid, .. } | Order::Reactivate { kid } | Order::Delete { kid } =
-                order
-        {
-            self.late_orders.insert(kid.clone());
+        if DELIVERY + NOTICE < self.now - given {
+            self.late_orders.extend(order.kid().cloned());
+        }
+    }
+
+    fn note_crossed(&mut self, disk: usize, order: &Order, given: Ms) {
+        let Some(kid) = order.kid() else { return };
+        let Some(life) = self.books[disk].lives.get(kid) else { return };
+        if *self.met.entry((kid.clone(), given)).or_insert(life.said) != life.said {
+            self.crossed.insert(kid.clone());
         }
     }
 

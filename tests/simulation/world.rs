@@ -18,7 +18,7 @@ use jwksd::publish::judge;
 use crate::Ms;
 use crate::book::{Book, Moment};
 use crate::consumers::{Cache, Consumer, Keeps, KeySet, MODELS};
-use crate::directory::{Directory, place};
+use crate::directory::{Attributes, Directory, place};
 use crate::orders::Order;
 use crate::random::Random;
 use crate::replica::{Disk, Replica, SkewedClock};
@@ -155,6 +155,11 @@ pub struct World {
     pub collided: BTreeSet<Kid>,
     /// Orders that reached a ledger later than operators can count on, and their keys.
     pub late_orders: BTreeSet<Kid>,
+    /// What the files of its key said where an order came first.
+    pub met: BTreeMap<(Kid, Ms), Attributes>,
+    /// Keys of orders that met other files at one ledger than at another: which was the newest
+    /// intent, they do not agree.
+    pub crossed: BTreeSet<Kid>,
     pub acts: Vec<bool>,
     pub removed: Vec<(String, crate::directory::Lying)>,
     pub violation: Option<String>,
@@ -204,6 +209,8 @@ impl World {
             never_good: BTreeMap::new(),
             collided: BTreeSet::new(),
             late_orders: BTreeSet::new(),
+            met: BTreeMap::new(),
+            crossed: BTreeSet::new(),
             acts: Vec::new(),
             removed: Vec::new(),
             violation: None,
