@@ -338,7 +338,17 @@ fn a_deleted_key_does_not_come_back_under_another_id() {
         assert_eq!(refused.reason, Reason::KeyDeleted(kid("a")));
         assert_eq!(world.phase("a", 10 + days * day), Phase::Deleted);
     }
-    world.remove("b").look(366 * day);
+    // What can't be read, or is torn, may still be it; and one look can miss a file.
+    world.remove("b").darken("").look(366 * day);
+    assert_eq!(world.phase("a", 366 * day), Phase::Deleted);
+    world.sight.dark.clear();
+    world.spoil("b", Reason::EmptyFile).look(366 * day + 1);
+    assert_eq!(world.phase("a", 366 * day + 1), Phase::Deleted);
+    world.remove("b").look_once(366 * day + 2);
+    assert_eq!(world.phase("a", 366 * day + 2), Phase::Deleted);
+    world.put("b", vec![seen("other", 1)]).look(366 * day + 3);
+    assert!(!world.records.contains_key(&kid("other")));
+    world.remove("b").look(366 * day + 4);
     assert!(!world.records.contains_key(&kid("a")), "now it can be forgotten");
 }
 
@@ -363,6 +373,19 @@ fn an_ended_key_is_not_forgotten_while_its_file_lies_there_good_or_bad() {
     assert_eq!(world.phase("a", long_after), Phase::Retired);
     world.spoil("a", Reason::EmptyFile).look(long_after + 1);
     assert_eq!(world.records.len(), 1);
+}
+
+#[test]
+fn an_ended_key_that_one_look_misses_is_not_forgotten() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    world.order("a", |record| {
+        record.order_invalidation(Some(Invalidation { at: at(5), grace: Duration::ZERO }));
+    });
+    let long_after = 400 * 86_400;
+    world.remove("a").look_once(long_after);
+    world.put("a", vec![seen("a", 1)]).look(long_after + 1);
+    assert_eq!(world.phase("a", long_after + 1), Phase::Retired, "what was ordered is known");
 }
 
 #[test]

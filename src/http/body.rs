@@ -1,8 +1,9 @@
 //! The body of a response: one run of bytes that is there already, or none.
 //!
-//! hyper copies it behind the head, so that both are written by one call, which is cheaper than
-//! two buffers by more than the copy costs. Large bodies go in pieces, so that no connection holds
-//! more than a piece of its own.
+//! hyper copies a small one behind its head, so that both are written as one, which is cheaper than
+//! two buffers by more than the copy costs; a large one is written from where it lies, see
+//! [`super::Answer::has_large_bodies`]. Where it is copied all the same, it goes in pieces, so that
+//! no connection holds more than a piece of its own.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,8 +12,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+/// From how many bytes on a body is large.
+pub(super) const LARGE: usize = 8 * 1024;
+
 /// The most that is given to hyper at once.
-const PIECE: usize = 16 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// The bytes of a response. A clone shares them.
 #[derive(Debug, Clone, Default)]

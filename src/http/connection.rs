@@ -60,7 +60,7 @@ where
         let (handler, connections) = (handler.clone(), Arc::clone(connections));
         move |problem| refused(&handler, &connections, problem)
     };
-    let stream = Stream::new(io, Arc::clone(activity), words);
+    let stream = Stream::new(io, Arc::clone(activity), words).in_pieces(handler.has_large_bodies());
     let service = Asked(Arc::new(Side { handler, activity: Arc::clone(activity) }));
     let mut connection = Builder::new()
         .header_read_timeout(None)

@@ -50,6 +50,13 @@ pub trait Answer: Clone + Send + Sync + Unpin + 'static {
     /// Answers a request that [`head::check`] accepts.
     fn answer(&self, request: Request<Incoming>) -> Self::Future;
 
+    /// Whether its bodies are large by now, so that copying them behind their heads costs more than
+    /// writing two pieces does.
+    #[must_use]
+    fn has_large_bodies(&self) -> bool {
+        false
+    }
+
     /// Says what is wrong with a request that can't be answered, or with the connection.
     fn refuse(&self, problem: Problem) -> Response<Body> {
         problem.response()

@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 
 use super::Answer;
-use super::body::Body;
+use super::body::{Body, LARGE};
 use super::counts::Requests;
 use super::negotiate::{self, Wishes};
 use super::problem::Problem;
@@ -118,6 +118,12 @@ impl Answer for PublicHandler {
         let mut headers = request.into_parts().0.headers;
         headers.clear();
         ready(self.0.write(reply, headers))
+    }
+
+    fn has_large_bodies(&self) -> bool {
+        self.0.published.at(self.0.clock.now()).is_some_and(|snapshot| {
+            snapshot.documents.iter().any(|document| LARGE <= document.identity.body.len())
+        })
     }
 
     fn refuse(&self, problem: Problem) -> Response<Body> {

@@ -1,7 +1,7 @@
 //! Between hyper and a socket: notes what passes, and says in our words what hyper would refuse
 //! without any. Knows no time; whoever drives the connection does.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(super) struct Stream<T, W> {
     io: T,
     activity: Arc<Activity>,
     words: W,
+    /// Whether head and body are written as two pieces, see [`super::Answer::has_large_bodies`].
+    in_pieces: bool,
     refusal: Option<Refusal>,
     /// How many bytes were read and thrown away, once the connection is closed for writing.
     thrown_away: Option<usize>,
@@ -44,7 +46,12 @@ where
     W: Fn(Problem) -> Vec<u8>,
 {
     pub(super) fn new(io: T, activity: Arc<Activity>, words: W) -> Self {
-        Self { io, activity, words, refusal: None, thrown_away: None }
+        Self { io, activity, words, in_pieces: false, refusal: None, thrown_away: None }
+    }
+
+    /// The same, by which head and body are written in pieces, or in one.
+    pub(super) fn in_pieces(self, in_pieces: bool) -> Self {
+        Self { in_pieces, ..self }
     }
 
     /// Writes a refusal, then closes in a way that lets the client read it.
@@ -102,6 +109,14 @@ where
             *thrown_away += buffer.filled().len();
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn note_written(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(_)) => self.activity.wrote(true),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.activity.wrote(false),
+        }
     }
 
     /// The refusal that hyper makes by itself in `response`: it has no body, and comes without the
@@ -165,11 +180,26 @@ where
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        match &written {
-            Poll::Ready(Ok(_)) => self.activity.wrote(true),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.activity.wrote(false),
+        self.note_written(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.in_pieces && self.io.is_write_vectored()
+    }
+
+    /// Head and body go out as they lie there.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(problem) = pieces.first().and_then(|piece| self.refusal_in(piece)) {
+            ready!(self.poll_write_refusal(cx, problem))?;
+            return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
         }
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+        self.note_written(&written);
         written
     }
 

@@ -167,14 +167,20 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
                 outcome.missed.insert(kid.clone());
             }
         }
-        // Nor while a deleted key lies there under another name: forgetting would bring it back.
-        let lies_there =
-            there || (record.deleted_at.is_some() && lying.contains(&record.public_key));
-        // An old look can't tell that it lies nowhere.
-        if is_known && !lies_there && is_forgotten(&next, looked) {
-            outcome.changes.push(Change::Forgotten(kid.clone()));
-        } else {
+        // Nor while a deleted key lies there under another name, or may lie in what can't be read:
+        // forgetting would bring it back.
+        let may_lie_there = || !bad.is_empty() || lying.contains(&record.public_key);
+        let lies_there = there || (record.deleted_at.is_some() && may_lie_there());
+        // Neither an old look nor one that was kept out can tell that it lies nowhere.
+        let can_tell = is_known && sight.dark.is_empty();
+        if !can_tell || lies_there || !is_forgotten(&next, looked) {
             outcome.records.insert(kid.clone(), Arc::new(next));
+        } else if next.loss.is_none() && !looked.missed_before.contains(kid) {
+            // Its file was there until now: two looks have to agree on this removal as well.
+            outcome.missed.insert(kid.clone());
+            outcome.records.insert(kid.clone(), Arc::new(next));
+        } else {
+            outcome.changes.push(Change::Forgotten(kid.clone()));
         }
     }
     let mut known: Option<BTreeMap<&PublicKey, &Record>> = None;

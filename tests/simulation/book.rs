@@ -23,6 +23,13 @@ pub struct Stop {
     pub kind: Kind,
 }
 
+impl Stop {
+    /// Whether it was taken back so close to its end that by some clock it was over already.
+    pub fn is_taken_back_as_it_came(&self, slack: Ms) -> bool {
+        self.cancelled.is_some_and(|taken_back| (self.until - taken_back).abs() <= slack)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Invalidation,

@@ -94,8 +94,11 @@ impl World {
         let others = self.books[disk].lives.values();
         let ends = life.lost_at.is_some()
             && others.filter(|other| other.material == life.material).any(|other| {
-                other.deleted_at.is_some()
-                    || other.lost_at.is_none() && other.planned_until() <= clock + SECOND
+                // One whose files were gone before it ended did not take the others with it.
+                let was_there = other
+                    .lost_at
+                    .map_or(clock + SECOND, |at| at + 2 * SKEW + NOTICE + clock - self.now);
+                other.deleted_at.is_some() || other.planned_until() <= was_there
             });
         let settings = &self.settings;
         is_in_grace
@@ -118,7 +121,12 @@ impl World {
             let lives: Vec<(&Kid, &Life)> = self.of_audience(disk, audience);
             // Whether a key was published all along can't be told of a replica that was down.
             let was_missed = |life: &Life| life.revived_at.is_some_and(|at| at <= started_at);
-            if lives.iter().any(|(_, life)| !self.is_settled(life) || was_missed(life)) {
+            // By some clock of those that share the ledger it was not.
+            let was_close =
+                |life: &Life| life.stops.iter().any(|stop| stop.is_taken_back_as_it_came(2 * SKEW));
+            let is_open =
+                |life: &Life| !self.is_settled(life) || was_missed(life) || was_close(life);
+            if lives.iter().any(|(_, life)| is_open(life)) {
                 continue;
             }
             let active: Vec<_> =

@@ -1,6 +1,10 @@
 //! When a refused token is nobody's fault, or its own: each excuse follows from something that
 //! happened, by the arithmetic of the configuration.
 
+use std::collections::BTreeSet;
+
+use jwksd::keys::Kid;
+
 use crate::Ms;
 use crate::book::{Life, Stop};
 use crate::consumers::{Keeps, Unknown};
@@ -29,10 +33,15 @@ impl World {
         if self.given_up.contains_key(&token.kid) && firsts.clone().min() != firsts.max() {
             return Some("excused: one ledger has given it up already, and another has not");
         }
-        if self.late_orders.contains(&token.kid) {
+        // An order holds for the key, whatever its name.
+        let ordered = |kids: &BTreeSet<Kid>| {
+            let of_key = |(kid, life): (&Kid, &Life)| same(&life) && kids.contains(kid);
+            self.books.iter().any(|book| book.lives.iter().any(of_key))
+        };
+        if ordered(&self.late_orders) {
             return Some("excused: an order came late to some ledger");
         }
-        if self.crossed.contains(&token.kid) {
+        if ordered(&self.crossed) {
             return Some("excused: an order and files crossed on their way");
         }
         if lives.iter().any(|life| life.material != token.material)
@@ -98,11 +107,7 @@ impl World {
             return Some("excused: a short end was ordered");
         }
         // By some clock, or at some ledger, it had ended already.
-        let as_it_ended = |stop: &Stop| {
-            let apart = stop.cancelled.map(|taken_back| (stop.until - taken_back).abs());
-            apart.is_some_and(|apart| apart <= DELIVERY + 2 * SKEW)
-        };
-        if over().any(as_it_ended) {
+        if over().any(|stop| stop.is_taken_back_as_it_came(DELIVERY + 2 * SKEW)) {
             return Some("excused: an end was taken back as it came");
         }
         // Signed after the end, by one who could not know.
