@@ -18,27 +18,43 @@ pub(super) const LARGE: usize = 8 * 1024;
 /// The most that is given to hyper at once.
 const PIECE: usize = 64 * 1024;
 
+/// The most of a small body that is given to HTTP/2 at once. What is less than 1,024 bytes, h2 copies
+/// behind what else is to be written; it writes what is more by itself, with the streams one by one.
+const FRAME: usize = 1000;
+
 /// The bytes of a response. A clone shares them.
 #[derive(Debug, Clone, Default)]
-pub struct Body(Option<Bytes>);
+pub struct Body {
+    bytes: Option<Bytes>,
+    is_framed: bool,
+}
 
 impl Body {
     /// No bytes.
     #[must_use]
     pub const fn empty() -> Self {
-        Self(None)
+        Self { bytes: None, is_framed: false }
+    }
+
+    /// The same for HTTP/2.
+    pub(super) fn framed(self) -> Self {
+        Self { is_framed: true, ..self }
+    }
+
+    fn piece(&self) -> usize {
+        if self.is_framed && self.bytes().len() < LARGE { FRAME } else { PIECE }
     }
 
     /// The bytes that are still to be sent.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        self.bytes.as_deref().unwrap_or_default()
     }
 }
 
 impl<T: Into<Bytes>> From<T> for Body {
     fn from(bytes: T) -> Self {
-        Self(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+        Self { bytes: Some(bytes.into()).filter(|bytes| !bytes.is_empty()), is_framed: false }
     }
 }
 
@@ -50,13 +66,14 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(bytes) = &mut self.0 else { return Poll::Ready(None) };
-        let piece = if bytes.len() > PIECE { Some(bytes.split_to(PIECE)) } else { self.0.take() };
+        let most = self.piece();
+        let Some(bytes) = &mut self.bytes else { return Poll::Ready(None) };
+        let piece = if bytes.len() > most { Some(bytes.split_to(most)) } else { self.bytes.take() };
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.bytes.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -26,7 +26,7 @@ def over_http1(url, headers, seconds):
         command += ["-H", header]
     out = subprocess.run(on_core(1, [*command, url]), capture_output=True, text=True).stdout
     count = re.search(r"(\d+) requests in ([\d.]+)s", out)
-    p99 = re.search(r"99%\s+(\S+)", out)
+    p99 = re.search(r"^\s+99%\s+(\S+)", out, re.M)
     bad = re.search(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", out)
     if not count or not p99 or bad or count.group(1) == "0":
         sys.exit(f"{url}: {bad.group(0) if bad else 'nothing was answered'}\n{out}")

@@ -19,6 +19,8 @@ const READ_SIZE: usize = 8 * 1024;
 pub(super) struct Watched<T> {
     io: T,
     frames: Shared,
+    /// Whether frames are written from where they lie, see [`crate::http::Answer::has_large_bodies`].
+    in_pieces: bool,
 }
 
 /// What passes, as the stream, the service and the watch over the connection know it.
@@ -36,8 +38,8 @@ impl Shared {
 }
 
 impl<T> Watched<T> {
-    pub(super) const fn new(io: T, frames: Shared) -> Self {
-        Self { io, frames }
+    pub(super) const fn new(io: T, frames: Shared, in_pieces: bool) -> Self {
+        Self { io, frames, in_pieces }
     }
 }
 
@@ -89,7 +91,7 @@ impl<T: AsyncWrite + Unpin> Write for Watched<T> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.in_pieces && self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -69,7 +69,7 @@ where
     let connections = Arc::clone(place.connections());
     let largest = u32::try_from(connections.limits().max_header_bytes).unwrap_or(u32::MAX);
     let frames = Shared::new(std::time::Instant::now());
-    let stream = Watched::new(io, frames.clone());
+    let stream = Watched::new(io, frames.clone(), handler.has_large_bodies());
     let side = Arc::new(Side { handler, connections, frames, working: AtomicUsize::new(0) });
     let mut connection = Builder::new(Spawn)
         // Up to twice the limit is refused in our words, and beyond that in h2's.

@@ -71,7 +71,7 @@ impl<A: Answer> Future for Answering<A> {
             response.headers_mut().insert(CONTENT_LENGTH, length.into());
             *response.body_mut() = Body::empty();
         }
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(response.map(Body::framed)))
     }
 }
 
