@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import shutil
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import install
 import report
 import scenarios
+from authority import Authority
 from clients import all_clients
 from daemon import ALGORITHMS, Daemon, audience
 from watches import INTERVAL
@@ -37,8 +39,14 @@ async def strangers(binary, directory):
 async def run(clients, kinds, directory, arguments):
     binary = arguments.binary.resolve()
     stranger = await strangers(binary, directory)
-    running = [kind(binary, directory, arguments.patience, arguments.interval) for kind in kinds]
-    programs = {client: client.make() for client in clients}
+    authority = Authority(directory / "authority")
+    await authority.establish()
+    if shutil.which("keytool"):
+        await authority.trusted_by_java()
+    os.environ.update(authority.environment())
+    running = [kind(binary, directory, authority, arguments.patience, arguments.interval)
+               for kind in kinds]
+    programs = {client: client.make(authority) for client in clients}
     try:
         for client, program in programs.items():
             verifiers = [verifier for scenario in running

@@ -108,14 +108,14 @@ def all_clients(here, built):
             f"{built / 'java' / 'classes'}:{built / 'java' / 'libs'}/*", "Interop"]
 
     def script(name):
-        return lambda: Program("node", node / name, directory=node)
+        return lambda _: Program("node", node / name, directory=node)
 
     def module(name):
-        return lambda: Program(python, here / "python" / name,
-                               environment={"PYTHONDONTWRITEBYTECODE": "1"})
+        return lambda _: Program(python, here / "python" / name,
+                                 environment={"PYTHONDONTWRITEBYTECODE": "1"})
 
     def go(name):
-        return lambda: Program(built / "go" / "clients", name)
+        return lambda _: Program(built / "go" / "clients", name)
 
     no_eddsa = frozenset({"EdDSA"})
     return [
@@ -139,17 +139,17 @@ def all_clients(here, built):
                # What a fetch may take includes the wait for its turn, so that it may fail at its turn.
                Cache(600, 3600, "1 h; unknown kid: once in 5 min, and that may fail"),
                Cache(TTL, TTL, "RefreshInterval")),
-        Client("nimbus", "Java Nimbus JOSE+JWT", lambda: Program(*java, "nimbus"),
+        Client("nimbus", "Java Nimbus JOSE+JWT", lambda _: Program(*java, "nimbus"),
                Cache(30, 300, "5 min; unknown kid: twice in 30 s"),
                Cache(TTL, TTL, "cache, refreshAheadCache, rateLimited", survives=False)),
-        Client("spring", "Java Spring Security (NimbusJwtDecoder)", lambda: Program(*java, "spring"),
+        Client("spring", "Java Spring Security (NimbusJwtDecoder)", lambda _: Program(*java, "spring"),
                Cache(0, 300, "5 min; unknown kid: at once"),
                Cache(0, TTL, "cache", survives=False), refuses=no_eddsa),
-        Client("rust", "Rust jsonwebtoken", lambda: Program(built / "rust" / "debug" / "interop"),
+        Client("rust", "Rust jsonwebtoken", lambda _: Program(built / "rust" / "debug" / "interop"),
                Cache(10, 600, "ours: 600 s; unknown kid: 10 s after the last fetch"),
                Cache(TTL, TTL, "ours", survives=False), refuses=frozenset({"ES512"})),
         Client("envoy", "Envoy (jwt_authn, remote_jwks)",
-               lambda: servers.Envoy(built / "python" / "bin" / "envoy"),
+               lambda authority: servers.Envoy(built / "python" / "bin" / "envoy", authority),
                Cache(600, 600, "600 s; unknown kid: nothing"),
                Cache(TTL, TTL, "cache_duration", survives=False)),
         Client("apache", "Apache (mod_auth_openidc)", servers.Apache,

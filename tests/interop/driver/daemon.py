@@ -6,6 +6,7 @@ import base64
 import json
 import signal
 import socket
+import ssl
 import time
 import urllib.request
 from datetime import datetime
@@ -44,7 +45,8 @@ class Daemon:
     MAX_AGE = 20
     TOKEN_LIFETIME = 15
 
-    def __init__(self, binary, directory, *, propagation, grace):
+    def __init__(self, binary, directory, *, propagation, grace, authority=None):
+        """With an `authority` it serves by TLS."""
         self.binary = binary
         self.keys = directory / "keys"
         self.keys.mkdir(parents=True)
@@ -52,7 +54,11 @@ class Daemon:
         self.config = directory / "jwksd.toml"
         self.log = directory / "jwksd.log"
         # It is restarted where its clients look for it, so the port must be known.
-        self.issuer = f"http://127.0.0.1:{free_port()}"
+        listen = f"127.0.0.1:{free_port()}"
+        self.issuer = f"{'https' if authority else 'http'}://{listen}"
+        self.trust = authority and ssl.create_default_context(cafile=authority.ca)
+        tls = authority and (f'tls = {{ certificate = "{authority.certificate}", '
+                             f'key = "{authority.key}" }}')
         self.url = self.issuer + "/.well-known/jwks.json"
         self.process = None
         self.config.write_text(f"""
@@ -74,7 +80,8 @@ max_age = "{self.MAX_AGE}s"
 issuer = "{self.issuer}"
 
 [public]
-listen = "{self.issuer.removeprefix('http://')}"
+listen = "{listen}"
+{tls or ""}
 
 [ops]
 listen = "127.0.0.1:0"
@@ -106,7 +113,7 @@ format = "json"
 
     def served(self):
         """The kids that are served."""
-        with urllib.request.urlopen(self.url, timeout=5) as response:
+        with urllib.request.urlopen(self.url, timeout=5, context=self.trust) as response:
             return {key["kid"] for key in json.load(response)["keys"]}
 
     async def command(self, *arguments):

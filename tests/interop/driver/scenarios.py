@@ -19,15 +19,17 @@ LONG = 6 * 3600
 class Scenario:
     grace = 18
     fresh = ()  # further caches, which first look when the scenario says so
+    secure = False  # whether jwksd serves by TLS
 
-    def __init__(self, binary, directory, patience, interval=INTERVAL):
+    def __init__(self, binary, directory, authority, patience, interval=INTERVAL):
         """What a cache may do for longer than `patience` (seconds) is not waited for."""
         self.interval = interval
         self.name = type(self).__name__.lower()
         self.patience = patience
         self.propagation = patience - 5
         self.daemon = Daemon(binary, directory / self.name,
-                             propagation=self.propagation, grace=self.grace)
+                             propagation=self.propagation, grace=self.grace,
+                             authority=authority if self.secure else None)
         self.lanes = lanes()
         self.watches = []
         self.tasks = []
@@ -216,6 +218,7 @@ class Planned(Scenario):
     token has expired. The signer follows the hand-off."""
 
     fresh = ("cold",)
+    secure = True
 
     async def prepare(self):
         await self.daemon.start()
@@ -346,11 +349,12 @@ class Restart(Scenario):
     grace = 200
     fresh = ("cold", "colder")
     old_is_gone = False
+    secure = True
     AWAY = TTL + 4
 
-    def __init__(self, binary, directory, patience, interval=INTERVAL):
+    def __init__(self, binary, directory, authority, patience, interval=INTERVAL):
         # In that time no default cache may expire: whether it lives through an absence is asked.
-        super().__init__(binary, directory, min(patience, PATIENCE), interval)
+        super().__init__(binary, directory, authority, min(patience, PATIENCE), interval)
 
     async def prepare(self):
         self.next = await generate_all()

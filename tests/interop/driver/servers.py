@@ -41,20 +41,6 @@ async def listening(process, ports, log):
     raise RuntimeError(f"it does not listen:\n{log.read_text(errors='replace')[-4000:]}")
 
 
-async def certified(directory):
-    """A new certificate for 127.0.0.1, as directory/tls.crt, and what serves with it."""
-    process = await asyncio.create_subprocess_exec(
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2",
-        "-keyout", directory / "tls.key", "-out", directory / "tls.crt",
-        stderr=asyncio.subprocess.DEVNULL)
-    if await process.wait() != 0:
-        raise RuntimeError("openssl made no certificate")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
-    return context
-
-
 async def front(url, context):
     """Takes TLS off, and passes the bytes on."""
     async def copy(reader, writer):
@@ -100,8 +86,8 @@ class Server:
 class Envoy(Server):
     """One listener; a path and a provider of jwt_authn for each verifier."""
 
-    def __init__(self, binary):
-        self.binary = binary
+    def __init__(self, binary, authority):
+        self.binary, self.authority = binary, authority
 
     async def start(self, verifiers, log):
         self.directory = Path(tempfile.mkdtemp())
@@ -115,8 +101,7 @@ class Envoy(Server):
                 "--disable-hot-restart", "--log-level", "warn", stdout=output, stderr=output)
         await listening(self.process, [port], log)
 
-    @staticmethod
-    def config(verifiers, port):
+    def config(self, verifiers, port):
         def address(host, number):
             return {"socket_address": {"address": host, "port_value": number}}
 
@@ -140,28 +125,43 @@ class Envoy(Server):
                           {"name": "router", "typed_config": typed("http.router.v3.Router")}],
             route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
                 {"match": {"prefix": "/"}, "direct_response": {"status": 200}}]}]})
+        def secured(url):
+            if url.scheme != "https":
+                return {}
+            trust = {"trusted_ca": {"filename": str(self.authority.ca)},
+                     "match_typed_subject_alt_names": [
+                         {"san_type": "IP_ADDRESS", "matcher": {"exact": url.hostname}}]}
+            context = {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
+                                "UpstreamTlsContext",
+                       "common_tls_context": {"validation_context": trust}}
+            return {"transport_socket": {"name": "tls", "typed_config": context}}
+
         issuers = {verifier.issuer: urlsplit(verifier.issuer) for verifier in verifiers}
         return {"static_resources": {
             "listeners": [{"name": "front", "address": address("127.0.0.1", port), "filter_chains": [
                 {"filters": [{"name": "http", "typed_config": manager}]}]}],
             "clusters": [{"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {
                 "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {
-                    "address": address(url.hostname, url.port)}}]}]}}
+                    "address": address(url.hostname, url.port)}}]}]}, **secured(url)}
                 for name, url in issuers.items()]}}
 
 
 class Apache(Server):
     """A private instance; a virtual host for each verifier, for the JWK Set's URL is a setting of
     the host. Its cache goes by URL, so each has a query of its own (jwksd ignores queries). It
-    takes no URL but https, so each jwksd has a TLS front."""
+    takes no URL but https, so each jwksd that speaks HTTP has a TLS front."""
+
+    def __init__(self, authority):
+        self.authority = authority
 
     async def start(self, verifiers, log):
         self.directory = Path(tempfile.mkdtemp())
         self.directory.chmod(0o755)
         self.fronts = {}
-        context = await certified(self.directory)
         for issuer in {verifier.issuer for verifier in verifiers}:
-            self.fronts[issuer] = await front(urlsplit(issuer), context)
+            if urlsplit(issuer).scheme == "http":
+                self.fronts[issuer] = await front(urlsplit(issuer), self.authority.serving())
+        shutil.copy(self.authority.ca, self.directory / "ca.crt")
         self.ports = {verifier.name: free_port() for verifier in verifiers}
         config = self.directory / "apache2.conf"
         config.write_text(self.config(verifiers))
@@ -182,14 +182,15 @@ class Apache(Server):
             f"PidFile {self.directory}/pid", f"DefaultRuntimeDir {self.directory}",
             "ErrorLog /dev/stderr", "LogLevel warn",
             "StartServers 1", "ThreadsPerChild 16", "MaxRequestWorkers 16", "ServerLimit 1",
-            "DirectoryIndex index.html", f"OIDCCABundlePath {self.directory}/tls.crt",
+            "DirectoryIndex index.html", f"OIDCCABundlePath {self.directory}/ca.crt",
         ]
         if os.getuid() == 0:
             lines += ["User www-data", "Group www-data"]
         for verifier in verifiers:
             port = self.ports[verifier.name]
             own = [] if verifier.ttl is None else [f"OIDCJWKSRefreshInterval {verifier.ttl}"]
-            https = self.fronts[verifier.issuer].sockets[0].getsockname()[1]
+            front = self.fronts.get(verifier.issuer)
+            https = front.sockets[0].getsockname()[1] if front else urlsplit(verifier.url).port
             url = f"https://127.0.0.1:{https}{urlsplit(verifier.url).path}?{verifier.name}"
             lines += [
                 f"Listen 127.0.0.1:{port}",

@@ -12,6 +12,8 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 #[derive(Deserialize)]
 struct Request {
@@ -23,16 +25,23 @@ struct Request {
     token: String,
 }
 
-#[derive(Default)]
 struct Verifier {
+    agent: Agent,
     keys: Option<(Instant, JwkSet)>,
+}
+
+/// One that trusts whoever SSL_CERT_FILE certifies.
+fn agent() -> Result<Agent, Box<dyn Error>> {
+    let trusted = Certificate::from_pem(&std::fs::read(std::env::var("SSL_CERT_FILE")?)?)?;
+    let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[trusted])).build();
+    Ok(Agent::config_builder().tls_config(tls).build().new_agent())
 }
 
 impl Verifier {
     /// The set, not older than `at_most`.
     fn keys(&mut self, url: &str, at_most: Duration) -> Result<&JwkSet, Box<dyn Error>> {
         if self.keys.as_ref().is_none_or(|(fetched, _)| fetched.elapsed() >= at_most) {
-            let keys = ureq::get(url).call()?.body_mut().read_json()?;
+            let keys = self.agent.get(url).call()?.body_mut().read_json()?;
             self.keys = Some((Instant::now(), keys));
         }
         Ok(&self.keys.as_ref().ok_or("never fetched")?.1)
@@ -59,10 +68,12 @@ impl Verifier {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let agent = agent()?;
     let mut verifiers: HashMap<String, Verifier> = HashMap::new();
     for line in stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
-        let verifier = verifiers.entry(request.verifier.clone()).or_default();
+        let new = || Verifier { agent: agent.clone(), keys: None };
+        let verifier = verifiers.entry(request.verifier.clone()).or_insert_with(new);
         let answer = match verifier.verify(&request) {
             Ok(claims) => json!({ "id": request.id, "ok": true, "claims": claims }),
             Err(error) => json!({ "id": request.id, "ok": false, "error": error.to_string() }),
