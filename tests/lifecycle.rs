@@ -126,6 +126,8 @@ fn a_key_is_safe_to_sign_when_it_was_published_for_the_propagation_time() {
     assert_eq!(later.at(at(0), &policy()).safe_to_sign_from, Some(at(4 * 3600)));
     let late = Dates { valid_from: Some(at(0)), first_published: None, ..dates };
     assert_eq!(late.at(at(3600), &policy()).safe_to_sign_from, Some(at(4 * 3600)));
+    // Nothing else happens to that key, and whoever waits for its next date is woken for this one.
+    assert_eq!(state.next_change, Some(at(3 * 3600)));
 }
 
 #[test]
@@ -144,6 +146,11 @@ fn the_newest_key_signs_once_it_is_safe_and_the_longest_published_one_until_then
     assert_eq!(choose(HOUR_I * 13 - 1, true), "old", "the new one is not safe yet");
     assert_eq!(choose(HOUR_I * 13, true), "new");
     assert_eq!(choose(HOUR_I * 13, false), "old", "a public half can't sign");
+    let seen = Dates::default();
+    let candidates = [(&kids[0], &seen), (&kids[1], &new)];
+    let candidates = candidates.map(|(kid, dates)| Candidate { kid, dates, has_private: true });
+    let signs = current(candidates.into_iter(), at(HOUR_I * 11), &policy()).unwrap();
+    assert_eq!(signs.as_str(), "new", "one that was not published yet can't be longer than others");
 }
 
 #[test]

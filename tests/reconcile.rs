@@ -353,6 +353,49 @@ fn a_deleted_key_does_not_come_back_under_another_id() {
 }
 
 #[test]
+fn a_key_that_was_deleted_by_a_former_id_is_not_forgotten_while_it_lies_or_may_lie_there() {
+    let mut world = World::default();
+    world.put("a", vec![seen("former", 1)]).look(0);
+    world.put("a", vec![seen("latter", 1)]).look(10);
+    world.order("former", |record| record.deleted_at = Some(at(20)));
+    let long_after = 400 * 86_400;
+    world.look(long_after);
+    assert_eq!(world.phase("former", long_after), Phase::Deleted, "it lies there as another");
+    world.darken("").look(long_after + 1);
+    assert_eq!(world.phase("former", long_after + 1), Phase::Deleted, "nobody can tell");
+    world.sight.dark.clear();
+    world.put("a", vec![seen("another", 1)]).look(long_after + 2);
+    assert!(!world.records.contains_key(&kid("another")), "it is known to be gone for good");
+}
+
+#[test]
+fn no_record_is_forgotten_by_a_look_that_was_kept_out() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    world.order("a", |record| {
+        record.order_invalidation(Some(Invalidation { at: at(5), grace: Duration::ZERO }));
+    });
+    let long_after = 400 * 86_400;
+    world.remove("a").look(10);
+    world.darken("").look(long_after);
+    // It was put back while nobody could see it.
+    world.sight.dark.clear();
+    world.put("a", vec![seen("a", 1)]).look(long_after + 1);
+    assert_eq!(world.phase("a", long_after + 1), Phase::Retired);
+}
+
+#[test]
+fn a_clock_that_is_set_back_is_remembered_with_a_loss() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    let ahead = 365 * 86_400;
+    world.remove("a").look(ahead);
+    world.look(100);
+    assert_eq!(world.phase("a", 100 + 4019), Phase::Grace);
+    assert_eq!(world.phase("a", 100 + 4020), Phase::Retired);
+}
+
+#[test]
 fn a_record_is_forgotten_after_its_retention_and_not_before() {
     let mut world = World::default();
     world.put("a", vec![seen("a", 1)]).look(0);
