@@ -34,7 +34,9 @@ mod replica;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -102,21 +104,42 @@ fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
     let seeds = number("JWKSD_SEEDS").unwrap_or(SEEDS);
     let first = number("JWKSD_FIRST_SEED").unwrap_or(0);
     let at_most = number("JWKSD_FAILURES").unwrap_or(1);
+    let next = AtomicU64::new(first);
+    let failed = AtomicU64::new(0);
+    let play = || {
+        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let mut failures = Vec::new();
+        while failed.load(Ordering::Relaxed) < at_most {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if first + seeds <= seed {
+                break;
+            }
+            let (world, wrong) = run(seed, false, &BTreeSet::new());
+            for (what, count) in world.tally.counts {
+                *counts.entry(what).or_default() += count;
+            }
+            if let Some(wrong) = wrong {
+                println!("{seed}: {}", wrong.chars().take(400).collect::<String>());
+                failures.push(seed);
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        (counts, failures)
+    };
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut failures = Vec::new();
-    for seed in first..first + seeds {
-        let (world, wrong) = run(seed, false, &BTreeSet::new());
-        for (what, count) in world.tally.counts {
-            *counts.entry(what).or_default() += count;
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let players: Vec<_> = (0..threads).map(|_| scope.spawn(play)).collect();
+        for player in players {
+            let (found, failed) = player.join().unwrap();
+            failures.extend(failed);
+            for (what, count) in found {
+                *counts.entry(what).or_default() += count;
+            }
         }
-        if let Some(wrong) = wrong {
-            println!("{seed}: {}", wrong.chars().take(400).collect::<String>());
-            failures.push(seed);
-        }
-        if failures.len() as u64 >= at_most {
-            break;
-        }
-    }
+    });
+    failures.sort_unstable();
     println!("{counts:#?}");
     if let Some(seed) = failures.first() {
         panic!("{}", explain(*seed));
