@@ -3,16 +3,16 @@ the number of keys. Colours follow the reader's scheme."""
 from html import escape
 from math import log10
 
-WIDTH, LEFT, RIGHT, BAR, GAP = 760, 150, 90, 11, 16
+WIDTH, LEFT, RIGHT, BAR, GAP = 760, 120, 170, 15, 16
 SERVERS = {"jwksd": "a", "nginx file": "b", "nginx return": "c", "floor": "d"}
 STYLE = """
 svg { font: 12px system-ui, sans-serif; background: #fff; }
-text { fill: #1c2430; } .dim { fill: #5b6675; } .title { font-size: 15px; font-weight: 600; }
+text { fill: #1c2430; } .dim { fill: #5b6675; } .note { font-size: 11px; fill: #5b6675; } .title { font-size: 15px; font-weight: 600; }
 .a { fill: #1f6feb; stroke: #1f6feb; } .b { fill: #8a94a3; stroke: #8a94a3; }
 .c { fill: #c1c8d2; stroke: #c1c8d2; } .d { fill: #e2a33b; stroke: #e2a33b; }
 .line { fill: none; stroke-width: 2; } .grid { stroke: #d7dde5; stroke-width: 1; }
 @media (prefers-color-scheme: dark) {
-  svg { background: #12161c; } text { fill: #e6ebf2; } .dim { fill: #9aa6b6; } .grid { stroke: #2c3542; }
+  svg { background: #12161c; } text { fill: #e6ebf2; } .dim, .note { fill: #9aa6b6; } .grid { stroke: #2c3542; }
   .a { fill: #5aa2ff; stroke: #5aa2ff; } .c { fill: #566170; stroke: #566170; }
 }
 """
@@ -38,7 +38,7 @@ def bars(figures, top):
             width = it["cpu"] / most * (WIDTH - LEFT - RIGHT)
             against = "" if name == "jwksd" else f"  (jwksd {it['ratio']:.2f} of it)"
             out += [f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR - 2}" class="{SERVERS[name]}"/>',
-                    text(LEFT + width + 6, y + BAR - 2, f"{it['cpu']:.1f}{against}", "dim")]
+                    text(LEFT + width + 6, y + BAR - 4, f"{it['cpu']:.1f}{against}", "note")]
             y += BAR
         y += GAP
     return out, y
@@ -51,11 +51,11 @@ def lines(figures, top):
     height, bottom = 190, top + 30 + 190
     most = max(max(it.values()) for it in points.values())
     decades = int(log10(most)) + 1
-    across = lambda count: LEFT + (log10(count) - 1) / 3 * (WIDTH - LEFT - RIGHT - 60)
+    across = lambda count: LEFT + (log10(count) - 1) / 3 * (WIDTH - LEFT - RIGHT)
     up = lambda value: bottom - max(0, log10(value)) / decades * height
     for decade in range(decades + 1):
         y = up(10 ** decade)
-        out += [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT - 60}" y1="{y:.0f}" y2="{y:.0f}" class="grid"/>',
+        out += [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.0f}" y2="{y:.0f}" class="grid"/>',
                 text(LEFT - 8, y + 4, f"{10 ** decade:,}", "dim", "end")]
     labels = []
     for field, name, kind in (("ready", "start, new ledger", "a"), ("again", "start, known ledger", "b"),

@@ -241,15 +241,18 @@ def part_idle(binary, scratch):
     daemon.stop()
     scans = "strace is missing, scans not counted"
     if shutil.which("strace"):
-        trace = os.path.join(scratch, ".trace")
-        daemon = Daemon(binary, scratch, "--log-level", "error", prefix=("strace", "-f", "-ttt", "-e", "trace=getdents64", "-o", trace))
-        daemon.ready()
-        time.sleep(35)
-        with open(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children") as file:
-            os.kill(int(file.read().split()[0]), signal.SIGTERM)
-        daemon.process.wait(20)
-        with open(trace) as file:
-            times = [float(line.split()[1]) for line in file if "getdents64" in line]
+        # Elsewhere: what is written beside the keys is looked at.
+        with tempfile.TemporaryDirectory() as elsewhere:
+            trace = os.path.join(elsewhere, "trace")
+            command = ("strace", "-f", "-ttt", "-e", "trace=getdents64", "-o", trace)
+            daemon = Daemon(binary, scratch, "--log-level", "error", prefix=command)
+            daemon.ready()
+            time.sleep(35)
+            with open(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children") as file:
+                os.kill(int(file.read().split()[0]), signal.SIGTERM)
+            daemon.process.wait(20)
+            with open(trace) as file:
+                times = [float(line.split()[1]) for line in file if "getdents64" in line]
         looks = [t for t, previous in zip(times, [0, *times]) if t - previous > 0.05]
         gaps = [b - a for a, b in zip(looks, looks[1:])]
         scans = "seconds between looks in 35 s: " + ", ".join(f"{gap:.1f}" for gap in gaps)
