@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::lifecycle::{Invalidation, Phase, Policy};
 use jwksd::keys::refusal::{Reason, Refused};
-use jwksd::keys::{Algorithm, Kid, Slot};
+use jwksd::keys::{Algorithm, Audience, Kid, Slot};
 use jwksd::ledger::reconcile::Dark;
 use jwksd::ledger::record::{DeclaredInvalidation, Order};
 use jwksd::ledger::{Change, Looked, Outcome, Record, Records, Sight, reconcile};
@@ -494,6 +494,72 @@ fn what_was_ordered_about_a_key_holds_under_another_id_too() {
     // Files that say something else with the new id are the newer intent.
     world.put("a", vec![invalidated(seen("planned", 1), 1000, None)]).look(30);
     assert_eq!(world.phase("planned", 30), Phase::Active);
+}
+
+#[test]
+fn a_key_that_is_given_a_former_id_again_is_what_it_was_under_the_latter() {
+    let ended = Some(Invalidation { at: at(15), grace: Duration::ZERO });
+    for (order, expected) in [(Some(ended), Phase::Retired), (Some(None), Phase::Active)] {
+        let mut world = World::default();
+        let files = |kid| match order {
+            Some(None) => invalidated(seen(kid, 1), 0, Some(0)),
+            _ => seen(kid, 1),
+        };
+        world.put("a", vec![files("former")]).look(0);
+        world.put("a", vec![files("latter")]).look(10);
+        world.order("latter", |record| record.order_invalidation(order.unwrap()));
+        world.put("a", vec![files("former")]).look(20);
+        assert_eq!(world.phase("former", 20), expected);
+    }
+    let mut world = World::default();
+    world.put("a", vec![seen("former", 1)]).look(0);
+    world.put("a", vec![seen("latter", 1)]).look(10);
+    world.order("latter", |record| record.deleted_at = Some(at(15)));
+    let outcome = world.put("a", vec![seen("former", 1)]).look_once(20);
+    let [refused] = &outcome.refused[..] else { panic!("{:?}", outcome.refused) };
+    assert_eq!(refused.reason, Reason::KeyDeleted(kid("latter")));
+    assert!(!world.phase("former", 20).is_published());
+}
+
+#[test]
+fn one_key_of_two_audiences_is_two_to_orders() {
+    let of = |kid, audience| SeenKey { audience: Audience::new(audience), ..seen(kid, 1) };
+    let mut world = World::default();
+    world.put("c", vec![of("client-1", "client")]).look(0);
+    world.put("h", vec![of("human-1", "human")]).look(1);
+    world.order("human-1", |record| {
+        record.order_invalidation(Some(Invalidation { at: at(5), grace: Duration::ZERO }));
+    });
+    world.put("c", vec![of("client-2", "client")]).put("h", vec![of("human-2", "human")]).look(10);
+    assert_eq!(world.phase("client-2", 10), Phase::Active);
+    assert_eq!(world.phase("human-2", 10), Phase::Retired);
+}
+
+#[test]
+fn of_several_former_ids_the_one_that_lay_there_last_is_inherited_from() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    world.put("a", vec![seen("b", 1)]).look(10);
+    world.put("a", vec![seen("a", 1)]).look(20);
+    world.order("a", |record| {
+        record.order_invalidation(Some(Invalidation { at: at(25), grace: Duration::ZERO }));
+    });
+    world.remove("a").look(30);
+    world.put("elsewhere", vec![seen("c", 1)]).look(40);
+    assert_eq!(world.phase("c", 40), Phase::Retired);
+}
+
+#[test]
+fn a_lost_key_that_was_deleted_afterwards_is_not_forgotten_by_one_look() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    world.remove("a").look(10);
+    world.order("a", |record| record.deleted_at = Some(at(20)));
+    let long_after = 400 * 86_400;
+    world.put("b", vec![seen("copy", 1)]).look(long_after);
+    world.remove("b").look_once(long_after + 1);
+    world.put("b", vec![seen("copy", 1)]).look(long_after + 2);
+    assert!(!world.records.contains_key(&kid("copy")));
 }
 
 #[test]

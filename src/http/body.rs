@@ -16,33 +16,45 @@ use hyper::body::{Frame, SizeHint};
 pub(super) const LARGE: usize = 8 * 1024;
 
 /// The most that is given to hyper at once.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 16 * 1024;
+
+/// The same where it is written from where it lies.
+const UNCOPIED: usize = 64 * 1024;
 
 /// The most of a small body that is given to HTTP/2 at once. What is less than 1,024 bytes, h2 copies
 /// behind what else is to be written; it writes what is more by itself, with the streams one by one.
 const FRAME: usize = 1000;
 
 /// The bytes of a response. A clone shares them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Body {
     bytes: Option<Bytes>,
-    is_framed: bool,
+    /// The most that is given to hyper at once.
+    piece: usize,
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
 }
 
 impl Body {
     /// No bytes.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { bytes: None, is_framed: false }
+        Self { bytes: None, piece: PIECE }
     }
 
-    /// The same for HTTP/2.
+    /// The same for a connection that writes bodies from where they lie.
+    pub(super) fn uncopied(self) -> Self {
+        Self { piece: UNCOPIED, ..self }
+    }
+
+    /// The same for a connection of HTTP/2 that copies bodies.
     pub(super) fn framed(self) -> Self {
-        Self { is_framed: true, ..self }
-    }
-
-    fn piece(&self) -> usize {
-        if self.is_framed && self.bytes().len() < LARGE { FRAME } else { PIECE }
+        let piece = if self.bytes().len() < LARGE { FRAME } else { PIECE };
+        Self { piece, ..self }
     }
 
     /// The bytes that are still to be sent.
@@ -54,7 +66,7 @@ impl Body {
 
 impl<T: Into<Bytes>> From<T> for Body {
     fn from(bytes: T) -> Self {
-        Self { bytes: Some(bytes.into()).filter(|bytes| !bytes.is_empty()), is_framed: false }
+        Self { bytes: Some(bytes.into()).filter(|bytes| !bytes.is_empty()), piece: PIECE }
     }
 }
 
@@ -66,7 +78,7 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let most = self.piece();
+        let most = self.piece;
         let Some(bytes) = &mut self.bytes else { return Poll::Ready(None) };
         let piece = if bytes.len() > most { Some(bytes.split_to(most)) } else { self.bytes.take() };
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))

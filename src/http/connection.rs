@@ -60,8 +60,9 @@ where
         let (handler, connections) = (handler.clone(), Arc::clone(connections));
         move |problem| refused(&handler, &connections, problem)
     };
-    let stream = Stream::new(io, Arc::clone(activity), words).in_pieces(handler.has_large_bodies());
-    let service = Asked(Arc::new(Side { handler, activity: Arc::clone(activity) }));
+    let in_pieces = handler.has_large_bodies();
+    let stream = Stream::new(io, Arc::clone(activity), words).in_pieces(in_pieces);
+    let service = Asked(Arc::new(Side { handler, activity: Arc::clone(activity), in_pieces }));
     let mut connection = Builder::new()
         .header_read_timeout(None)
         // A client that has said everything may close its side, and still wants the answer.
@@ -183,6 +184,8 @@ struct Asked<A>(Arc<Side<A>>);
 struct Side<A> {
     handler: A,
     activity: Arc<Activity>,
+    /// Whether bodies are written from where they lie.
+    in_pieces: bool,
 }
 
 /// An answer on its way.
@@ -223,7 +226,7 @@ impl<A: Answer> Service<Request<Incoming>> for Asked<A> {
     type Future = Answering<A>;
 
     fn call(&self, request: Request<Incoming>) -> Answering<A> {
-        let Side { handler, activity } = &*self.0;
+        let Side { handler, activity, .. } = &*self.0;
         activity.asked(!request.body().is_end_stream());
         let checked = head::check(&request, A::TAKES_BODIES);
         let state = State::of(checked, || handler.answer(request));
@@ -236,7 +239,7 @@ impl<A: Answer> Future for Answering<A> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { side, state } = &mut *self;
-        let Side { handler, activity } = &**side;
+        let Side { handler, activity, in_pieces } = &**side;
         let answer = ready!(state.poll(cx));
         // What was refused by its head or its size may still be on its way.
         if let Ok(response) = &answer
@@ -253,7 +256,7 @@ impl<A: Answer> Future for Answering<A> {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         activity.answered();
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(if *in_pieces { response.map(Body::uncopied) } else { response }))
     }
 }
 

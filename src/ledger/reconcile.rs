@@ -138,6 +138,7 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
     let lying: BTreeSet<&PublicKey> =
         entries.flat_map(|entry| &entry.keys).map(|key| &key.public).collect();
 
+    let mut same_key: Option<BTreeMap<&PublicKey, Vec<&Record>>> = None;
     for (kid, record) in records {
         let mut next = Record::clone(record);
         let kept = is_kept(record);
@@ -151,6 +152,13 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         } else if let Some(&(seen, slot)) = shown {
             next.update_from(seen, slot, looked.now, looked.policy);
             if record.loss.is_some() {
+                // What was ordered while the key lay there under another id is the newer word.
+                let others = same_key.get_or_insert_with(|| by_key(records));
+                let later = others[&record.public_key].iter().copied();
+                let later = later.filter(|other| lay_until(record) < lay_until(other));
+                if let Some(other) = closest(later, &next) {
+                    next.inherit_from(other);
+                }
                 outcome.changes.push(Change::Returned(kid.clone()));
             } else if next != **record {
                 outcome.changes.push(Change::Updated(kid.clone()));
@@ -167,28 +175,29 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
                 outcome.missed.insert(kid.clone());
             }
         }
-        // Nor while a deleted key lies there under another name, or may lie in what can't be read:
-        // forgetting would bring it back.
+        // A key that lies there is not forgotten, nor a deleted one that lies there under another
+        // name, or may lie in what can't be read: forgetting would bring it back.
         let may_lie_there = || !bad.is_empty() || lying.contains(&record.public_key);
         let lies_there = there || (record.deleted_at.is_some() && may_lie_there());
         // Neither an old look nor one that was kept out can tell that it lies nowhere.
         let can_tell = is_known && sight.dark.is_empty();
         if !can_tell || lies_there || !is_forgotten(&next, looked) {
             outcome.records.insert(kid.clone(), Arc::new(next));
-        } else if next.loss.is_none() && !looked.missed_before.contains(kid) {
-            // Its file was there until now: two looks have to agree on this removal as well.
+        } else if (next.loss.is_none() || record.deleted_at.is_some())
+            && !looked.missed_before.contains(kid)
+        {
+            // It may have been there until now: two looks have to agree on this removal as well.
             outcome.missed.insert(kid.clone());
             outcome.records.insert(kid.clone(), Arc::new(next));
         } else {
             outcome.changes.push(Change::Forgotten(kid.clone()));
         }
     }
-    let mut known: Option<BTreeMap<&PublicKey, &Record>> = None;
     for (&kid, (seen, slot)) in &present {
         if !records.contains_key(kid) {
             let mut newcomer = Record::of_newcomer(seen, slot, looked.now);
-            let known = known.get_or_insert_with(|| by_key(records));
-            if let Some(other) = known.get(&seen.public) {
+            let others = same_key.get_or_insert_with(|| by_key(records)).get(&seen.public);
+            if let Some(other) = closest(others.into_iter().flatten().copied(), &newcomer) {
                 newcomer.inherit_from(other);
             }
             outcome.changes.push(Change::Added(kid.clone()));
@@ -200,17 +209,27 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
     outcome
 }
 
-/// Each key under the id that tells most of it: one that lies there, else the newest.
-fn by_key(records: &Records) -> BTreeMap<&PublicKey, &Record> {
-    let mut known: BTreeMap<&PublicKey, &Record> = BTreeMap::new();
-    let says = |record: &Record| (record.loss.is_none(), record.first_seen);
+/// The records of each key, one for each id that it has or had.
+fn by_key(records: &Records) -> BTreeMap<&PublicKey, Vec<&Record>> {
+    let mut known: BTreeMap<&PublicKey, Vec<&Record>> = BTreeMap::new();
     for record in records.values() {
-        let best = known.entry(&record.public_key).or_insert(record);
-        if says(best) < says(record) {
-            *best = record;
-        }
+        known.entry(&record.public_key).or_default().push(record);
     }
     known
+}
+
+/// Until when a key lay there under this id; it does to this day where there is no loss.
+fn lay_until(record: &Record) -> (Timestamp, Timestamp) {
+    (record.loss.map_or(Timestamp::MAX, |loss| loss.at), record.first_seen)
+}
+
+/// The one of a key's records that was about the same as `record` is: of the same audience before
+/// all, then the one that lies there or lay there last.
+fn closest<'a>(records: impl Iterator<Item = &'a Record>, record: &Record) -> Option<&'a Record> {
+    records.max_by_key(|other| {
+        let is_lying = other.loss.is_none();
+        (other.audience == record.audience, is_lying, other.slot == record.slot, lay_until(other))
+    })
 }
 
 /// A key that was given another id is still published under the former one for its grace, but not
@@ -296,8 +315,14 @@ fn adopt<'a>(
         .map(|record| (&record.public_key, &record.key_id))
         .collect();
     let deleted_before = |key: &SeenKey| {
-        let kid = deleted.get(&key.public).filter(|_| !records.contains_key(&key.kid))?;
-        Some(Reason::KeyDeleted(Kid::clone(kid)))
+        // It may go on under an id under which it lies there, and a deleted id is refused nothing.
+        let is_its_own = |record: &Arc<Record>| {
+            record.public_key == key.public
+                && (record.loss.is_none() || record.deleted_at.is_some())
+        };
+        let kid =
+            deleted.get(&key.public).filter(|_| !records.get(&key.kid).is_some_and(is_its_own));
+        Some(Reason::KeyDeleted(Kid::clone(kid?)))
     };
     let mut accepted = Vec::new();
     refused.extend(sight.dark.iter().map(|dark| dark.refused.clone()));

@@ -128,9 +128,18 @@ pub fn delete(
     if !is_shared && files::is_ours(&record.slot) {
         step.remove.clone_from(&lying);
     }
+    let goes_on = |id: &Kid| {
+        let other = after.get(id).filter(|other| other.public_key == record.public_key);
+        other.is_some_and(|other| {
+            other.dates(&terms.policy).at(now, &terms.policy).phase.is_published()
+        })
+    };
+    answer.warnings.extend(after.keys().filter(|id| goes_on(id)).map(|id| {
+        format!("the same key is published as {id} too, and goes on: delete {id} to take it back")
+    }));
     // Copies elsewhere are others' to remove, and there may be a reason for them.
     let copies = sight.entries.iter().filter(|(slot, entry)| {
-        let is_copy = |key: &SeenKey| key.public == record.public_key;
+        let is_copy = |key: &SeenKey| key.public == record.public_key && !goes_on(&key.kid);
         **slot != record.slot && entry.as_ref().is_ok_and(|entry| entry.keys.iter().any(is_copy))
     });
     let copies: Vec<PathBuf> = copies.flat_map(|(slot, _)| files::of_entry(slot)).collect();

@@ -368,7 +368,10 @@ fn known(remembered: &Records, sight: &Sight, now: Timestamp, policy: &Policy) -
 fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, Refusal> {
     let alive = |record: &&Arc<Record>| record.deleted_at.is_none();
     let own = records.get(kid).filter(alive);
-    let by_alias =
-        || records.values().filter(alive).find(|record| record.names().any(|n| n == kid));
-    own.or_else(by_alias).map(|record| &**record).ok_or_else(|| Refusal::NotFound(kid.clone()))
+    let is_named = |record: &&Arc<Record>| record.names().any(|name| name == kid);
+    let by_alias = records.values().filter(alive).find(is_named);
+    // A former id that is an alias now is the key that lies there.
+    let lies = |record: &&Arc<Record>| record.loss.is_none();
+    let found = own.filter(lies).or(by_alias.filter(lies)).or(own).or(by_alias);
+    found.map(|record| &**record).ok_or_else(|| Refusal::NotFound(kid.clone()))
 }

@@ -7,6 +7,8 @@
 mod disk;
 #[path = "sequences/model.rs"]
 mod model;
+#[path = "sequences/program.rs"]
+mod program;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -189,6 +191,42 @@ fn ending(mut set: Set, next: &Set) -> Set {
     set
 }
 
+/// When the first key of a set ends.
+fn first_end(set: &Set) -> Option<Timestamp> {
+    set.values().filter_map(|(_, _, end)| *end).min()
+}
+
+/// Whether a document is this set, or what of it is of an audience.
+fn fits(document: &Value, set: &Set, audience: Option<&str>, jwks: &[Value]) -> bool {
+    let expected: BTreeMap<&str, Value> = set
+        .iter()
+        .filter(|(_, (_, of, _))| audience.is_none_or(|audience| audience == *of))
+        .map(|(kid, (key, _, _))| {
+            let mut jwk = jwks[*key].clone();
+            jwk["kid"] = kid.as_str().into();
+            (kid.as_str(), jwk)
+        })
+        .collect();
+    let served = document["keys"].as_array().unwrap().iter();
+    let served: BTreeMap<&str, Value> =
+        served.map(|jwk| (jwk["kid"].as_str().unwrap(), jwk.clone())).collect();
+    served == expected
+}
+
+/// Does something to the files, and adds what may be served from then on: what it comes to is
+/// committed before it happens.
+fn commit(deed: &Deed, disk: &mut Disk, model: &mut Model, now: Timestamp, allowed: &mut Vec<Set>) {
+    disk.act(deed, model);
+    let before = allowed[0].clone();
+    let between = model.after_one_look(now).published(now);
+    model.look(now);
+    let after = model.published(now);
+    // Ends are in force before what else was decided.
+    allowed.push(ending(before, &between));
+    allowed.push(ending(between.clone(), &after));
+    allowed.extend([between, after]);
+}
+
 /// Holds every document of a snapshot against the sets that may be served.
 fn is_one_of(snapshot: &Snapshot, sets: &[Set], jwks: &[Value]) -> Result<(), String> {
     let documents: Vec<Value> = snapshot
@@ -202,25 +240,10 @@ fn is_one_of(snapshot: &Snapshot, sets: &[Set], jwks: &[Value]) -> Result<(), St
         .collect();
     let ends = snapshot.documents[0].next_end;
     let is_it = |set: &Set| {
-        let fits = |document: &Value, audience: Option<&str>| {
-            let expected: BTreeMap<&str, Value> = set
-                .iter()
-                .filter(|(_, (_, of, _))| audience.is_none_or(|audience| audience == *of))
-                .map(|(kid, (key, _, _))| {
-                    let mut jwk = jwks[*key].clone();
-                    jwk["kid"] = kid.as_str().into();
-                    (kid.as_str(), jwk)
-                })
-                .collect();
-            let served = document["keys"].as_array().unwrap().iter();
-            let served: BTreeMap<&str, Value> =
-                served.map(|jwk| (jwk["kid"].as_str().unwrap(), jwk.clone())).collect();
-            served == expected
-        };
-        fits(&documents[0], None)
-            && fits(&documents[1], Some("client"))
-            && fits(&documents[2], Some("human"))
-            && ends == set.values().filter_map(|(_, _, end)| *end).min()
+        fits(&documents[0], set, None, jwks)
+            && fits(&documents[1], set, Some("client"), jwks)
+            && fits(&documents[2], set, Some("human"), jwks)
+            && ends == first_end(set)
     };
     if sets.iter().any(is_it) {
         Ok(())
@@ -267,18 +290,8 @@ impl World {
                 self.read();
             }
             deed => {
-                // What it will come to is committed before it happens.
                 let mut allowed = reader.allowed.write().unwrap();
-                self.disk.act(deed, &mut self.model);
-                let now = self.clock.now();
-                let before = allowed[0].clone();
-                let between = self.model.after_one_look(now).published(now);
-                self.model.look(now);
-                let after = self.model.published(now);
-                // Ends are in force before what else was decided.
-                allowed.push(ending(before, &between));
-                allowed.push(ending(between.clone(), &after));
-                allowed.extend([between, after]);
+                commit(deed, &mut self.disk, &mut self.model, self.clock.now(), &mut allowed);
             }
         }
         self.running.settle();
@@ -308,13 +321,13 @@ fn keys() -> Vec<(String, String, Value)> {
     (0..KEYS).map(key).collect()
 }
 
-#[test]
-fn what_is_served_converges_to_a_model_through_any_sequence_of_file_operations() {
+/// Plays sequences of deeds, as many as are asked for, each until `play` finds something.
+fn play_sequences(otherwise: u64, play: impl Fn(&[Deed]) -> Result<(), String>) {
     let number = |name: &str, otherwise: u64| {
         std::env::var(name).map_or(otherwise, |value| value.parse().unwrap())
     };
     let seed = number("JWKSD_TEST_SEED", 20_261_120);
-    let sequences = number("JWKSD_TEST_SEQUENCES", 60);
+    let sequences = number("JWKSD_TEST_SEQUENCES", otherwise);
     println!("JWKSD_TEST_SEED={seed} JWKSD_TEST_SEQUENCES={sequences}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -325,21 +338,24 @@ fn what_is_served_converges_to_a_model_through_any_sequence_of_file_operations()
         max_shrink_time: u32::try_from(PATIENCE.as_millis()).unwrap() * 6,
         ..Config::default()
     };
-    let keys = keys();
     let done = AtomicU64::new(0);
     let outcome = TestRunner::new_with_rng(config, rng).run(&disk::deeds(16), |deeds| {
+        done.fetch_add(deeds.len() as u64, Ordering::Relaxed);
+        play(&deeds).map_err(TestCaseError::fail)
+    });
+    println!("{sequences} sequences of {} file operations", done.load(Ordering::Relaxed));
+    outcome.unwrap_or_else(|error| panic!("JWKSD_TEST_SEED={seed}: {error}"));
+}
+
+#[test]
+fn what_is_served_converges_to_a_model_through_any_sequence_of_file_operations() {
+    let keys = keys();
+    play_sequences(60, |deeds| {
         let mut world = World::new(&keys);
         for (at, deed) in deeds.iter().enumerate() {
-            let told = |why| TestCaseError::fail(format!("after deed {at}, {deed:?}: {why}"));
-            world.act(deed).map_err(told)?;
-            done.fetch_add(1, Ordering::Relaxed);
+            world.act(deed).map_err(|why| format!("after deed {at}, {deed:?}: {why}"))?;
         }
-        world.reader.take().unwrap().finish().map_err(TestCaseError::fail)
+        world.reader.take().unwrap().finish()
     });
-    println!(
-        "{sequences} sequences of {} file operations, {} snapshots checked",
-        done.load(Ordering::Relaxed),
-        CHECKED.load(Ordering::Relaxed)
-    );
-    outcome.unwrap_or_else(|error| panic!("JWKSD_TEST_SEED={seed}: {error}"));
+    println!("{} snapshots checked", CHECKED.load(Ordering::Relaxed));
 }

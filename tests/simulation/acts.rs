@@ -136,7 +136,10 @@ impl World {
             12 => match chance.index(3) {
                 // The same key by another name, or in another place.
                 0 => {
-                    let name = format!("{}-{number}", lying.kid);
+                    // A new name, or the one that it had before.
+                    let former = lying.kid.as_str().rsplit_once('-').map(|(name, _)| name);
+                    let name = former.filter(|_| chance.percent(50)).map(str::to_owned);
+                    let name = name.unwrap_or_else(|| format!("{}-{number}", lying.kid));
                     self.put(&slot, lying.again(&slot, &name, attributes));
                 }
                 1 => {

@@ -117,6 +117,11 @@ impl Life {
         life
     }
 
+    /// Until when its files lay there, as far as is known.
+    fn lay_until(&self) -> (Ms, Ms) {
+        (self.lost_at.unwrap_or(Ms::MAX), self.seen_at)
+    }
+
     fn inherit(&mut self, other: &Self, moment: Moment) {
         let ends = |said: &Attributes| (said.invalidated_at, said.grace);
         if ends(&self.said) == ends(&other.said) && self.end != other.end {
@@ -226,12 +231,15 @@ impl Book {
         let mut present: BTreeMap<&Kid, (&str, &Lying)> = BTreeMap::new();
         let mut refused = BTreeSet::new();
         for (slot, lying) in directory.entries.iter().filter(|(_, lying)| !lying.is_bad) {
+            let is_deleted = || {
+                let mut same = self.lives.values().filter(|life| life.material == lying.material);
+                same.any(|life| life.deleted_at.is_some())
+            };
             let is_refused = match self.lives.get(&lying.kid) {
-                Some(life) => life.material != lying.material,
-                None => self
-                    .lives
-                    .values()
-                    .any(|life| life.deleted_at.is_some() && life.material == lying.material),
+                Some(life) if life.material != lying.material => true,
+                // It goes on under an id under which it lies there.
+                Some(life) => life.lost_at.is_some() && life.deleted_at.is_none() && is_deleted(),
+                None => is_deleted(),
             };
             let stays = self.lives.get(&lying.kid).is_some_and(|life| life.slot == *slot);
             if is_refused {
@@ -245,13 +253,22 @@ impl Book {
             let lying = directory.entries.get(slot);
             lying.is_some_and(|lying| lying.is_bad || refused.contains(slot))
         };
+        let before: Vec<Life> = self.lives.values().cloned().collect();
         for (kid, life) in &mut self.lives {
             let is_kept = life.lost_at.is_none() && is_bad(&life.slot);
             match present.get(kid) {
                 Some((slot, lying)) if !is_kept || *slot == life.slot => {
                     (*slot).clone_into(&mut life.slot);
+                    let same = before.iter().filter(|other| {
+                        other.material == life.material && life.lay_until() < other.lay_until()
+                    });
+                    let latest = same.max_by_key(|other| other.lay_until());
+                    let latest = latest.filter(|_| life.lost_at.is_some());
                     life.find_again(moment);
                     life.hear(lying.attributes, moment, settings);
+                    if let Some(other) = latest {
+                        life.inherit(other, moment);
+                    }
                 }
                 Some(_) => {}
                 None if is_kept || life.lost_at.is_some() || life.deleted_at.is_some() => {}
@@ -268,7 +285,7 @@ impl Book {
                 let mut life = Life::new(slot, *material, audience, *attributes, moment, settings);
                 // The same key by another name is what it was, unless its files say something else.
                 let same = self.lives.values().filter(|other| other.material == *material);
-                let latest = same.max_by_key(|other| (other.lost_at.is_none(), other.seen_at));
+                let latest = same.max_by_key(|other| other.lay_until());
                 if let Some(other) = latest {
                     life.inherit(other, moment);
                 }

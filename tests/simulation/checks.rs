@@ -121,9 +121,15 @@ impl World {
             let lives: Vec<(&Kid, &Life)> = self.of_audience(disk, audience);
             // Whether a key was published all along can't be told of a replica that was down.
             let was_missed = |life: &Life| life.revived_at.is_some_and(|at| at <= started_at);
-            // By some clock of those that share the ledger it was not.
-            let was_close =
-                |life: &Life| life.stops.iter().any(|stop| stop.is_taken_back_as_it_came(2 * SKEW));
+            // By some clock of those that share the ledger it was not, and is not safe yet.
+            let unsafe_for = self.settings.propagation + NOTICE + 2 * SKEW;
+            let was_close = |life: &Life| {
+                self.settings.is_shared
+                    && life.stops.iter().any(|stop| {
+                        stop.is_taken_back_as_it_came(2 * SKEW)
+                            && stop.cancelled.is_some_and(|at| self.now < at + unsafe_for)
+                    })
+            };
             let is_open =
                 |life: &Life| !self.is_settled(life) || was_missed(life) || was_close(life);
             if lives.iter().any(|(_, life)| is_open(life)) {

@@ -66,6 +66,8 @@ impl World {
             Ok(step) => {
                 self.tell(|| format!("ledger {disk}: {order:?} at {now}"));
                 self.commit(disk, &known, step, &remembered);
+                self.note_late(order, given);
+                self.note_crossed(disk, order, given);
             }
             Err(refusal) => {
                 self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
@@ -76,8 +78,6 @@ impl World {
                 }
             }
         }
-        self.note_late(order, given);
-        self.note_crossed(disk, order, given);
         self.watch_changes(disk);
         self.wake_up(disk);
     }

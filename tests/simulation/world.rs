@@ -367,7 +367,8 @@ impl World {
         self.delivered[place] = self.changes.len();
         let left: BTreeSet<&Kid> = self.source.entries.values().map(|lying| &lying.kid).collect();
         for lying in self.directories[place].entries.values() {
-            if lying.is_bad && !left.contains(&lying.kid) {
+            let was_good = self.books[place].lives.contains_key(&lying.kid);
+            if lying.is_bad && !was_good && !left.contains(&lying.kid) {
                 self.never_good.insert((place, lying.kid.clone()), self.now);
             }
         }

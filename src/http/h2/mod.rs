@@ -69,8 +69,10 @@ where
     let connections = Arc::clone(place.connections());
     let largest = u32::try_from(connections.limits().max_header_bytes).unwrap_or(u32::MAX);
     let frames = Shared::new(std::time::Instant::now());
-    let stream = Watched::new(io, frames.clone(), handler.has_large_bodies());
-    let side = Arc::new(Side { handler, connections, frames, working: AtomicUsize::new(0) });
+    let in_pieces = handler.has_large_bodies();
+    let stream = Watched::new(io, frames.clone(), in_pieces);
+    let working = AtomicUsize::new(0);
+    let side = Arc::new(Side { handler, connections, frames, in_pieces, working });
     let mut connection = Builder::new(Spawn)
         // Up to twice the limit is refused in our words, and beyond that in h2's.
         .max_header_list_size(largest.saturating_mul(2))

@@ -27,6 +27,8 @@ pub(super) struct Side<A> {
     pub(super) handler: A,
     pub(super) connections: Arc<Connections>,
     pub(super) frames: Shared,
+    /// Whether bodies are written from where they lie.
+    pub(super) in_pieces: bool,
     /// How many requests the handler is working at.
     pub(super) working: AtomicUsize,
 }
@@ -71,7 +73,8 @@ impl<A: Answer> Future for Answering<A> {
             response.headers_mut().insert(CONTENT_LENGTH, length.into());
             *response.body_mut() = Body::empty();
         }
-        Poll::Ready(Ok(response.map(Body::framed)))
+        let fit = if side.in_pieces { Body::uncopied } else { Body::framed };
+        Poll::Ready(Ok(response.map(fit)))
     }
 }
 
