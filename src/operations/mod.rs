@@ -367,11 +367,12 @@ fn known(remembered: &Records, sight: &Sight, now: Timestamp, policy: &Policy) -
 /// The record of `kid`, which may be one of its aliases. A deleted key is not found.
 fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, Refusal> {
     let alive = |record: &&Arc<Record>| record.deleted_at.is_none();
-    let own = records.get(kid).filter(alive);
     let is_named = |record: &&Arc<Record>| record.names().any(|name| name == kid);
-    let by_alias = records.values().filter(alive).find(is_named);
-    // A former id that is an alias now is the key that lies there.
-    let lies = |record: &&Arc<Record>| record.loss.is_none();
-    let found = own.filter(lies).or(by_alias.filter(lies)).or(own).or(by_alias);
+    // Its own id goes before another's alias; but a former id that is an alias now is the key that
+    // lies there.
+    let found = records
+        .values()
+        .filter(|record| alive(record) && is_named(record))
+        .max_by_key(|record| (record.loss.is_none(), record.key_id == *kid));
     found.map(|record| &**record).ok_or_else(|| Refusal::NotFound(kid.clone()))
 }

@@ -68,6 +68,28 @@ fn the_file_of_a_deleted_key_may_come_back_and_brings_nothing_back() {
 }
 
 #[test]
+fn a_former_id_is_not_the_key_and_an_alias_is() {
+    for is_alias in [false, true] {
+        let mut world = World::new();
+        let former = world.published_key();
+        let file = world.record(&former).private.unwrap();
+        let aliases = if is_alias { vec![former.as_str()] } else { vec![] };
+        let attributes = json!({ "keyId": "latter", "keyIdAliases": aliases });
+        fs::write(file.with_extension("meta.json"), attributes.to_string()).unwrap();
+        world.look();
+        world.pass(HOUR / 60);
+        let latter = Kid::new("latter").unwrap();
+        assert!(world.is_published(&former) && world.is_published(&latter));
+        let deleted = world.operations.delete(&former, world.now).unwrap();
+        let goes_on = |warning: &String| warning.contains("is published as latter too");
+        assert_eq!(deleted.warnings.iter().any(goes_on), !is_alias, "{:?}", deleted.warnings);
+        world.look();
+        assert_eq!(world.is_published(&latter), !is_alias);
+        assert!(!world.is_published(&former));
+    }
+}
+
+#[test]
 fn a_key_in_a_volume_is_gone_though_its_file_lies_there() {
     let mut world = World::new();
     let pem = jwksd::operations::generate(Algorithm::EdDSA, 2048).unwrap();

@@ -2,14 +2,16 @@
 
 use std::io::Write as _;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use hyper::Request;
 use hyper::header::HeaderValue;
+use jwksd::hex::hex;
 
 use crate::clients::{
     END_HEADERS, GET_BLOCK, H2, HEADERS, Http2, NO_ROOM, PING, RST_STREAM, by_hand, frame, get,
     get_frame, is_closed, read_frame,
 };
-use crate::common::daemon::eventually;
+use crate::common::daemon::{drop_by_rename, eventually};
 use crate::{Site, reached};
 
 const JWKS: &str = "/.well-known/jwks.json";
@@ -65,6 +67,36 @@ fn requests_are_answered_as_in_http_1() {
     assert_eq!(client.get(JWKS).body(), &plain);
     drop(client);
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn sets_of_every_size_arrive_whole_on_connections_old_and_new() {
+    let site = Site::new();
+    let daemon = site.start(|command| command);
+    let mut old = Http2::open(daemon.address, &site.certificate.client(H2));
+    // Below a frame, around a few, large, and more than is given away at once.
+    for count in [1, 4, 5, 50, 400] {
+        for number in 1..count {
+            let file = site.keys().join(format!("{number}.pem"));
+            if !file.exists() {
+                let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+                drop_by_rename(&site.keys(), &format!("{number}.pem"), key);
+            }
+        }
+        let set = eventually("all are served", || {
+            let set = old.get(JWKS).into_body();
+            let kids = set.windows(6).filter(|part| part == b"\"kid\":").count();
+            (kids == count).then_some(set)
+        });
+        let mut new = Http2::open(daemon.address, &site.certificate.client(H2));
+        for client in [&mut old, &mut new] {
+            let got = client.get(JWKS);
+            let digest = hex(digest(&SHA256, got.body()).as_ref());
+            assert_eq!(got.headers()["etag"], format!("\"{digest}\""));
+            assert_eq!(got.headers()["content-length"], got.body().len().to_string());
+            assert_eq!(got.body(), &set);
+        }
+    }
 }
 
 #[test]
