@@ -536,6 +536,35 @@ fn one_key_of_two_audiences_is_two_to_orders() {
 }
 
 #[test]
+fn a_copy_that_comes_back_is_what_it_was() {
+    // Two copies of a key, on purpose; an order about one says nothing about the other.
+    for (audience, is_there) in [("client", true), ("human", true), ("human", false)] {
+        let of = |kid, audience| SeenKey { audience: Audience::new(audience), ..seen(kid, 1) };
+        let mut world = World::default();
+        world.put("a", vec![of("a", "client")]).put("b", vec![of("b", audience)]).look(0);
+        world.order("b", |record| {
+            record.order_invalidation(Some(Invalidation { at: at(5), grace: Duration::ZERO }));
+        });
+        world.remove("a").look(10);
+        if !is_there {
+            world.remove("b").look(15);
+        }
+        world.put("a", vec![of("a", "client")]).look(20);
+        assert_eq!(world.phase("a", 20), Phase::Active, "{audience}");
+    }
+    // And an end that was ordered for an id is not taken back by the silence about another.
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).put("b", vec![seen("b", 1)]).look(0);
+    world.order("a", |record| {
+        record.order_invalidation(Some(Invalidation { at: at(5), grace: Duration::ZERO }));
+    });
+    world.remove("a").look(10);
+    world.remove("b").look(15);
+    world.put("a", vec![seen("a", 1)]).look(20);
+    assert_eq!(world.phase("a", 20), Phase::Retired);
+}
+
+#[test]
 fn of_several_former_ids_the_one_that_lay_there_last_is_inherited_from() {
     let mut world = World::default();
     world.put("a", vec![seen("a", 1)]).look(0);

@@ -152,11 +152,17 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         } else if let Some(&(seen, slot)) = shown {
             next.update_from(seen, slot, looked.now, looked.policy);
             if record.loss.is_some() {
-                // What was ordered while the key lay there under another id is the newer word.
+                // What was ordered while the key lay there under another id, which it has no more, is
+                // the newer word. It takes back no end that was ordered for this id.
                 let others = same_key.get_or_insert_with(|| by_key(records));
-                let later = others[&record.public_key].iter().copied();
-                let later = later.filter(|other| lay_until(record) < lay_until(other));
-                if let Some(other) = closest(later, &next) {
+                let later = others[&record.public_key].iter().copied().filter(|other| {
+                    other.audience == next.audience
+                        && lay_until(record) < lay_until(other)
+                        && !present.contains_key(&other.key_id)
+                });
+                if let Some(other) = closest(later, &next)
+                    && (next.operation.invalidation.is_none() || other.is_ended_by_order())
+                {
                     next.inherit_from(other);
                 }
                 outcome.changes.push(Change::Returned(kid.clone()));
@@ -219,16 +225,16 @@ fn by_key(records: &Records) -> BTreeMap<&PublicKey, Vec<&Record>> {
 }
 
 /// Until when a key lay there under this id; it does to this day where there is no loss.
-fn lay_until(record: &Record) -> (Timestamp, Timestamp) {
-    (record.loss.map_or(Timestamp::MAX, |loss| loss.at), record.first_seen)
+fn lay_until(record: &Record) -> Timestamp {
+    record.loss.map_or(Timestamp::MAX, |loss| loss.at)
 }
 
 /// The one of a key's records that was about the same as `record` is: of the same audience before
 /// all, then the one that lies there or lay there last.
 fn closest<'a>(records: impl Iterator<Item = &'a Record>, record: &Record) -> Option<&'a Record> {
     records.max_by_key(|other| {
-        let is_lying = other.loss.is_none();
-        (other.audience == record.audience, is_lying, other.slot == record.slot, lay_until(other))
+        let is_same = (other.audience == record.audience, other.loss.is_none());
+        (is_same, other.slot == record.slot, lay_until(other), other.first_seen)
     })
 }
 

@@ -149,6 +149,12 @@ impl Record {
         }
     }
 
+    /// Whether an order ends it, at any instant.
+    #[must_use]
+    pub fn is_ended_by_order(&self) -> bool {
+        self.operation.invalidation.is_some_and(|order| order.ordered.is_some())
+    }
+
     /// Takes over what was ordered about the same key under another id, as long as its files still
     /// say what they said then. A key that was ended is not revived by a new name, and one that was
     /// taken back does not end by it.

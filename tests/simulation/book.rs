@@ -117,6 +117,11 @@ impl Life {
         life
     }
 
+    /// Whether its end, or that it has none, was ordered.
+    fn is_ordered(&self, settings: &Settings) -> bool {
+        self.end != declared_end(self.said, settings)
+    }
+
     /// Until when its files lay there, as far as is known.
     fn lay_until(&self) -> (Ms, Ms) {
         (self.lost_at.unwrap_or(Ms::MAX), self.seen_at)
@@ -253,20 +258,29 @@ impl Book {
             let lying = directory.entries.get(slot);
             lying.is_some_and(|lying| lying.is_bad || refused.contains(slot))
         };
-        let before: Vec<Life> = self.lives.values().cloned().collect();
+        let before: Vec<(Kid, Life)> =
+            self.lives.iter().map(|(kid, life)| (kid.clone(), life.clone())).collect();
+        let names: BTreeSet<&Kid> = present.keys().copied().collect();
         for (kid, life) in &mut self.lives {
             let is_kept = life.lost_at.is_none() && is_bad(&life.slot);
             match present.get(kid) {
                 Some((slot, lying)) if !is_kept || *slot == life.slot => {
                     (*slot).clone_into(&mut life.slot);
-                    let same = before.iter().filter(|other| {
-                        other.material == life.material && life.lay_until() < other.lay_until()
+                    // Under which other name, that it has no more, it lay there since.
+                    let same = before.iter().filter(|(name, other)| {
+                        other.material == life.material
+                            && other.audience == life.audience
+                            && life.lay_until().0 < other.lay_until().0
+                            && !names.contains(name)
                     });
-                    let latest = same.max_by_key(|other| other.lay_until());
+                    let latest = same.map(|(_, other)| other).max_by_key(|other| other.lay_until());
                     let latest = latest.filter(|_| life.lost_at.is_some());
                     life.find_again(moment);
                     life.hear(lying.attributes, moment, settings);
-                    if let Some(other) = latest {
+                    if let Some(other) = latest
+                        && (!life.is_ordered(settings)
+                            || other.end.is_some() && other.is_ordered(settings))
+                    {
                         life.inherit(other, moment);
                     }
                 }
