@@ -511,6 +511,15 @@ fn a_key_that_is_given_a_former_id_again_is_what_it_was_under_the_latter() {
         world.put("a", vec![files("former")]).look(20);
         assert_eq!(world.phase("former", 20), expected);
     }
+    // Also where it was taken back once before.
+    let mut world = World::default();
+    world.put("a", vec![seen("former", 1)]).look(0);
+    world.order("former", |record| record.order_invalidation(None));
+    world.put("a", vec![seen("latter", 1)]).look(10);
+    world.order("latter", |record| record.order_invalidation(ended));
+    world.put("a", vec![seen("former", 1)]).look(20);
+    assert_eq!(world.phase("former", 20), Phase::Retired);
+
     let mut world = World::default();
     world.put("a", vec![seen("former", 1)]).look(0);
     world.put("a", vec![seen("latter", 1)]).look(10);
@@ -533,6 +542,11 @@ fn one_key_of_two_audiences_is_two_to_orders() {
     world.put("c", vec![of("client-2", "client")]).put("h", vec![of("human-2", "human")]).look(10);
     assert_eq!(world.phase("client-2", 10), Phase::Active);
     assert_eq!(world.phase("human-2", 10), Phase::Retired);
+    // In other places too.
+    world.remove("c").remove("h");
+    world.put("d", vec![of("client-3", "client")]).put("e", vec![of("human-3", "human")]).look(20);
+    assert_eq!(world.phase("client-3", 20), Phase::Active);
+    assert_eq!(world.phase("human-3", 20), Phase::Retired);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jwksd::keys::entry::Entry;
+use jwksd::keys::entry::{Declared, Entry};
 use serde_json::{Value, json};
 
 use crate::{read, rules};
@@ -100,8 +100,18 @@ fn the_key_with_a_certificate_of_rfc_7517_appendix_b() {
     let key = entry(&jwk).keys.remove(0);
     assert_eq!(key.kid.as_str(), "1b94c");
     assert_eq!(key.algorithm.as_str(), "RS256");
-    assert_eq!(STANDARD.encode(&key.certificates[0]), certificate);
-    // The certificate's own.
-    assert_eq!(key.declared.valid_from, Some("2013-02-21T23:29:15Z".parse().unwrap()));
-    assert_eq!(key.declared.valid_to, Some("2018-08-14T22:29:15Z".parse().unwrap()));
+    // A chain is published, and dates are taken, from files with certificates alone. This one says
+    // that the key ended in 2018.
+    assert!(key.certificates.is_empty());
+    assert_eq!(key.declared, Declared::default());
+    let files = [(
+        "key.crt",
+        format!("-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n"),
+    )];
+    let of_certificate = read("key", &files, &rules()).unwrap().keys.remove(0);
+    assert_eq!(of_certificate.public, key.public);
+    assert_eq!(STANDARD.encode(&of_certificate.certificates[0]), certificate);
+    let (from, to) = (of_certificate.declared.valid_from, of_certificate.declared.valid_to);
+    assert_eq!(from, Some("2013-02-21T23:29:15Z".parse().unwrap()));
+    assert_eq!(to, Some("2018-08-14T22:29:15Z".parse().unwrap()));
 }
