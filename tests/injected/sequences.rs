@@ -142,32 +142,30 @@ struct World {
 /// Somebody who reads all the time, and knows which sets may be served.
 struct Reader {
     allowed: Arc<RwLock<Vec<Set>>>,
+    watch: Watch,
+}
+
+/// A thread that looks again and again, until it finds something or is stopped.
+struct Watch {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), String>>>,
 }
 
-/// How many snapshots were checked.
-static CHECKED: AtomicU64 = AtomicU64::new(0);
-
-impl Reader {
-    fn start(published: Published, clock: ManualClock, jwks: Arc<Vec<Value>>, first: Set) -> Self {
-        let allowed = Arc::new(RwLock::new(vec![first]));
+impl Watch {
+    fn start(mut look: impl FnMut() -> Result<(), String> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (sets, stopped) = (Arc::clone(&allowed), Arc::clone(&stop));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                {
-                    // While it is held, neither the clock nor what is committed changes.
-                    let sets = sets.read().unwrap();
-                    let snapshot = published.at(clock.now()).unwrap();
-                    is_one_of(&snapshot, &sets, &jwks)?;
-                }
-                CHECKED.fetch_add(1, Ordering::Relaxed);
-                std::thread::park_timeout(Duration::from_micros(100));
+                look()?;
             }
             Ok(())
         });
-        Self { allowed, stop, thread: Some(thread) }
+        Self { stop, thread: Some(thread) }
+    }
+
+    fn has_found_something(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     fn finish(mut self) -> Result<(), String> {
@@ -176,9 +174,31 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How many snapshots were checked.
+static CHECKED: AtomicU64 = AtomicU64::new(0);
+
+impl Reader {
+    fn start(published: Published, clock: ManualClock, jwks: Arc<Vec<Value>>, first: Set) -> Self {
+        let allowed = Arc::new(RwLock::new(vec![first]));
+        let sets = Arc::clone(&allowed);
+        let watch = Watch::start(move || {
+            {
+                // While it is held, neither the clock nor what is committed changes.
+                let sets = sets.read().unwrap();
+                let snapshot = published.at(clock.now()).unwrap();
+                is_one_of(&snapshot, &sets, &jwks)?;
+            }
+            CHECKED.fetch_add(1, Ordering::Relaxed);
+            std::thread::park_timeout(Duration::from_micros(100));
+            Ok(())
+        });
+        Self { allowed, watch }
     }
 }
 
@@ -285,7 +305,7 @@ impl World {
                 *allowed = vec![self.model.published(self.clock.now())];
             }
             Deed::Restart => {
-                self.reader.take().unwrap().finish()?;
+                self.reader.take().unwrap().watch.finish()?;
                 self.running = Loop::start(&self.disk, &self.clock);
                 self.read();
             }
@@ -355,7 +375,7 @@ fn what_is_served_converges_to_a_model_through_any_sequence_of_file_operations()
         for (at, deed) in deeds.iter().enumerate() {
             world.act(deed).map_err(|why| format!("after deed {at}, {deed:?}: {why}"))?;
         }
-        world.reader.take().unwrap().finish()
+        world.reader.take().unwrap().watch.finish()
     });
     println!("{} snapshots checked", CHECKED.load(Ordering::Relaxed));
 }

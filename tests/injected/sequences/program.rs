@@ -3,9 +3,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,7 +14,7 @@ use serde_json::Value;
 
 use super::disk::{Deed, Disk};
 use super::model::Model;
-use super::{START, Set, commit, first_end, fits, keys, play_sequences};
+use super::{START, Set, Watch, commit, first_end, fits, keys, play_sequences};
 use crate::clocks::library;
 use crate::common::daemon::{Connection, Daemon, drop_by_rename};
 use crate::{PATH, await_looks};
@@ -59,39 +58,18 @@ impl State {
 }
 
 /// Somebody who asks all the time, on kept connections and new ones.
-struct Asker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<(), String>>>,
-}
-
-impl Asker {
-    fn start(address: SocketAddr, state: Arc<RwLock<State>>, jwks: Arc<Vec<Value>>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                let mut connection =
-                    Connection::open(address).map_err(|error| error.to_string())?;
-                for _ in 0..50 {
-                    state.read().unwrap().check(&mut connection, &jwks)?;
-                    std::thread::park_timeout(Duration::from_micros(500));
-                }
-            }
-            Ok(())
-        });
-        Self { stop, thread: Some(thread) }
-    }
-
-    fn finish(mut self) -> Result<(), String> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
-    }
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
+fn ask(address: SocketAddr, state: Arc<RwLock<State>>, jwks: Arc<Vec<Value>>) -> Watch {
+    let mut kept = None;
+    let mut asked = 0;
+    Watch::start(move || {
+        if asked % 50 == 0 {
+            kept = Some(Connection::open(address).map_err(|error| error.to_string())?);
+        }
+        asked += 1;
+        state.read().unwrap().check(kept.as_mut().unwrap(), &jwks)?;
+        std::thread::park_timeout(Duration::from_micros(500));
+        Ok(())
+    })
 }
 
 /// The program on a directory of its own.
@@ -101,7 +79,7 @@ struct Program<'a> {
     library: &'a Path,
     state: Arc<RwLock<State>>,
     jwks: Arc<Vec<Value>>,
-    running: Option<(Daemon, Asker)>,
+    running: Option<(Daemon, Watch)>,
 }
 
 impl<'a> Program<'a> {
@@ -143,7 +121,7 @@ impl<'a> Program<'a> {
         });
         daemon.kids();
         let (state, jwks) = (Arc::clone(&self.state), Arc::clone(&self.jwks));
-        let asker = Asker::start(daemon.address, state, jwks);
+        let asker = ask(daemon.address, state, jwks);
         self.running = Some((daemon, asker));
     }
 
@@ -182,8 +160,10 @@ impl<'a> Program<'a> {
                 return Err(format!("{audience} is served {document}, of {:#?}", state.allowed));
             }
         }
-        let is_asked = asker.thread.as_ref().is_some_and(|thread| !thread.is_finished());
-        if is_asked { Ok(()) } else { self.running.take().unwrap().1.finish() }
+        if asker.has_found_something() {
+            return self.running.take().unwrap().1.finish();
+        }
+        Ok(())
     }
 }
 
