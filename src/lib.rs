@@ -15,19 +15,20 @@
 //! operations  issue, rotate, invalidate, reactivate, delete: writes files, nothing else
 //! token       claims + a private key file  ->  a signed token; a token + a JWK  ->  its claims
 //! audit       who did what to which key, in the log
-//! http        a snapshot + a request  ->  a response; the connection's limits
+//! server      connections, their limits, TLS
+//! api         a snapshot + a request  ->  a response
 //! serve       the composition root
 //! cli         the commands and their wording
 //! ```
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod hex;
-pub mod http;
+pub mod encoding;
 pub mod keys;
 pub mod ledger;
 pub mod logging;
@@ -37,5 +38,6 @@ pub mod ownership;
 pub mod publish;
 pub mod sandbox;
 pub mod serve;
+pub mod server;
 pub mod source;
 pub mod token;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::keys::Slot;
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{Reason, Refused};
 use crate::ledger::Sight;
 use crate::ledger::reconcile::Dark;
+use crate::source::Slot;
 use crate::source::scan::{
     Content, DirectoryIdentity, EntryFiles, FileProblem, ScanError, ScanLimits, Unreadable, scan,
 };

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use common::daemon::{Connection, Daemon, drop_by_rename, eventually};
 use common::faults::await_log;
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
 use jwksd::keys::Algorithm;
 use serde_json::{Map, Value, json};
 

@@ -185,8 +185,8 @@ fn fresh_keys(count: usize) -> Vec<(String, String)> {
         let pair = aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(algorithm, der.contents());
         let public = aws_lc_rs::signature::KeyPair::public_key(&pair.unwrap()).as_ref().to_vec();
         let (x, y) = public[1..].split_at(32);
-        let curve = jwksd::keys::jwk::Curve::P256;
-        let public = jwksd::keys::PublicKey::Ec { curve, x: x.into(), y: y.into() };
+        let curve = jwksd::keys::Curve::P256;
+        let public = jwksd::keys::PublicKey::ec(curve, x, y).unwrap();
         (public.thumbprint(), pem)
     };
     (0..count).map(make).collect()

@@ -15,7 +15,7 @@ use common::faults::{
     AtomicWriter, NO_INOTIFY, Opens, await_log, count_log, drop_key, namespace, new_pem,
     remove_key, wrap, wrap_in,
 };
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ fn jwk_of(pem: &str, kid: &str) -> Value {
     let der = pem::parse(pem).unwrap();
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.contents()).unwrap();
     let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
-    let [x, y] = [x, y].map(jwksd::keys::jwk::base64url);
+    let [x, y] = [x, y].map(jwksd::encoding::base64url);
     json!({ "alg": "ES256", "crv": "P-256", "kid": kid, "kty": "EC", "use": "sig", "x": x, "y": y })
 }
 

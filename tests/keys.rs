@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jwksd::keys::Audience;
 use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::refusal::Refused;
-use jwksd::keys::{Audience, Slot};
+use jwksd::source::Slot;
 use jwksd::source::scan::{Content, EntryFiles, FileRead};
 use zeroize::Zeroizing;
 

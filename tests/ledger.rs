@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use common::keys::{kid, seen};
 use jiff::Timestamp;
-use jwksd::keys::Slot;
 use jwksd::ledger::codec::{self, Damage};
 use jwksd::ledger::store::{self, Store};
 use jwksd::ledger::{Ledger, Persistence, Record, Records};
+use jwksd::source::Slot;
 
 fn record(name: &str, number: u8) -> Record {
     let slot = Slot::new(Arc::from(Path::new("/keys")), name);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd, now};
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
 use jwksd::keys::Algorithm;
 
 use serde_json::{Value, json};

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::lifecycle::{Invalidation, Phase, Policy};
 use jwksd::keys::refusal::{Reason, Refused};
-use jwksd::keys::{Algorithm, Audience, Kid, Slot};
+use jwksd::keys::{Algorithm, Audience, Kid};
 use jwksd::ledger::reconcile::Dark;
 use jwksd::ledger::record::{DeclaredInvalidation, Order};
 use jwksd::ledger::{Change, Looked, Outcome, Record, Records, Sight, reconcile};
+use jwksd::source::Slot;
 use proptest::prelude::*;
 
 const GRACE: Duration = Duration::from_secs(4020);

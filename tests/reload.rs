@@ -13,13 +13,14 @@ use jiff::Timestamp;
 use jwksd::clock::{Clock as _, ManualClock};
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
-use jwksd::keys::{Algorithm, Audience, Slot};
+use jwksd::keys::{Algorithm, Audience};
 use jwksd::ledger::{Ledger, Record, codec, store};
 use jwksd::look::Looker;
 use jwksd::publish::document::{PublishedKey, published_keys};
 use jwksd::publish::layout::Layout;
 use jwksd::publish::reload::{Reload, Rules, Signal};
 use jwksd::publish::snapshot::{self, Published};
+use jwksd::source::Slot;
 use jwksd::source::scan::ScanLimits;
 use serde_json::{Value, json};
 

@@ -86,7 +86,7 @@ fn every_form_of_private_key_signs() {
             continue;
         }
         let Some(public) = public_half(&bytes) else { continue };
-        let (kid, algorithm) = (kid("k"), Algorithm::default_for(&public));
+        let (kid, algorithm) = (kid("k"), public.default_algorithm());
         let token = sign(&claims, &bytes, Signer { kid: &kid, algorithm, public: &public });
         let token = token.unwrap_or_else(|error| panic!("{name}: {error}"));
         verify_by(&token, &kid, &jwk(&kid, algorithm, &public), now);
@@ -125,7 +125,7 @@ fn of_several_private_keys_the_one_that_belongs_signs() {
     for (all, alone) in [(set, &jwks), (pems.join("\n"), &pems)] {
         for one in alone {
             let public = public_half(one.as_bytes()).unwrap();
-            let (kid, algorithm) = (kid("k"), Algorithm::default_for(&public));
+            let (kid, algorithm) = (kid("k"), public.default_algorithm());
             let signer = Signer { kid: &kid, algorithm, public: &public };
             sign(&Map::new(), all.as_bytes(), signer).unwrap();
             for other in alone.iter().filter(|other| *other != one) {

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{self, ThumbprintHash};
+use jwksd::keys::Audience;
 use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::jwk::Jwk;
 use jwksd::keys::refusal::Refused;
-use jwksd::keys::{Audience, Slot};
+use jwksd::source::Slot;
 use jwksd::source::scan::{Content, EntryFiles, FileRead};
 use serde::Deserialize;
 use serde_json::{Value, json};

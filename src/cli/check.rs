@@ -12,8 +12,9 @@ use crate::config::Config;
 use crate::keys::entry::Entry;
 use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
-use crate::keys::{Algorithm, Audience, Kid, Slot};
+use crate::keys::{Algorithm, Audience, Kid};
 use crate::serve::{self, Seen};
+use crate::source::Slot;
 
 /// What there is to say of an entry, or of one of its keys.
 #[derive(Debug, Serialize)]

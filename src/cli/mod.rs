@@ -15,9 +15,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::moment::Moment;
+use crate::api::admin::openapi;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, Loaded, load};
-use crate::http::admin::openapi;
 use crate::keys::Audience;
 use crate::{sandbox, serve};
 

@@ -18,7 +18,7 @@ use crate::config::{Config, format_duration, parse_duration};
 use crate::keys::Audience;
 use crate::keys::lifecycle::after;
 use crate::keys::refusal::{Reason, plain};
-use crate::ledger::handoff::current_record;
+use crate::ledger::current_record;
 use crate::ledger::record::Record;
 use crate::serve;
 use crate::source::scan::{Content, ScanLimits, scan};

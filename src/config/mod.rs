@@ -23,7 +23,6 @@ use crate::keys::lifecycle::{LAST_SIGNER_STOPS, Policy};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the flag of its name")]
 pub struct Flags {
     pub config: Option<PathBuf>,
     pub keys: Vec<PathBuf>,
@@ -38,7 +37,6 @@ pub struct Flags {
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Config {
     pub workers: usize,
     pub drain: Duration,
@@ -57,7 +55,6 @@ pub struct Config {
 
 /// `[keys]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Keys {
     pub dirs: Vec<Arc<Path>>,
     pub audiences: Vec<Audience>,
@@ -72,7 +69,6 @@ pub struct Keys {
 
 /// `[ledger]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct LedgerConfig {
     pub state: Option<PathBuf>,
     pub retention: Duration,
@@ -89,7 +85,6 @@ pub enum OnRemoval {
 
 /// `[publish]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Publish {
     pub path: String,
     pub max_age: Duration,
@@ -100,7 +95,6 @@ pub struct Publish {
 
 /// `[public]` and `[ops]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Listener {
     pub listen: Vec<ListenAddress>,
     pub tls: Option<Tls>,
@@ -108,7 +102,6 @@ pub struct Listener {
 
 /// A certificate and its key, in PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -116,7 +109,6 @@ pub struct Tls {
 
 /// `[admin]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Admin {
     pub listen: Vec<ListenAddress>,
     pub tls: Option<Tls>,
@@ -128,7 +120,6 @@ pub struct Admin {
 
 /// `[admin.jwt]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct AdminJwt {
     pub issuer: String,
     pub audience: String,
@@ -138,7 +129,6 @@ pub struct AdminJwt {
 
 /// `[issue]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct IssueConfig {
     pub rsa_bits: u32,
     pub validity: Duration,
@@ -146,7 +136,6 @@ pub struct IssueConfig {
 
 /// `[limits]`
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Limits {
     pub max_connections: usize,
     pub header_timeout: Duration,
@@ -159,7 +148,6 @@ pub struct Limits {
 
 /// `[log]`
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "config/jwksd.toml describes every member")]
 pub struct Log {
     pub level: tracing::Level,
     pub format: LogFormat,

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use super::algorithm::Algorithm;
+use super::ids::{Audience, Kid};
 use super::material;
 use super::material::json::{self, Json};
-use super::names::{Algorithm, Audience, Kid};
 use super::refusal::{Reason, escaped};
 use jiff::Timestamp;
 

@@ -10,12 +10,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::algorithm::Algorithm;
 use super::attributes::{self, Attributes};
-use super::jwk::{Curve, PublicKey, base64url};
+use super::ids::{Audience, Kid};
 use super::material::{self, Chain, JsonKey, Part};
-use super::names::{Algorithm, Audience, Kid, Slot};
+use super::public_key::{Curve, Numbers, PublicKey};
 use super::refusal::{Reason, Refused};
-use crate::hex::hex;
+use crate::encoding::base64url;
+use crate::encoding::hex;
+use crate::source::Slot;
 use crate::source::scan::{Content, EntryFiles};
 
 /// An entry whose every file was accepted.
@@ -349,9 +352,8 @@ fn describe(
         None => rules.key_id.kid(&public, slot).map_err(of_material)?,
     };
     let said = algorithm.map(|name| algorithm_of_jwk(&name)).transpose().map_err(of_material)?;
-    let algorithm =
-        attributes.algorithm.or(said).unwrap_or_else(|| Algorithm::default_for(&public));
-    if !algorithm.fits(&public) {
+    let algorithm = attributes.algorithm.or(said).unwrap_or_else(|| public.default_algorithm());
+    if !public.supports(algorithm) {
         let reason = Reason::AlgorithmMismatch { algorithm, key: kind(&public) };
         return Err(match attributes.algorithm {
             Some(_) => of_attributes(reason),
@@ -396,12 +398,12 @@ fn algorithm_of_jwk(name: &str) -> Result<Algorithm, Reason> {
 }
 
 const fn kind(key: &PublicKey) -> &'static str {
-    match key {
-        PublicKey::Rsa { .. } => "an RSA key",
-        PublicKey::Ec { curve: Curve::P256, .. } => "a key on P-256",
-        PublicKey::Ec { curve: Curve::P384, .. } => "a key on P-384",
-        PublicKey::Ec { curve: Curve::P521, .. } => "a key on P-521",
-        PublicKey::Ed25519 { .. } => "an Ed25519 key",
+    match key.numbers() {
+        Numbers::Rsa { .. } => "an RSA key",
+        Numbers::Ec { curve: Curve::P256, .. } => "a key on P-256",
+        Numbers::Ec { curve: Curve::P384, .. } => "a key on P-384",
+        Numbers::Ec { curve: Curve::P521, .. } => "a key on P-521",
+        Numbers::Ed25519 { .. } => "an Ed25519 key",
     }
 }
 

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::names::Kid;
+use super::ids::Kid;
 
 /// How long it takes until the last signer has noticed that its key was replaced.
 pub const LAST_SIGNER_STOPS: Duration = Duration::from_secs(120);

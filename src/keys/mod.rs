@@ -1,17 +1,21 @@
 //! What a key is and when it is published: pure code without input, output or clock.
 //!
 //! [`material`] turns bytes into public keys, [`attributes`] adds what was declared about them,
-//! [`policy`] says which are refused and [`refusal`] in which words; [`jwk`] is the public key's
-//! standard form; [`lifecycle`] is the heart: dates and an instant become a phase.
+//! [`public_key`] says which are accepted, and [`refusal`] in which words others are refused; [`jwk`]
+//! is the published form; [`lifecycle`] is the heart: dates and an instant become a phase.
 
+pub mod algorithm;
 pub mod attributes;
+mod der_writer;
 pub mod entry;
+pub mod ids;
 pub mod jwk;
 pub mod lifecycle;
 pub mod material;
-pub mod names;
-pub mod policy;
+pub mod public_key;
 pub mod refusal;
 
-pub use jwk::{Curve, PublicKey};
-pub use names::{Algorithm, Audience, Kid, Slot};
+pub use self::algorithm::Algorithm;
+pub(crate) use self::der_writer::{sequence, unsigned};
+pub use self::ids::{Audience, Kid};
+pub use self::public_key::{Curve, Numbers, PublicKey};

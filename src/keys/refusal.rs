@@ -5,7 +5,9 @@
 
 use std::path::PathBuf;
 
-use super::names::{Algorithm, InvalidKid, Kid, Slot};
+use super::algorithm::Algorithm;
+use super::ids::{InvalidKid, Kid};
+use crate::source::Slot;
 use crate::source::scan::FileProblem;
 
 /// An entry that can't be adopted.

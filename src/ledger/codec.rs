@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::record::Record;
-use crate::hex::hex;
+use crate::encoding::{hex, sha256};
 use crate::keys::Kid;
 
 /// The newest form that this program writes and reads.
@@ -66,7 +66,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
 /// [`Damage`] where it is anything but a whole, unchanged record of that name.
 pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
     let record: Record = open(bytes)?;
-    if !record.algorithm.fits(&record.public_key) {
+    if !record.public_key.supports(record.algorithm) {
         return Err(Damage::NotARecord("its algorithm does not fit its key".to_owned()));
     }
     if file_name(&record.key_id) != name {
@@ -112,7 +112,7 @@ pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
 }
 
 fn checksum(key: &RawValue) -> String {
-    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.get().as_bytes()).as_ref())
+    hex(&sha256(key.get().as_bytes()))
 }
 
 /// The name of a key's record: the kid itself where it can be a file name as it is, else a hash of
@@ -123,25 +123,5 @@ pub fn file_name(kid: &Kid) -> String {
     if kid.as_str().len() <= 100 && kid.as_str().bytes().all(plain) {
         return format!("{kid}.json");
     }
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kid.as_str().as_bytes());
-    format!("kid.sha256-{}.json", hex(digest.as_ref()))
-}
-
-pub(super) mod base64_list {
-    //! Byte strings as a list of standard base64 (RFC 4648 §4).
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(list.iter().map(|bytes| STANDARD.encode(bytes)))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<Vec<u8>>, D::Error> {
-        let list = Vec::<String>::deserialize(deserializer)?;
-        let decode = |text: &String| STANDARD.decode(text).map_err(serde::de::Error::custom);
-        list.iter().map(decode).collect()
-    }
+    format!("kid.sha256-{}.json", hex(&sha256(kid.as_str().as_bytes())))
 }

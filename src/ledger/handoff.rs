@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Record, Records};
-use super::store::{TEMPORARY, create, make_directory, read_bounded};
-use crate::keys::lifecycle::{Candidate, Dates, Policy, current};
+use super::current::current_record;
+use super::files::{TEMPORARY, create, make_directory, read_bounded};
+use super::record::Records;
+use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid};
 
 /// The directory of these files, in the ledger's.
@@ -28,28 +29,6 @@ pub struct HandOff {
     pub file: PathBuf,
     /// From when the key is expired; null where open.
     pub valid_to: Option<Timestamp>,
-}
-
-/// The record of the key that `audience` is to sign with at `now`.
-#[must_use]
-pub fn current_record<'a>(
-    records: &'a Records,
-    audience: &Audience,
-    now: Timestamp,
-    policy: &Policy,
-) -> Option<&'a Record> {
-    let dated: Vec<(&Record, Dates)> = records
-        .values()
-        .filter(|record| record.audience == *audience)
-        .map(|record| (&**record, record.dates(policy)))
-        .collect();
-    let candidates = dated.iter().map(|(record, dates)| Candidate {
-        kid: &record.key_id,
-        dates,
-        has_private: record.private.is_some(),
-    });
-    let kid = current(candidates, now, policy)?;
-    records.get(kid).map(|record| &**record)
 }
 
 impl HandOff {

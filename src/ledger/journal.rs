@@ -7,40 +7,15 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use super::codec;
+use super::files::{TEMPORARY, create, exists, flush_directories, free_name_beside, read_bounded};
 use super::record::Record;
-use super::store::{Locked, TEMPORARY, create, free_name_beside, read_bounded};
-
-/// The step that is under way. Not the name of a record.
-const PENDING: &str = "pending";
-
-/// What is to take effect together.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Step {
-    /// Files that lie there under names that nobody looks at, and are to get their own; in this
-    /// order.
-    pub place: Vec<Placement>,
-    /// Records that are to replace those of the same keys.
-    pub records: Vec<Arc<Record>>,
-    /// Files that are to be removed.
-    pub remove: Vec<PathBuf>,
-}
-
-/// A file and its name to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Placement {
-    /// Where it lies.
-    pub from: PathBuf,
-    /// Where it is to lie.
-    pub to: PathBuf,
-}
+use super::step::{PENDING, Placement, Step};
+use super::store::{Locked, Store};
 
 /// Why a step is not done.
 #[derive(Debug)]
@@ -51,35 +26,15 @@ pub enum StepError {
     Unfinished(io::Error),
 }
 
-impl Step {
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Whether the disk can only have it before or after: a record is replaced in one go.
-    fn is_one_replacement(&self) -> bool {
-        self.place.is_empty() && self.remove.is_empty() && self.records.len() <= 1
-    }
-
-    /// A file that lies neither here nor there, though its directory can be seen.
-    fn lost(&self) -> Option<PathBuf> {
-        let is_gone = |file: &Path| {
-            let gone = fs::symlink_metadata(file);
-            gone.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        };
-        let is_lost = |placement: &&Placement| {
-            let directory = placement.to.parent();
-            directory.is_some_and(|directory| fs::read_dir(directory).is_ok())
-                && is_gone(&placement.from)
-                && is_gone(&placement.to)
-        };
-        self.place.iter().find(is_lost).map(|placement| placement.to.clone())
-    }
-
-    fn is_placed(&self) -> bool {
-        self.place.iter().all(|placement| !exists(&placement.from) && exists(&placement.to))
+impl Store {
+    /// Takes the lock, and completes a step that a crash left half done.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
+    pub fn lock(&self, patience: Duration) -> io::Result<Locked<'_>> {
+        let mut locked = self.lock_as_is(patience)?;
+        locked.complete()?;
+        Ok(locked)
     }
 }
 
@@ -122,7 +77,7 @@ impl Locked<'_> {
 
     /// Completes the step that a crash left half done, if there is one. Where that can't be done
     /// now, it stays for the next try; one that is damaged is moved out of the way.
-    pub(super) fn complete(&mut self) -> io::Result<()> {
+    fn complete(&mut self) -> io::Result<()> {
         let pending = self.pending();
         let bytes = match read_bounded(&pending) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -206,32 +161,4 @@ impl Locked<'_> {
     fn pending(&self) -> PathBuf {
         self.directory().join(PENDING)
     }
-}
-
-/// The step that is under way in the ledger's directory, once its files are in place: from then on
-/// it is as good as done.
-pub(super) fn in_effect(directory: &Path) -> Option<Step> {
-    let bytes = read_bounded(&directory.join(PENDING)).ok()?;
-    codec::open::<Step>(&bytes).ok().filter(Step::is_placed)
-}
-
-/// Whether a step is under way, or was cut short and can't be completed, in the ledger's directory.
-#[must_use]
-pub fn is_pending(directory: &Path) -> bool {
-    exists(&directory.join(PENDING))
-}
-
-fn exists(file: &Path) -> bool {
-    fs::symlink_metadata(file).is_ok()
-}
-
-fn flush_directories<'a>(files: impl Iterator<Item = &'a PathBuf>) -> io::Result<()> {
-    let mut directories: Vec<&Path> = files.filter_map(|file| file.parent()).collect();
-    directories.sort_unstable();
-    directories.dedup();
-    directories.into_iter().try_for_each(|directory| match File::open(directory) {
-        // It went with all that was in it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        opened => opened?.sync_all(),
-    })
 }

@@ -12,9 +12,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::handoff::{self, HandOff};
-use super::journal::{Step, StepError};
+use super::journal::StepError;
 use super::record::{Record, Records};
 use super::served::{self, Served};
+use super::step::Step;
 use super::store::{self, LOCK_PATIENCE, Loaded, Locked, SetAside, Store};
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};

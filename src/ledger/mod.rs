@@ -3,19 +3,23 @@
 //!
 //! [`record`] is one key's memory, [`reconcile`] the pure step that brings it up to date,
 //! [`codec`] its form on disk, [`store`] the directory of them, [`journal`] what makes several
-//! files change together, and [`Ledger`] the memory and the directory together. [`handoff`] tells
-//! signers which key is current.
+//! files change together, and [`Ledger`] the memory and the directory together. `current` says
+//! which key signs, [`handoff`] tells signers.
 
 pub mod codec;
+mod current;
+mod files;
 pub mod handoff;
 pub mod journal;
 mod keeper;
 pub mod reconcile;
 pub mod record;
 mod served;
+pub mod step;
 pub mod store;
 
-pub use journal::Step;
+pub use current::current_record;
 pub use keeper::{CommitError, HandedOff, Ledger, Persistence};
 pub use reconcile::{Change, Looked, Outcome, Sight, reconcile};
 pub use record::{Operation, Record, Records};
+pub use step::Step;

@@ -14,7 +14,8 @@ use super::record::{Record, Records};
 use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::{Loss, Policy, after};
 use crate::keys::refusal::{Reason, Refused};
-use crate::keys::{Kid, PublicKey, Slot};
+use crate::keys::{Kid, PublicKey};
+use crate::source::Slot;
 
 /// What a look at every key directory showed.
 #[derive(Debug, Default)]

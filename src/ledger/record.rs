@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::entry::{Declared, SeenKey};
 use crate::keys::lifecycle::{Dates, Invalidation, Loss, Phase, Policy};
-use crate::keys::{Algorithm, Audience, Kid, PublicKey, Slot};
+use crate::keys::{Algorithm, Audience, Kid, PublicKey};
+use crate::source::Slot;
 
 /// Every remembered key.
 pub type Records = BTreeMap<Kid, Arc<Record>>;
@@ -31,7 +32,7 @@ pub struct Record {
     /// The public key.
     pub public_key: PublicKey,
     /// The certificate chain (DER; base64 in the file), leaf first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "super::codec::base64_list")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::encoding::base64_list")]
     pub certificates: Vec<Vec<u8>>,
     /// Where its files lie, or lay last.
     pub slot: Slot,

@@ -5,17 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::codec::{self, Damage};
-use super::journal;
+use super::files::{TEMPORARY, create, free_name_beside, make_directory, names, read_bounded};
 use super::record::{Record, Records};
+use super::step;
 use crate::keys::Kid;
 use crate::ownership::own_as;
 
@@ -25,9 +24,6 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// From this many files on, one flush of the whole file system is cheaper than one for each.
 const FLUSH_ALL_FROM: usize = 64;
-
-/// No record is larger; a larger file is damaged.
-const MAX_RECORD_SIZE: u64 = 1 << 20;
 
 /// An opened directory of records.
 #[derive(Debug)]
@@ -122,11 +118,11 @@ impl Store {
         there.is_some() && there == self.lock.metadata().map(identity).ok()
     }
 
-    /// Takes the lock, and completes a step that a crash left half done.
+    /// Takes the lock, whatever a crash left half done.
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
-    pub fn lock(&self, patience: Duration) -> io::Result<Locked<'_>> {
+    pub(super) fn lock_as_is(&self, patience: Duration) -> io::Result<Locked<'_>> {
         let deadline = Instant::now() + patience;
         // Who has little patience asks more often: a daemon gets its turn among many commands.
         let pause = (patience / 4096).clamp(Duration::from_micros(200), Duration::from_millis(5));
@@ -152,9 +148,7 @@ impl Store {
         let length = self.lock.read_at(&mut count, 0).unwrap_or(0);
         let text = std::str::from_utf8(&count[..length]).unwrap_or("");
         let changes = text.trim().parse().unwrap_or(0);
-        let mut locked = Locked { store: self, changes };
-        locked.complete()?;
-        Ok(locked)
+        Ok(Locked { store: self, changes })
     }
 }
 
@@ -264,7 +258,6 @@ fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> i
 
 const MIRROR: &str = "mirror";
 const RECORD: &str = ".json";
-pub(super) const TEMPORARY: &str = ".tmp";
 
 /// The same as [`read`], and never in the middle of another process's step, unless that takes longer
 /// than `patience`.
@@ -291,7 +284,7 @@ pub fn read_between_steps(directory: &Path, patience: Duration) -> io::Result<Lo
 /// Where the directory can't be read.
 pub fn read(directory: &Path) -> io::Result<Loaded> {
     let mut loaded = Loaded::default();
-    let step = journal::in_effect(directory);
+    let step = step::in_effect(directory);
     let mut found: BTreeMap<Kid, (Record, usize)> = BTreeMap::new();
     let mut damaged = Vec::new();
     for copy in [directory.to_owned(), directory.join(MIRROR)] {
@@ -338,63 +331,4 @@ pub fn read(directory: &Path) -> io::Result<Loaded> {
         }
     }
     Ok(loaded)
-}
-
-fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        // A name that is not UTF-8 is none of ours.
-        names.extend(entry?.file_name().into_string());
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-pub(super) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0))
-        .open(file)?
-        .take(MAX_RECORD_SIZE)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Makes a directory that everybody may read, where there is none, whatever the umask.
-pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o755).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made?,
-    }
-    let made = File::open(directory)?;
-    made.set_permissions(fs::Permissions::from_mode(0o755))?;
-    if let Some(parent) = directory.parent() {
-        own_as(&made, parent);
-    }
-    Ok(())
-}
-
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
-    // Others are to read it, whatever the umask: nothing in it is secret.
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    if let Some(directory) = path.parent() {
-        own_as(&file, directory);
-    }
-    Ok(file)
-}
-
-/// A name for a damaged file at which nothing lies: `NAME.damaged-1`, `-2` and so on.
-pub(super) fn free_name_beside(file: &Path) -> PathBuf {
-    let numbered = |number: u32| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(format!(".damaged-{number}"));
-        PathBuf::from(name)
-    };
-    (1..10_000).map(numbered).find(|path| !path.exists()).unwrap_or_else(|| numbered(10_000))
 }

@@ -10,10 +10,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::Access;
 
 use super::Refusal;
-use crate::hex::hex;
-use crate::keys::Slot;
-use crate::ledger::journal::{self, Placement};
+use crate::encoding::hex;
+use crate::ledger::step::{self, Placement};
 use crate::ownership::own_as;
+use crate::source::Slot;
 use crate::source::scan;
 
 /// Makes a key directory that only its owner can enter, where there is none yet.
@@ -97,7 +97,7 @@ fn prefix(state: &Path) -> String {
 /// Removes what a crash left staged. Only for one who holds the ledger's lock: everybody who has
 /// staged files holds it.
 pub(super) fn remove_leftovers(directory: &Path, state: &Path) {
-    if journal::is_pending(state) {
+    if step::is_pending(state) {
         // They belong to a step that is decided.
         return;
     }

@@ -12,8 +12,9 @@ use super::files::{self, Staged};
 use super::{Decision, KeyPair, Known, Operations, Refusal, Terms, decide, generate};
 use crate::keys::entry::{self, SeenKey};
 use crate::keys::lifecycle::{Phase, after};
-use crate::keys::{Algorithm, Audience, Kid, Slot};
+use crate::keys::{Algorithm, Audience, Kid};
 use crate::ledger::{Record, Records, Step};
+use crate::source::Slot;
 use crate::source::scan::{Content, EntryFiles, FileRead};
 
 /// A key pair to be issued.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Terms;
 use crate::keys::lifecycle::{Phase, after};
 use crate::keys::{Algorithm, Audience, Kid};
-use crate::ledger::handoff::current_record;
+use crate::ledger::current_record;
 use crate::ledger::{Record, Records};
 
 /// A key pair. Of its halves only the public one is ever shown.

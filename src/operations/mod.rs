@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
-use crate::ledger::handoff::current_record;
+use crate::ledger::current_record;
 use crate::ledger::store::LOCK_PATIENCE;
 use crate::ledger::{CommitError, Ledger, Looked, Record, Records, Sight, Step, reconcile, store};
 use crate::look::Looker;

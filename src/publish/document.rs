@@ -17,7 +17,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::layout::{Content, Layout};
-use crate::hex::hex;
+use crate::encoding::hex;
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid};

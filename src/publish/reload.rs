@@ -20,9 +20,10 @@ use super::view::{Looks, View};
 use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::{Reason, Refused};
-use crate::keys::{Audience, Kid, Slot};
+use crate::keys::{Audience, Kid};
 use crate::ledger::{Change, HandedOff, Ledger, Outcome, Persistence, Records};
 use crate::look::{Look, Looker};
+use crate::source::Slot;
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Settle, Watcher};
 

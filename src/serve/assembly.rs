@@ -11,7 +11,6 @@ use tracing::warn;
 use super::{ServeError, descriptors};
 use crate::clock::SystemClock;
 use crate::config::{Config, ListenAddress, OnRemoval};
-use crate::http::connections::Limits;
 use crate::keys::entry::KeyRules;
 use crate::ledger::{Looked, Outcome, reconcile, store};
 use crate::look::{Look, Looker};
@@ -19,6 +18,7 @@ use crate::operations::{Operations, Terms};
 use crate::publish::layout::Layout;
 use crate::publish::reload::Rules;
 use crate::sandbox::Needs;
+use crate::server::connections::Limits;
 use crate::source::scan::ScanLimits;
 
 /// What was seen without touching anything.

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use super::ServeError;
 use crate::clock::Clock;
 use crate::config::{Config, Tls};
-use crate::http::tls::Secured;
-use crate::http::tls::pair::Files;
-use crate::http::tls::served::{Reloader, Served};
+use crate::server::tls::Secured;
+use crate::server::tls::pair::Files;
+use crate::server::tls::served::{Reloader, Served};
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::Watcher;
 

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ListenAddress;
-use crate::http::tls;
 use crate::operations::Refusal;
+use crate::server::tls;
 
 /// Why the daemon could not run, or a look could not be taken.
 #[derive(Debug)]

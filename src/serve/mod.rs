@@ -28,17 +28,12 @@ use self::certificates::Certificates;
 pub use self::error::ServeError;
 use self::sockets::Places;
 use self::workers::Worker;
+use crate::api::admin::AdminHandler;
+use crate::api::admin::access::Access;
+use crate::api::ops::{self, Counted, OpsHandler, PublicListener, Sources};
+use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Loaded};
-use crate::http::admin::AdminHandler;
-use crate::http::admin::access::Access;
-use crate::http::connections::Connections;
-use crate::http::counts::Requests;
-use crate::http::listener::{Listener, Socket};
-use crate::http::ops::{self, Counted, OpsHandler, PublicListener, Sources};
-use crate::http::public::PublicHandler;
-use crate::http::tls::Secured;
-use crate::http::{Answer, server};
 use crate::keys::{Algorithm, Audience};
 use crate::ledger::{Ledger, Record};
 use crate::logging;
@@ -46,6 +41,11 @@ use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
 use crate::publish::reload::{Reload, Signal};
 use crate::publish::snapshot;
 use crate::sandbox;
+use crate::server::connections::Connections;
+use crate::server::counts::Requests;
+use crate::server::listener::{Listener, Socket};
+use crate::server::tls::Secured;
+use crate::server::{self, Answer};
 
 /// Runs the daemon until SIGTERM or SIGINT. `init` issues a key for each audience without one.
 ///

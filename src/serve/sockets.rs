@@ -5,8 +5,8 @@ use tracing::info;
 
 use super::ServeError;
 use crate::config::{Config, ListenAddress, objection_to_admin};
-use crate::http::listener::{Listener, Socket};
-use crate::http::tls::Secured;
+use crate::server::listener::{Listener, Socket};
+use crate::server::tls::Secured;
 
 /// Where one listener is to listen.
 pub(super) struct Places<'a> {

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::ServeError;
-use crate::http::listener::Socket;
 use crate::publish::view::{Looks, View};
+use crate::server::listener::Socket;
 
 /// The sockets that were passed, by listener.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use super::Serving;
-use crate::http::listener::{Listener, Socket};
-use crate::http::tls::Secured;
+use crate::server::listener::{Listener, Socket};
+use crate::server::tls::Secured;
 
 /// A thread that does not run yet.
 pub(super) struct Worker {

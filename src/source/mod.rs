@@ -1,9 +1,10 @@
 //! What lies on disk: never parses a key, never says what changed.
 //!
 //! [`scan`] turns a directory into bounded bytes, read from one opened directory; [`watch`] turns
-//! file events into the hint to look again.
+//! file events into the hint to look again. A [`Slot`] is where an entry lies.
 
 pub mod scan;
+mod slot;
 pub mod watch;
 
 use std::fs::OpenOptions;
@@ -12,6 +13,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use zeroize::Zeroizing;
+
+pub use self::slot::Slot;
 
 /// The bytes of a file that is small by its nature, 64 KiB of them at most. Never waits, whatever
 /// lies there. They are wiped when dropped, for they may be secret.

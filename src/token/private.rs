@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 
 use super::SignError;
 use super::signature::SigningKey;
-use crate::keys::jwk::{sequence, unsigned};
 use crate::keys::material::{self, Part};
-use crate::keys::{Curve, PublicKey};
+use crate::keys::{Curve, Numbers, PublicKey};
+use crate::keys::{sequence, unsigned};
 
 /// The private half of `public` in the file's bytes.
 ///
@@ -87,11 +87,11 @@ fn blocks(text: &str) -> Vec<Zeroizing<String>> {
 }
 
 fn of_pem(block: &str, public: &PublicKey) -> Result<SigningKey, SignError> {
-    let PublicKey::Rsa { .. } = public else {
+    let Numbers::Rsa { .. } = public.numbers() else {
         let der = pem::parse(block).map_err(|_| SignError::Library)?;
         let der = Zeroizing::new(der.into_contents());
-        return match public {
-            PublicKey::Ec { curve, .. } => {
+        return match public.numbers() {
+            Numbers::Ec { curve, .. } => {
                 let pair = EcdsaKeyPair::from_private_key_der(signing(*curve), &der);
                 elliptic(*curve, pair.map_err(|_| SignError::Library)?)
             }
@@ -105,8 +105,8 @@ fn of_pem(block: &str, public: &PublicKey) -> Result<SigningKey, SignError> {
 fn of_jwk(text: &str, public: &PublicKey) -> Result<SigningKey, SignError> {
     let jwk: PrivateJwk<'_> = serde_json::from_str(text).map_err(|_| SignError::Library)?;
     let secret = decode(jwk.d)?;
-    match public {
-        PublicKey::Rsa { .. } => {
+    match public.numbers() {
+        Numbers::Rsa { .. } => {
             let factors = [jwk.p, jwk.q, jwk.dp, jwk.dq, jwk.qi];
             if factors.iter().any(Option::is_none) {
                 return Err(SignError::NoFactors);
@@ -120,13 +120,13 @@ fn of_jwk(text: &str, public: &PublicKey) -> Result<SigningKey, SignError> {
             let der = Zeroizing::new(sequence(&elements));
             Ok(SigningKey::Library(EncodingKey::from_rsa_der(&der)))
         }
-        PublicKey::Ec { curve, x, y } => {
+        Numbers::Ec { curve, x, y } => {
             let point = [&[4], &**x, &**y].concat();
             let pair =
                 EcdsaKeyPair::from_private_key_and_public_key(signing(*curve), &secret, &point);
             elliptic(*curve, pair.map_err(|_| SignError::Library)?)
         }
-        PublicKey::Ed25519 { x } => edwards(Ed25519KeyPair::from_seed_and_public_key(&secret, x)),
+        Numbers::Ed25519 { x } => edwards(Ed25519KeyPair::from_seed_and_public_key(&secret, x)),
     }
 }
 

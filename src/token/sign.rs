@@ -77,7 +77,7 @@ pub fn sign(
     signer: Signer<'_>,
 ) -> Result<String, SignError> {
     let Signer { kid, algorithm, public } = signer;
-    if !algorithm.fits(public) {
+    if !public.supports(algorithm) {
         return Err(SignError::Unfit(algorithm));
     }
     let key = private::open(file, public)?;

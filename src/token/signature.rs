@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm as Known, DecodingKey, EncodingKey, crypto};
 
-use crate::keys::policy::RSA_EXPONENT;
-use crate::keys::{Algorithm, PublicKey};
+use crate::keys::public_key::RSA_EXPONENT;
+use crate::keys::{Algorithm, Numbers, PublicKey};
 
 /// A private half, opened to sign.
 pub(super) enum SigningKey {
@@ -40,15 +40,15 @@ pub(super) fn is_by(
 ) -> bool {
     let point = |x: &[u8], y: &[u8]| [&[4], x, y].concat();
     let Some(known) = known(algorithm) else {
-        let PublicKey::Ec { x, y, .. } = key else { return false };
+        let Numbers::Ec { x, y, .. } = key.numbers() else { return false };
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point(x, y));
         return key.verify(message, &signature).is_ok();
     };
-    let key = match key {
-        PublicKey::Rsa { modulus } => DecodingKey::from_rsa_raw_components(modulus, &RSA_EXPONENT),
-        PublicKey::Ec { x, y, .. } => DecodingKey::from_ec_der(&point(x, y)),
-        PublicKey::Ed25519 { x } => DecodingKey::from_ed_der(x),
+    let key = match key.numbers() {
+        Numbers::Rsa { modulus } => DecodingKey::from_rsa_raw_components(modulus, &RSA_EXPONENT),
+        Numbers::Ec { x, y, .. } => DecodingKey::from_ec_der(&point(x, y)),
+        Numbers::Ed25519 { x } => DecodingKey::from_ed_der(x),
     };
     crypto::verify(signature, message, &key, known).unwrap_or(false)
 }

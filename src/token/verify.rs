@@ -209,7 +209,7 @@ fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), Refusal> {
         return Err(Refusal::KeyNotForSignatures);
     }
     let algorithm = algorithm.and_then(|name| name.parse::<Algorithm>().ok());
-    let fitting = algorithm.filter(|algorithm| algorithm.fits(&public));
+    let fitting = algorithm.filter(|algorithm| public.supports(*algorithm));
     Ok((public, fitting.ok_or(Refusal::KeyWithoutAlgorithm)?))
 }
 

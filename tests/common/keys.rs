@@ -12,7 +12,7 @@ pub fn kid(name: &str) -> Kid {
 /// The public key number `number`, always the same.
 pub fn public_key(number: u8) -> PublicKey {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[number; 32]).unwrap();
-    PublicKey::Ed25519 { x: pair.public_key().as_ref().try_into().unwrap() }
+    PublicKey::ed25519(pair.public_key().as_ref()).unwrap()
 }
 
 /// The key number `number` as its files would show it, under the id `name`.

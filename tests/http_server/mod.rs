@@ -19,12 +19,12 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use jwksd::clock::SystemClock;
 use jwksd::config::ListenAddress;
-use jwksd::http::Answer;
-use jwksd::http::body::Body;
-use jwksd::http::connections::{Connections, Limits};
-use jwksd::http::listener::{Listener, Peer};
-use jwksd::http::server::serve;
-use jwksd::http::tls::Secured;
+use jwksd::server::Answer;
+use jwksd::server::body::Body;
+use jwksd::server::connections::{Connections, Limits};
+use jwksd::server::listener::{Listener, Peer};
+use jwksd::server::serve;
+use jwksd::server::tls::Secured;
 use tokio::sync::watch;
 
 /// Longer than anything here takes.

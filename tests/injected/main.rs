@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use common::daemon::{Connection, Daemon, eventually};
-use jwksd::keys::jwk::base64url;
+use jwksd::encoding::base64url;
 use serde_json::{Value, json};
 
 const PATH: &str = "/.well-known/jwks.json";

@@ -20,9 +20,9 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use jwksd::clock::{Clock as _, ManualClock};
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
+use jwksd::keys::Curve;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
-use jwksd::keys::jwk::Curve;
 use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Audience, PublicKey};
 use jwksd::ledger::Ledger;
@@ -330,12 +330,12 @@ fn keys() -> Vec<(String, String, Value)> {
     let key = |_| {
         let pem = new_pem();
         let jwk = jwk_of(&pem, "");
-        let bytes = |name: &str| {
+        let bytes = |name: &str| -> Vec<u8> {
             use base64::Engine as _;
             let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-            engine.decode(jwk[name].as_str().unwrap()).unwrap().into()
+            engine.decode(jwk[name].as_str().unwrap()).unwrap()
         };
-        let public = PublicKey::Ec { curve: Curve::P256, x: bytes("x"), y: bytes("y") };
+        let public = PublicKey::ec(Curve::P256, &bytes("x"), &bytes("y")).unwrap();
         (pem, public.thumbprint(), jwk)
     };
     (0..KEYS).map(key).collect()

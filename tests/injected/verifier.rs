@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
 use serde_json::Value;
 
 use crate::PATH;

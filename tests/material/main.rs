@@ -17,9 +17,10 @@ mod who_wins;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jwksd::keys::Audience;
 use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::refusal::Refused;
-use jwksd::keys::{Audience, Slot};
+use jwksd::source::Slot;
 use jwksd::source::scan::{Content, EntryFiles, FileRead};
 use serde_json::Value;
 use zeroize::Zeroizing;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
 use jwksd::keys::Kid;
-use jwksd::ledger::journal::Placement;
+use jwksd::ledger::step::Placement;
 use jwksd::ledger::{Record, Step, codec, store};
 use jwksd::operations::{Issue, Refusal};
 use serde_json::Value;
@@ -50,7 +50,7 @@ fn restore(directory: &Path, files: &Files) {
 fn pending(step: &Step) -> Vec<u8> {
     let content = serde_json::to_string(step).unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
-    let checksum = jwksd::hex::hex(digest.as_ref());
+    let checksum = jwksd::encoding::hex(digest.as_ref());
     format!("{{\"format\":1,\"checksum\":\"{checksum}\",\"key\":{content}}}\n").into_bytes()
 }
 

@@ -145,7 +145,7 @@ impl World {
 
     fn current_at(&mut self, at: Timestamp) -> Option<Kid> {
         let records = self.records();
-        Some(handoff::current_record(&records, &client(), at, &POLICY)?.key_id.clone())
+        Some(jwksd::ledger::current_record(&records, &client(), at, &POLICY)?.key_id.clone())
     }
 
     /// What the signers of `client` are told.

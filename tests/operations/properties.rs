@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use jwksd::keys::lifecycle::{Phase, after};
 use jwksd::keys::{Algorithm, Kid};
 use jwksd::ledger::Records;
-use jwksd::ledger::handoff::{HandOff, current_record};
+use jwksd::ledger::current_record;
+use jwksd::ledger::handoff::HandOff;
 use jwksd::operations::{Issue, Start};
 use proptest::prelude::*;
 

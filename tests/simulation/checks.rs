@@ -235,8 +235,8 @@ impl World {
 
 /// The public member of the key number `material`, as a JWK has it.
 pub fn member_of(material: u8) -> String {
-    match public(material) {
-        jwksd::keys::PublicKey::Ed25519 { x } => jwksd::keys::jwk::base64url(x),
+    match public(material).numbers() {
+        jwksd::keys::Numbers::Ed25519 { x } => jwksd::encoding::base64url(x),
         other => unreachable!("the pool holds Ed25519 keys, not {other:?}"),
     }
 }

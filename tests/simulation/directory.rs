@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::refusal::{Reason, Refused};
-use jwksd::keys::{Audience, Kid, PublicKey, Slot};
+use jwksd::keys::{Audience, Kid, PublicKey};
 use jwksd::ledger::Sight;
 use jwksd::ledger::reconcile::Dark;
+use jwksd::source::Slot;
 use jwksd::source::scan::FileProblem;
 
 use crate::keys::{kid, public_key, seen};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use jwksd::keys::Slot;
+use jwksd::source::Slot;
 use jwksd::source::scan::{Content, FileProblem, Scan, ScanError, ScanLimits, scan};
 
 const LIMITS: ScanLimits = ScanLimits { max_files: 100, max_file_size: 4096, verify_pairs: true };

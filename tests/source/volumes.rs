@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jwksd::keys::Slot;
+use jwksd::source::Slot;
 use jwksd::source::scan::{Content, FileProblem, ScanError};
 use tempfile::tempdir;
 

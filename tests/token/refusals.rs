@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use jwksd::keys::refusal::Reason;
-use jwksd::keys::{Algorithm, PublicKey};
+use jwksd::keys::{Algorithm, Numbers};
 use jwksd::operations::generate;
 use jwksd::token::{Expected, MAX_LENGTH, NotAnObject, Refusal, Signer, Verified, sign, verify};
 use serde_json::{Map, Value, json};
@@ -133,7 +133,7 @@ fn a_kid_from_outside_is_never_shown_raw_and_never_more_than_looked_up() {
 fn the_key_and_not_the_token_names_the_algorithm() {
     let pem = generate(Algorithm::PS256, 2048).unwrap();
     let public = public_half(pem.as_bytes()).unwrap();
-    let PublicKey::Rsa { modulus } = &public else { panic!("{public}") };
+    let Numbers::Rsa { modulus } = public.numbers() else { panic!("{public}") };
     let published = jwk(&kid("k"), Algorithm::PS256, &public);
     let claims = in_an_hour();
     let mismatch =

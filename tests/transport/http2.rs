@@ -5,7 +5,7 @@ use std::io::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use hyper::Request;
 use hyper::header::HeaderValue;
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
 
 use crate::clients::{
     END_HEADERS, GET_BLOCK, H2, HEADERS, Http2, NO_ROOM, PING, RST_STREAM, by_hand, frame, get,

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use jwksd::clock::{Clock as _, SystemClock};
 use jwksd::config::ListenAddress;
-use jwksd::http::tls::Secured;
-use jwksd::http::tls::pair::Files;
-use jwksd::http::tls::served::Reloader;
+use jwksd::server::tls::Secured;
+use jwksd::server::tls::pair::Files;
+use jwksd::server::tls::served::Reloader;
 
 use crate::clients::{Certificate, H2, HEADERS, HTTP1, Http2, by_hand, connect, frame, get};
 use crate::common::daemon::{Connection, eventually};

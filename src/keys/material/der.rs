@@ -15,8 +15,7 @@ use x509_parser::oid_registry::asn1_rs::Oid;
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use super::Chain;
-use crate::keys::jwk::{Curve, PublicKey, UNCOMPRESSED};
-use crate::keys::policy;
+use crate::keys::public_key::{Curve, PublicKey, UNCOMPRESSED, verification};
 use crate::keys::refusal::Reason;
 
 const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
@@ -66,7 +65,7 @@ pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, Reason> {
         ED25519 => {
             algorithm.end()?;
             let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| INCONSISTENT)?;
-            policy::ed25519(pair.public_key().as_ref())
+            PublicKey::ed25519(pair.public_key().as_ref())
         }
         other => Err(unsupported(other)),
     }
@@ -78,7 +77,7 @@ pub(super) fn rsa_private(der: &[u8]) -> Result<PublicKey, Reason> {
     if key.next(INTEGER)? != [0] {
         return Err(Reason::BadKey("it has more than two primes"));
     }
-    let public = policy::rsa(key.unsigned()?, key.unsigned()?)?;
+    let public = PublicKey::rsa(key.unsigned()?, key.unsigned()?)?;
     RsaKeyPair::from_der(der).map_err(|_| INCONSISTENT)?;
     Ok(public)
 }
@@ -126,7 +125,7 @@ pub(super) fn spki(der: &[u8]) -> Result<PublicKey, Reason> {
         EC => point(named_curve(algorithm)?, bytes),
         ED25519 => {
             algorithm.end()?;
-            policy::ed25519(bytes)
+            PublicKey::ed25519(bytes)
         }
         other => Err(unsupported(other)),
     }
@@ -135,7 +134,7 @@ pub(super) fn spki(der: &[u8]) -> Result<PublicKey, Reason> {
 /// An RSA public key in PKCS#1.
 pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, Reason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
-    let public = policy::rsa(key.unsigned()?, key.unsigned()?)?;
+    let public = PublicKey::rsa(key.unsigned()?, key.unsigned()?)?;
     key.end()?;
     Ok(public)
 }
@@ -146,10 +145,10 @@ fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, Reason> {
     match bytes {
         [UNCOMPRESSED, coordinates @ ..] if coordinates.len() == 2 * width => {
             let (x, y) = coordinates.split_at(width);
-            policy::coordinates(curve, x, y)
+            PublicKey::ec(curve, x, y)
         }
         [2 | 3, x @ ..] if x.len() == width => {
-            let key = ParsedPublicKey::new(policy::verification(curve), bytes);
+            let key = ParsedPublicKey::new(verification(curve), bytes);
             let key = key.map_err(|_| Reason::NotOnCurve)?;
             let der: PublicKeyX509Der<'_> = key.as_der().map_err(|_| Reason::NotOnCurve)?;
             // The library writes the point in full.

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::der::signing;
 use super::json::{self, Json, Object};
 use super::{JsonKey, Part, shown};
-use crate::keys::jwk::{Curve, PublicKey, UNCOMPRESSED, sequence, unsigned};
-use crate::keys::policy;
+use crate::keys::der_writer::{sequence, unsigned};
+use crate::keys::public_key::{Curve, Numbers, PublicKey, UNCOMPRESSED};
 use crate::keys::refusal::{Reason, escaped};
 
 pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason> {
@@ -65,7 +65,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
     let mut note = None;
     let public = match jwk.needed("kty")? {
         "RSA" => {
-            let public = policy::rsa(&jwk.bytes("n")?, &jwk.bytes("e")?)?;
+            let public = PublicKey::rsa(&jwk.bytes("n")?, &jwk.bytes("e")?)?;
             if jwk.find("oth").is_some() {
                 return Err(Reason::BadKey("it has more than two primes"));
             }
@@ -88,7 +88,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
                 "P-521" => Curve::P521,
                 other => return Err(Reason::UnsupportedCurve(shown(other))),
             };
-            let public = policy::coordinates(curve, &jwk.bytes("x")?, &jwk.bytes("y")?)?;
+            let public = PublicKey::ec(curve, &jwk.bytes("x")?, &jwk.bytes("y")?)?;
             if open {
                 check_ec(&public, &jwk.bytes("d")?)?;
             }
@@ -100,7 +100,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
                 other => return Err(Reason::UnsupportedCurve(shown(other))),
             }
             let x = jwk.bytes("x")?;
-            let public = policy::ed25519(&x)?;
+            let public = PublicKey::ed25519(&x)?;
             if open {
                 let pair = Ed25519KeyPair::from_seed_and_public_key(&jwk.bytes("d")?, &x);
                 pair.map_err(|_| Reason::PairMismatch)?;
@@ -115,7 +115,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
 }
 
 fn check_ec(public: &PublicKey, scalar: &[u8]) -> Result<(), Reason> {
-    let PublicKey::Ec { curve, x, y } = public else { return Err(Reason::PairMismatch) };
+    let Numbers::Ec { curve, x, y } = public.numbers() else { return Err(Reason::PairMismatch) };
     if scalar.len() != curve.coordinate_length() {
         // RFC 7518 §6.2.2.1
         return Err(Reason::BadKey("\"d\" does not have the full width of its curve"));

@@ -10,7 +10,7 @@ mod pem;
 
 use jiff::Timestamp;
 
-use super::jwk::PublicKey;
+use super::public_key::PublicKey;
 use super::refusal::Reason;
 
 /// A part of a key pair that a file holds.

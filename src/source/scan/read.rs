@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fstat, opena
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::FileProblem;
+use super::error::FileProblem;
 
 /// A FIFO that took the place of a file since it was looked at must not block the open, nor a
 /// terminal become ours.

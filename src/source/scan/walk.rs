@@ -13,68 +13,18 @@ use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::listing::Way;
+use super::contents::{Content, DirectoryIdentity, EntryFiles, FileRead, Unreadable};
+use super::error::FileProblem;
 use super::names::{is_attributes, is_public_part};
 use super::read::{self, Mount, Owner, Status};
-use super::{
-    Content, DirectoryIdentity, EntryFiles, FileProblem, FileRead, ScanLimits, Unreadable,
-};
-use crate::keys::Slot;
-
-/// The link that kubelet's `AtomicWriter` swaps, and whose target is the directory.
-const DATA: &str = "..data";
+use super::tree::{DATA, Place, Stop, Walk, Way, failed};
+use crate::source::Slot;
 
 /// How often a directory is read again because its `..data` was swapped meanwhile.
 const ATTEMPTS: usize = 5;
 
 /// How many levels of subdirectories are read.
 const DEEPEST: usize = 2;
-
-/// How many names may be listed for each file that may be read.
-const NAMES_PER_FILE: usize = 10;
-
-/// Goes through a key directory.
-pub(super) struct Walk<'a> {
-    pub(super) root: &'a Dir,
-    pub(super) directory: &'a Arc<Path>,
-    pub(super) limits: &'a ScanLimits,
-    /// The entries that may be opened; without it, all until there are too many.
-    pub(super) admitted: Option<&'a BTreeSet<Slot>>,
-    pub(super) found: Found,
-}
-
-/// What was found on the way.
-#[derive(Default)]
-pub(super) struct Found {
-    pub(super) entries: Vec<EntryFiles>,
-    pub(super) unreadable: Vec<Unreadable>,
-    pub(super) notes: Vec<String>,
-    pub(super) directories: BTreeSet<DirectoryIdentity>,
-    /// How many files belong to entries.
-    pub(super) files: usize,
-    names: usize,
-}
-
-/// Why a directory could not be read to its end.
-pub(super) enum Stop {
-    /// It concerns this directory alone.
-    Directory(FileProblem),
-    /// There are so many names that the walk ends.
-    TooManyNames,
-}
-
-/// Where a directory stands.
-pub(super) struct Place {
-    /// Its part of the slots' paths; empty for the key directory.
-    slot: String,
-    /// The path below the key directory by which it is reached now.
-    pub(super) real: PathBuf,
-    /// The path that people know it by.
-    shown: PathBuf,
-    depth: usize,
-    /// Inside `..data`: the names that have a link of their own beside it.
-    linked: Option<BTreeSet<Vec<u8>>>,
-}
 
 impl Walk<'_> {
     /// Reads the whole tree into `found`.
@@ -305,14 +255,6 @@ impl Walk<'_> {
         Ok(names)
     }
 
-    pub(super) fn count_name(&mut self) -> Result<(), Stop> {
-        self.found.names += 1;
-        if self.found.names > self.limits.max_files.saturating_mul(NAMES_PER_FILE) {
-            return Err(Stop::TooManyNames);
-        }
-        Ok(())
-    }
-
     fn remember(&mut self, opened: BorrowedFd<'_>, real: &Path) -> Result<(), Stop> {
         let stat = fstat(opened).map_err(failed)?;
         self.found.directories.insert(DirectoryIdentity {
@@ -326,37 +268,6 @@ impl Walk<'_> {
         });
         Ok(())
     }
-
-    /// Puts aside what was found, and goes on counting.
-    fn start_anew(&mut self) -> Found {
-        let anew = Found { files: self.found.files, names: self.found.names, ..Found::default() };
-        mem::replace(&mut self.found, anew)
-    }
-}
-
-impl Found {
-    fn append(&mut self, mut more: Self) {
-        self.entries.append(&mut more.entries);
-        self.unreadable.append(&mut more.unreadable);
-        self.notes.append(&mut more.notes);
-        self.directories.append(&mut more.directories);
-        self.files = more.files;
-        self.names = more.names;
-    }
-}
-
-impl Place {
-    fn slot_of(&self, name: &str) -> String {
-        if self.slot.is_empty() { name.to_owned() } else { format!("{}/{name}", self.slot) }
-    }
-
-    /// A path that leads to `name` now, and after the next swap of `..data` too.
-    fn shown_path(&self, name: &str) -> PathBuf {
-        match &self.linked {
-            Some(linked) if !linked.contains(name.as_bytes()) => self.shown.join(DATA).join(name),
-            _ => self.shown.join(name),
-        }
-    }
 }
 
 fn holds_public_part(content: &Result<Content, FileProblem>) -> bool {
@@ -368,8 +279,4 @@ fn holds_public_part(content: &Result<Content, FileProblem>) -> bool {
 fn same_directory(root: &Dir, path: &Path, opened: BorrowedFd<'_>) -> bool {
     let Ok(now) = root.metadata(path) else { return false };
     fstat(opened).is_ok_and(|read| (read.st_dev, read.st_ino) == (now.dev(), now.ino()))
-}
-
-pub(super) fn failed(errno: Errno) -> Stop {
-    Stop::Directory(read::unreadable(&errno.into(), || None))
 }

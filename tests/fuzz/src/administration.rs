@@ -3,7 +3,7 @@
 
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Uri};
-use jwksd::http::admin::read_call;
+use jwksd::api::admin::read_call;
 use serde_json::{Map, Value};
 
 /// A line with method and target, and a body below it.

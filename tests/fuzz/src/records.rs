@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
+use jwksd::encoding::sha256;
 use jwksd::keys::Kid;
-use jwksd::keys::jwk::sha256;
 use jwksd::keys::lifecycle::Phase;
 use jwksd::ledger::codec::{self, Damage};
 use jwksd::ledger::{Record, Records};

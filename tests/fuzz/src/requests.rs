@@ -12,17 +12,18 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, Uri, Version};
 use jiff::Timestamp;
+use jwksd::api::public::PublicHandler;
 use jwksd::clock::ManualClock;
-use jwksd::hex::hex;
-use jwksd::http::body::Body;
-use jwksd::http::head;
-use jwksd::http::public::PublicHandler;
-use jwksd::keys::jwk::sha256;
-use jwksd::keys::{Algorithm, Audience, Kid, PublicKey, Slot};
+use jwksd::encoding::hex;
+use jwksd::encoding::sha256;
+use jwksd::keys::{Algorithm, Audience, Kid, PublicKey};
 use jwksd::ledger::{Record, Records};
 use jwksd::publish::document::published_keys;
 use jwksd::publish::layout::Layout;
 use jwksd::publish::snapshot::channel;
+use jwksd::server::body::Body;
+use jwksd::server::head;
+use jwksd::source::Slot;
 use serde_json::{Value, json};
 
 use crate::{POLICY, keys};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use jwksd::hex::hex;
+use jwksd::encoding::hex;
 use serde_json::Value;
 
 use super::disk::{Deed, Disk};

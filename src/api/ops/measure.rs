@@ -1,0 +1,379 @@
+//! Measurements in `OpenMetrics`, all of them read when they are asked for.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::{Sight, Sources};
+use crate::keys::Audience;
+use crate::keys::lifecycle::{Dates, Phase, Policy, State};
+use crate::ledger::current_record;
+use crate::ledger::{Persistence, Record};
+use crate::publish::layout::Content;
+use crate::publish::view::View;
+use crate::sandbox::Restriction;
+use crate::source::watch::WatchState;
+
+/// All measurements, as they are at the instant of `sight`.
+pub(super) fn encode(sources: &Sources, sight: &Sight) -> String {
+    let mut measured = Measured::default();
+    measured.build(sources, sight);
+    let mut registry = Registry::with_prefix("jwksd");
+    registry.register_collector(Box::new(measured));
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+/// A name, an explanation, and a value for each set of labels.
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    is_counter: bool,
+    values: Vec<(Vec<(&'static str, String)>, f64)>,
+}
+
+/// A key with its dates and what holds for it now.
+type Known<'a> = (&'a Record, Dates, State);
+
+/// How many published keys of an audience have series of their own.
+const MOST_KEYS: usize = 100;
+
+#[derive(Debug, Default)]
+struct Measured(Vec<Family>);
+
+impl Collector for Measured {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for Family { name, help, is_counter, values } in &self.0 {
+            let kind = if *is_counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (labels, value) in values {
+                if labels.is_empty() {
+                    ConstGauge::new(*value).encode(family)?;
+                    break;
+                }
+                let encoder = family.encode_family(labels)?;
+                if *is_counter {
+                    ConstCounter::new(*value).encode(encoder)?;
+                } else {
+                    ConstGauge::new(*value).encode(encoder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Measured {
+    fn family(&mut self, name: &'static str, help: &'static str) -> &mut Family {
+        self.0.push(Family { name, help, is_counter: false, values: Vec::new() });
+        let last = self.0.len() - 1;
+        &mut self.0[last]
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str) -> &mut Family {
+        let family = self.family(name, help);
+        family.is_counter = true;
+        family
+    }
+
+    fn build(&mut self, sources: &Sources, sight: &Sight) {
+        let policy = &sources.terms.policy;
+        self.family("build_info", "The version of this program")
+            .add([("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        self.family("ready", "Whether requests should come here")
+            .alone(f64::from(u8::from(sight.readiness.is_ready())));
+        self.family("token_lifetime_seconds", "How long tokens live, as configured")
+            .alone(policy.token_lifetime.as_secs_f64());
+        self.family("clock_skew_seconds", "How far consumers' clocks may be off, as configured")
+            .alone(policy.clock_skew.as_secs_f64());
+        self.family("landlock_abi", "The ABI of Landlock that is in force; 0 where it is not")
+            .alone(f64::from(sources.in_force.landlock_abi));
+        let family = self.family("sandbox", "Whether a restriction of this program is in force");
+        for Restriction { name, holds, .. } in &sources.in_force.restrictions {
+            family.add([("restriction", *name)], f64::from(u8::from(*holds)));
+        }
+        if let Some(view) = &sight.view {
+            self.keys(view, &sources.terms.rules.audiences, policy, sight.now);
+            self.state(view);
+        }
+        self.documents(sources, sight);
+        self.listeners(sources);
+        self.certificates(sources);
+    }
+
+    fn certificates(&mut self, sources: &Sources) {
+        let shown: Vec<_> =
+            sources.certificates.iter().map(|served| (served.listener, served.shown())).collect();
+        let family = self.family(
+            "tls_certificate_end_timestamp_seconds",
+            "When the certificate that a listener serves ends",
+        );
+        for (listener, shown) in &shown {
+            family.add([("listener", *listener)], seconds(shown.not_after));
+        }
+        let family = self.family(
+            "tls_certificate_refused",
+            "Whether another certificate lies there that is refused",
+        );
+        for (listener, shown) in &shown {
+            let is_refused = f64::from(u8::from(shown.trouble.is_some()));
+            family.add([("listener", *listener)], is_refused);
+        }
+        let family =
+            self.counter("tls_reloads", "Changed certificates by listener and what came of them");
+        for (listener, shown) in &shown {
+            for (outcome, count) in [("changed", shown.renewed), ("refused", shown.refused)] {
+                family.add([("listener", *listener), ("outcome", outcome)], count_of(count));
+            }
+        }
+    }
+
+    fn keys(&mut self, view: &View, audiences: &[Audience], policy: &Policy, now: Timestamp) {
+        let states: Vec<Known> = view
+            .records
+            .values()
+            .map(|record| {
+                let dates = record.dates(policy);
+                (&**record, dates, dates.at(now, policy))
+            })
+            .collect();
+        let mut counts: BTreeMap<(&Audience, Phase), u32> = BTreeMap::new();
+        for audience in audiences {
+            counts.extend(Phase::ALL.map(|phase| ((audience, phase), 0)));
+        }
+        for (record, _, state) in &states {
+            *counts.entry((&record.audience, state.phase)).or_default() += 1;
+        }
+        let family = self.family("keys", "Keys by audience and phase");
+        for ((audience, phase), count) in counts {
+            let labels = [("audience", audience.as_str()), ("phase", phase.as_str())];
+            family.add(labels, f64::from(count));
+        }
+        let published = || states.iter().filter(|(_, _, state)| state.phase.is_published());
+        let listed = self.listed(published(), audiences);
+        let family = self.family(
+            "key_publication_end_timestamp_seconds",
+            "When a published key's publication ends; absent where that is open",
+        );
+        for (record, _, state) in &listed {
+            family.of_key(record, state.published_until.map(seconds));
+        }
+        let family = self.family(
+            "key_safe_to_sign_timestamp_seconds",
+            "From when every consumer has a published key, as far as can be said",
+        );
+        for (record, _, state) in &listed {
+            family.of_key(record, state.safe_to_sign_from.map(seconds));
+        }
+        let family = self.family(
+            "key_grace_seconds",
+            "How long a published key that ends, or has ended, is published after that",
+        );
+        for (record, dates, state) in &listed {
+            let grace = dates
+                .invalidated_at()
+                .zip(state.published_until)
+                .map(|(at, until)| at.duration_until(until).as_secs_f64().max(0.0));
+            family.of_key(record, grace);
+        }
+        self.signers(view, audiences, policy, now);
+        let family = self.family("standby_keys", "Keys that can take over from the current one");
+        for audience in audiences {
+            let current = current_record(&view.records, audience, now, policy);
+            let standby = published().filter(|(record, _, state)| {
+                record.audience == *audience
+                    && record.private.is_some()
+                    && state.phase != Phase::Grace
+                    && current.is_none_or(|current| current.key_id != record.key_id)
+            });
+            let count = u32::try_from(standby.count()).unwrap_or(u32::MAX);
+            family.add([("audience", audience.as_str())], f64::from(count));
+        }
+        let next = states.iter().filter_map(|(_, _, state)| state.next_change).min();
+        let family = self.family("next_change_seconds", "How long until a date of any key comes");
+        if let Some(next) = next {
+            family.alone(now.duration_until(next).as_secs_f64());
+        }
+    }
+
+    /// The published keys that have series of their own: of each audience the newest, in the order
+    /// of its key set. More than anybody publishes would be more than any monitoring takes.
+    fn listed<'a>(
+        &mut self,
+        published: impl Iterator<Item = &'a Known<'a>>,
+        audiences: &[Audience],
+    ) -> Vec<&'a Known<'a>> {
+        let mut listed: Vec<&Known> = published.collect();
+        listed.sort_by_key(|(record, dates, _)| {
+            (&record.audience, Reverse(dates.valid_from), &record.key_id)
+        });
+        let mut counts: BTreeMap<&Audience, usize> =
+            audiences.iter().map(|audience| (audience, 0)).collect();
+        listed.retain(|(record, _, _)| {
+            let count = counts.entry(&record.audience).or_default();
+            *count += 1;
+            *count <= MOST_KEYS
+        });
+        let family = self.family(
+            "unlisted_keys",
+            "Published keys beyond the newest 100 of an audience, which have no series of their own",
+        );
+        for (audience, count) in counts {
+            let unlisted = u32::try_from(count.saturating_sub(MOST_KEYS)).unwrap_or(u32::MAX);
+            family.add([("audience", audience.as_str())], f64::from(unlisted));
+        }
+        listed
+    }
+
+    fn signers(&mut self, view: &View, audiences: &[Audience], policy: &Policy, now: Timestamp) {
+        let current = |audience| current_record(&view.records, audience, now, policy);
+        let family = self.family("current_key_info", "The key that an audience signs with");
+        for record in audiences.iter().filter_map(current) {
+            let labels = [
+                ("audience", record.audience.as_str()),
+                ("kid", record.key_id.as_str()),
+                ("algorithm", record.algorithm.as_str()),
+            ];
+            family.add(labels, 1.0);
+        }
+        let family = self.family(
+            "current_key_end_timestamp_seconds",
+            "When the key that an audience signs with has to stop; absent where that is open",
+        );
+        for record in audiences.iter().filter_map(current) {
+            let dates = record.dates(policy);
+            let ends = [dates.valid_to, dates.invalidated_at()];
+            if let Some(end) = ends.into_iter().flatten().min() {
+                family.add([("audience", record.audience.as_str())], seconds(end));
+            }
+        }
+    }
+
+    fn state(&mut self, view: &View) {
+        let family = self.counter("reloads", "Looks at the key directories by their outcome");
+        let looks = view.looks;
+        for (outcome, count) in
+            [("changed", looks.changed), ("unchanged", looks.unchanged), ("failed", looks.failed)]
+        {
+            family.add([("outcome", outcome)], count_of(count));
+        }
+        let family = self.family(
+            "last_good_scan_timestamp_seconds",
+            "When every key directory could be read last",
+        );
+        family.values.extend(view.last_good_scan.map(|at| (Vec::new(), seconds(at))));
+        let mut reasons: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for refused in &view.refused {
+            *reasons.entry(refused.reason.code()).or_default() += 1;
+        }
+        let family = self.family("refused_files", "Entries that are refused now, by reason");
+        for (reason, count) in reasons {
+            family.add([("reason", reason)], f64::from(count));
+        }
+        let has_events = matches!(view.watcher, WatchState::Watching { .. });
+        self.family("watcher_events", "Whether changes are noticed by events, not only by polling")
+            .alone(f64::from(u8::from(has_events)));
+        let state = match view.persistence {
+            Persistence::Disk => "disk",
+            Persistence::Memory => "memory",
+            Persistence::Failing(_) => "failing",
+        };
+        let family = self.family("ledger_state", "How the ledger is kept: 1 for what is the case");
+        for name in ["disk", "memory", "failing"] {
+            family.add([("state", name)], f64::from(u8::from(name == state)));
+        }
+    }
+
+    fn documents(&mut self, sources: &Sources, sight: &Sight) {
+        let Some(snapshot) = &sight.snapshot else { return };
+        let contents = sources.published.layout().contents();
+        let key_sets = || {
+            contents.iter().zip(&snapshot.documents).filter_map(|(content, document)| {
+                let Content::KeySet(audience) = content else { return None };
+                Some((audience.as_ref().map_or("", Audience::as_str), document))
+            })
+        };
+        let family =
+            self.family("document_bytes", "The size of a JWK Set; that of all has no audience");
+        for (audience, document) in key_sets() {
+            let bytes = u32::try_from(document.identity.body.len()).unwrap_or(u32::MAX);
+            family.add([("audience", audience)], f64::from(bytes));
+        }
+        let family = self.family("document_keys", "How many keys a JWK Set has");
+        for (audience, document) in key_sets() {
+            let keys = u32::try_from(document.key_count).unwrap_or(u32::MAX);
+            family.add([("audience", audience)], f64::from(keys));
+        }
+        let family = self.family("document_info", "The SHA-256 of a JWK Set");
+        for (audience, document) in key_sets() {
+            let digest = document.identity.etag.to_str().unwrap_or_default().trim_matches('"');
+            family.add([("audience", audience), ("digest", digest)], 1.0);
+        }
+    }
+
+    fn listeners(&mut self, sources: &Sources) {
+        let listeners = &sources.listeners;
+        let family = self.counter("http_requests", "Requests by listener, path and status");
+        for listener in listeners {
+            for (path, status, count) in listener.requests.all() {
+                let status = status.to_string();
+                let labels = [("listener", listener.name), ("path", path), ("status", &status)];
+                family.add(labels, count_of(count));
+            }
+        }
+        let family = self.family("http_connections", "Open connections by listener");
+        for listener in listeners {
+            let open = u32::try_from(listener.connections.len()).unwrap_or(u32::MAX);
+            family.add([("listener", listener.name)], f64::from(open));
+        }
+        let family = self.counter("http_accepted", "Accepted connections by listener");
+        for listener in listeners {
+            family.add([("listener", listener.name)], count_of(listener.connections.accepted()));
+        }
+        let family = self.counter("http_refusals", "Refusals by listener and limit");
+        for listener in listeners {
+            for (limit, count) in listener.connections.reached().all() {
+                family.add([("listener", listener.name), ("limit", limit)], count_of(count));
+            }
+        }
+    }
+}
+
+impl Family {
+    fn add<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: f64) {
+        let labels = labels.map(|(name, value)| (name, value.to_owned()));
+        self.values.push((labels.into(), value));
+    }
+
+    fn alone(&mut self, value: f64) {
+        self.values.push((Vec::new(), value));
+    }
+
+    fn of_key(&mut self, record: &Record, value: Option<f64>) {
+        if let Some(value) = value {
+            let labels = [("audience", record.audience.as_str()), ("kid", record.key_id.as_str())];
+            self.add(labels, value);
+        }
+    }
+}
+
+/// An instant in seconds since the epoch.
+fn seconds(instant: Timestamp) -> f64 {
+    instant.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53, which is exact")]
+const fn count_of(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,304 @@
+//! Everything there is to know, in JSON.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::readiness::Readiness;
+use super::{Sight, Sources};
+use crate::keys::Audience;
+use crate::keys::lifecycle::Phase;
+use crate::keys::refusal::Refused;
+use crate::ledger::current_record;
+use crate::ledger::{Persistence, Record};
+use crate::operations::KeyPair;
+use crate::publish::document::Document;
+use crate::publish::layout::Content;
+use crate::sandbox::{InForce, Restriction};
+use crate::server::tls;
+use crate::source::watch::WatchState;
+
+/// The whole status.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Status {
+    pub(super) version: &'static str,
+    pub(super) now: Timestamp,
+    pub(super) ready: bool,
+    pub(super) checks: Readiness,
+    pub(super) last_good_scan: Option<Timestamp>,
+    pub(super) next_change: Option<Timestamp>,
+    pub(super) watcher: Kept,
+    pub(super) ledger: Kept,
+    pub(super) sandbox: Sandbox,
+    pub(super) current: Vec<CurrentKey>,
+    pub(super) keys: Vec<KeyStatus>,
+    pub(super) refused: Vec<RefusedFile>,
+    pub(super) notes: Vec<String>,
+    pub(super) documents: Vec<Served>,
+    pub(super) certificates: Vec<ServedCertificate>,
+}
+
+/// The certificate of a listener.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServedCertificate {
+    pub(super) listener: &'static str,
+    pub(super) not_after: Timestamp,
+    /// What lies there and is not served, where that is so.
+    pub(super) refused: Option<RefusedFile>,
+}
+
+/// How something is kept up.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Kept {
+    /// `events` or `polling`; `disk`, `memory` or `failing`.
+    pub(super) state: &'static str,
+    /// Why it is not the first of these, or where it is.
+    pub(super) detail: String,
+}
+
+/// What the program gave up.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Sandbox {
+    /// The ABI of Landlock that is in force; 0 where it is not.
+    pub(super) landlock_abi: u8,
+    pub(super) restrictions: Vec<Restricted>,
+}
+
+/// One of the things that it should have given up.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Restricted {
+    pub(super) name: &'static str,
+    pub(super) holds: bool,
+    /// What it comes to, or why it is not in force.
+    pub(super) detail: String,
+}
+
+/// The key that an audience signs with.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CurrentKey {
+    pub(super) audience: String,
+    /// Null where it has none.
+    pub(super) key_id: Option<String>,
+    /// How many keys can take over from it.
+    pub(super) standby: usize,
+}
+
+/// A key, and where it comes from.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyStatus {
+    #[serde(flatten)]
+    pub(super) pair: KeyPair,
+    pub(super) key_id_aliases: Vec<String>,
+    pub(super) slot: String,
+    pub(super) directory: String,
+    pub(super) has_private: bool,
+    pub(super) first_seen: Timestamp,
+    /// Why it is in the phase that it is in.
+    pub(super) reasons: Vec<String>,
+}
+
+/// A file that was refused.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RefusedFile {
+    pub(super) file: String,
+    pub(super) reason: &'static str,
+    pub(super) cause: String,
+    pub(super) remedy: String,
+}
+
+/// A document of the public listener.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Served {
+    pub(super) path: String,
+    /// Absent where it is no key set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) keys: Option<usize>,
+    pub(super) bytes: usize,
+    pub(super) gzip_bytes: usize,
+    pub(super) etag: String,
+    pub(super) next_end: Option<Timestamp>,
+}
+
+pub(super) fn to_json(sources: &Sources, sight: &Sight) -> String {
+    let mut text = serde_json::to_string_pretty(&of(sources, sight)).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The status at the instant of `sight`.
+pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
+    let Sight { now, view, snapshot, readiness } = sight;
+    let terms = &sources.terms;
+    let view = view.as_deref();
+    let records = view.map(|view| &view.records);
+    let audiences = &terms.rules.audiences;
+    // Once for all keys: choosing looks at every one of them.
+    let signing: Vec<Option<&Record>> = audiences
+        .iter()
+        .map(|audience| current_record(records?, audience, *now, &terms.policy))
+        .collect();
+    let signing_kids = signing.iter().flatten().map(|record| record.key_id.clone()).collect();
+    let mut keys: Vec<KeyStatus> = records
+        .into_iter()
+        .flat_map(BTreeMap::values)
+        .map(|record| KeyStatus::of(record, KeyPair::among(record, &signing_kids, *now, terms)))
+        .collect();
+    keys.sort_by(|one, other| {
+        let of = |key: &KeyStatus| {
+            (key.pair.audience.clone(), key.pair.valid_from, key.pair.key_id.clone())
+        };
+        of(one).cmp(&of(other))
+    });
+    let current = audiences.iter().zip(&signing).map(|(audience, record)| CurrentKey {
+        audience: audience.to_string(),
+        key_id: record.map(|record| record.key_id.to_string()),
+        standby: keys.iter().filter(|key| key.stands_by(audience)).count(),
+    });
+    let current = if view.is_some() { current.collect() } else { Vec::new() };
+    let layout = sources.published.layout();
+    let (names, contents) = (layout.names(), layout.contents());
+    let documents = snapshot.iter().flat_map(|snapshot| {
+        names.iter().zip(contents).zip(&snapshot.documents).map(|((path, content), document)| {
+            Served::of(path, matches!(content, Content::KeySet(_)), document)
+        })
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        now: *now,
+        ready: readiness.is_ready(),
+        checks: readiness.clone(),
+        last_good_scan: view.and_then(|view| view.last_good_scan),
+        next_change: keys.iter().filter_map(|key| key.pair.next_change).min(),
+        watcher: view.map_or(Kept::nothing_yet(), |view| Kept::of_watcher(&view.watcher)),
+        ledger: view.map_or(Kept::nothing_yet(), |view| {
+            let directory = view.ledger.as_ref().map(|path| path.display().to_string());
+            Kept::of_ledger(&view.persistence, directory.unwrap_or_default())
+        }),
+        sandbox: Sandbox::of(&sources.in_force),
+        current,
+        keys,
+        refused: view.iter().flat_map(|view| &view.refused).map(RefusedFile::of).collect(),
+        notes: view.map(|view| view.notes.clone()).unwrap_or_default(),
+        documents: documents.collect(),
+        certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
+    }
+}
+
+impl Kept {
+    fn nothing_yet() -> Self {
+        Self { state: "starting", detail: "nothing was looked at yet".to_owned() }
+    }
+
+    fn of_watcher(watcher: &WatchState) -> Self {
+        match watcher {
+            WatchState::Watching { directories } => {
+                Self { state: "events", detail: format!("{directories} directories are watched") }
+            }
+            WatchState::Polling { why } => Self { state: "polling", detail: why.clone() },
+        }
+    }
+
+    fn of_ledger(persistence: &Persistence, directory: String) -> Self {
+        match persistence {
+            Persistence::Disk => Self { state: "disk", detail: directory },
+            Persistence::Memory => Self { state: "memory", detail: "no directory".to_owned() },
+            Persistence::Failing(why) => Self { state: "failing", detail: why.clone() },
+        }
+    }
+}
+
+impl Sandbox {
+    fn of(in_force: &InForce) -> Self {
+        let restricted = |restriction: &Restriction| {
+            let Restriction { name, holds, detail } = restriction.clone();
+            Restricted { name, holds, detail }
+        };
+        let restrictions = in_force.restrictions.iter().map(restricted).collect();
+        Self { landlock_abi: in_force.landlock_abi, restrictions }
+    }
+}
+
+impl KeyStatus {
+    /// Whether it can take over from the key that `audience` signs with.
+    fn stands_by(&self, audience: &Audience) -> bool {
+        let KeyPair { phase, current, .. } = self.pair;
+        self.pair.audience == *audience
+            && self.has_private
+            && !current
+            && matches!(phase, Phase::Announced | Phase::Active)
+    }
+
+    fn of(record: &Record, pair: KeyPair) -> Self {
+        let mut reasons = Vec::new();
+        if let Some(loss) = record.loss {
+            reasons.push(format!("its files were gone or replaced at {:.0}", loss.at));
+        }
+        if let Some(order) = record.operation.invalidation {
+            reasons.push(match order.ordered {
+                Some(end) => format!("an order invalidated it as of {:.0}", end.at),
+                None => "an order took its invalidation back".to_owned(),
+            });
+        } else if let Some(at) = record.declared.invalidated_at {
+            reasons.push(format!("its attributes invalidate it as of {at:.0}"));
+        }
+        if let Some(at) = record.deleted_at {
+            reasons.push(format!("it was deleted at {at:.0}"));
+        }
+        Self {
+            key_id_aliases: record.key_id_aliases.iter().map(ToString::to_string).collect(),
+            slot: record.slot.to_string(),
+            directory: record.slot.directory().display().to_string(),
+            has_private: record.private.is_some(),
+            first_seen: record.first_seen,
+            reasons,
+            pair,
+        }
+    }
+}
+
+impl RefusedFile {
+    fn of(refused: &Refused) -> Self {
+        Self {
+            file: refused.file.display().to_string(),
+            reason: refused.reason.code(),
+            cause: refused.reason.cause(),
+            remedy: refused.reason.remedy(),
+        }
+    }
+}
+
+impl From<&tls::served::Served> for ServedCertificate {
+    fn from(served: &tls::served::Served) -> Self {
+        let shown = served.shown();
+        let refused = shown.trouble.map(|refusal| RefusedFile {
+            file: refusal.file.display().to_string(),
+            reason: refusal.code(),
+            cause: refusal.cause(),
+            remedy: refusal.remedy().to_owned(),
+        });
+        Self { listener: served.listener, not_after: shown.not_after, refused }
+    }
+}
+
+impl Served {
+    fn of(path: &str, is_key_set: bool, document: &Document) -> Self {
+        Self {
+            path: path.to_owned(),
+            keys: is_key_set.then_some(document.key_count),
+            bytes: document.identity.body.len(),
+            gzip_bytes: document.gzip.body.len(),
+            etag: document.identity.etag.to_str().unwrap_or_default().to_owned(),
+            next_end: document.next_end,
+        }
+    }
+}

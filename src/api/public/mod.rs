@@ -1,0 +1,295 @@
+//! The public listener: a snapshot and a request become a response, without waiting for anything.
+//!
+//! What is sent was rendered and compressed when it changed; here it is only chosen. A request
+//! reads one snapshot, once, and the clock, once.
+
+pub mod negotiate;
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE,
+    LAST_MODIFIED, ORIGIN, VARY,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use jiff::Timestamp;
+
+use self::negotiate::Wishes;
+use crate::clock::Clock;
+use crate::publish::document::{Document, Representation};
+use crate::publish::snapshot::{Published, Snapshot};
+use crate::server::Answer;
+use crate::server::body::{Body, LARGE};
+use crate::server::counts::Requests;
+use crate::server::problem::Problem;
+
+/// The methods of every path.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The media type of a JWK Set (RFC 7517 §8.5.2).
+const JWK_SET: HeaderValue = HeaderValue::from_static(negotiate::JWK_SET);
+
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+const NEGOTIATED: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding");
+
+const EVERY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+
+/// What a script may read beside what it always may.
+const EXPOSED: HeaderValue = HeaderValue::from_static("ETag");
+
+/// The fields that a script may send. `*` does not cover Authorization (Fetch §4.8).
+const CORS_REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
+    "*, Accept, Authorization, Cache-Control, Content-Type, If-Modified-Since, If-None-Match, \
+     Pragma, X-Requested-With",
+);
+
+/// How long a preflight's answer holds, in seconds.
+const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
+
+/// Serves what is published. A clone shares everything.
+#[derive(Clone)]
+pub struct PublicHandler(Arc<Shared>);
+
+struct Shared {
+    published: Published,
+    /// Where everybody's key set stands, which nearly every request is for.
+    key_set: Option<usize>,
+    clock: Arc<dyn Clock>,
+    max_age: u64,
+    /// Cache-Control where no key ends within `max_age`.
+    cache_control: HeaderValue,
+    cors: bool,
+    requests: Arc<Requests>,
+}
+
+/// What is answered, before it is written.
+enum Reply {
+    Document { snapshot: Arc<Snapshot>, index: usize, choice: Choice },
+    Options { is_preflight: bool },
+    Problem(Problem),
+}
+
+/// How one request gets its document.
+struct Choice {
+    cache_control: HeaderValue,
+    is_gzip: bool,
+    is_jwk_set: bool,
+    /// Whether the client has it already.
+    is_unchanged: bool,
+}
+
+impl PublicHandler {
+    /// Serves `published` for at most `max_age` seconds in caches; with `cors`, to scripts of every
+    /// origin.
+    #[must_use]
+    pub fn new(published: Published, clock: Arc<dyn Clock>, max_age: u64, cors: bool) -> Self {
+        let layout = published.layout();
+        let key_set = layout.find(layout.key_set_path());
+        let cache_control = cache_control(max_age);
+        let requests = Arc::new(Requests::new(layout.names()));
+        Self(Arc::new(Shared { published, key_set, clock, max_age, cache_control, cors, requests }))
+    }
+
+    /// What is counted of its requests.
+    #[must_use]
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.0.requests)
+    }
+
+    /// Answers a request for any path.
+    #[must_use]
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
+        self.0.write(self.0.decide(request), HeaderMap::with_capacity(16))
+    }
+}
+
+impl Answer for PublicHandler {
+    type Future = Ready<Response<Body>>;
+
+    fn answer(&self, request: Request<Incoming>) -> Self::Future {
+        let reply = self.0.decide(&request);
+        // The request's map is used again: hyper hands it on to the next request in turn, so that
+        // no request allocates one.
+        let mut headers = request.into_parts().0.headers;
+        headers.clear();
+        ready(self.0.write(reply, headers))
+    }
+
+    fn has_large_bodies(&self) -> bool {
+        self.0.published.at(self.0.clock.now()).is_some_and(|snapshot| {
+            snapshot.documents.iter().any(|document| LARGE <= document.identity.body.len())
+        })
+    }
+
+    fn refuse(&self, problem: Problem) -> Response<Body> {
+        self.0.write(Reply::Problem(problem), HeaderMap::new())
+    }
+}
+
+impl Shared {
+    fn decide<B>(&self, request: &Request<B>) -> Reply {
+        let path = request.uri().path();
+        let is_options = *request.method() == Method::OPTIONS;
+        let layout = self.published.layout();
+        let index = if path == layout.key_set_path() { self.key_set } else { layout.find(path) };
+        let Some(index) = index else {
+            // The asterisk asks about the server as a whole (RFC 9110 §9.3.7).
+            let is_server = is_options && path == "*";
+            return if is_server { options(request) } else { Reply::Problem(Problem::NotFound) };
+        };
+        if is_options {
+            return options(request);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Reply::Problem(Problem::MethodNotAllowed);
+        }
+        let now = self.clock.now();
+        match self.published.at(now) {
+            Some(snapshot) => {
+                let choice = self.choose(&snapshot.documents[index], request.headers(), now);
+                Reply::Document { snapshot, index, choice }
+            }
+            None => Reply::Problem(Problem::NothingPublished),
+        }
+    }
+
+    fn choose(&self, document: &Document, headers: &HeaderMap, now: Timestamp) -> Choice {
+        let wishes = Wishes::of(headers);
+        let etag = &representation(document, wishes.gzip).etag;
+        Choice {
+            cache_control: self.cache_control(document, now),
+            is_gzip: wishes.gzip,
+            is_jwk_set: document.is_key_set && wishes.jwk_set,
+            is_unchanged: wishes.is_conditional && is_unchanged(document, etag, headers),
+        }
+    }
+
+    /// No cache may hold the document for longer than its first key is published. There is no
+    /// floor: near the end it is 0.
+    fn cache_control(&self, document: &Document, now: Timestamp) -> HeaderValue {
+        let left = document.next_end.map(|end| end.duration_since(now).as_secs());
+        match left {
+            Some(left) if left < i64::try_from(self.max_age).unwrap_or(i64::MAX) => {
+                cache_control(u64::try_from(left).unwrap_or(0))
+            }
+            _ => self.cache_control.clone(),
+        }
+    }
+
+    /// Writes the reply into `headers`, which are empty.
+    fn write(&self, reply: Reply, headers: HeaderMap) -> Response<Body> {
+        match reply {
+            Reply::Document { snapshot, index, choice } => {
+                let response = self.write_document(&snapshot.documents[index], choice, headers);
+                self.requests.count(Some(index), response.status());
+                response
+            }
+            Reply::Options { is_preflight } => {
+                self.requests.count(None, StatusCode::NO_CONTENT);
+                self.write_options(is_preflight, headers)
+            }
+            Reply::Problem(problem) => {
+                self.requests.count(None, problem.status());
+                self.write_problem(problem)
+            }
+        }
+    }
+
+    fn write_document(
+        &self,
+        document: &Document,
+        choice: Choice,
+        mut headers: HeaderMap,
+    ) -> Response<Body> {
+        let representation = representation(document, choice.is_gzip);
+        let (status, body) = if choice.is_unchanged {
+            // What follows are the fields of the 200 that steer caches (RFC 9110 §15.4.5).
+            (StatusCode::NOT_MODIFIED, Body::empty())
+        } else {
+            headers.insert(CONTENT_TYPE, if choice.is_jwk_set { JWK_SET } else { JSON });
+            if choice.is_gzip {
+                headers.insert(CONTENT_ENCODING, GZIP);
+            }
+            // hyper leaves the body out where the method is HEAD, and keeps its length.
+            (StatusCode::OK, Body::from(representation.body.clone()))
+        };
+        headers.insert(CACHE_CONTROL, choice.cache_control);
+        headers.insert(ETAG, representation.etag.clone());
+        headers.insert(LAST_MODIFIED, document.last_modified.clone());
+        headers.insert(VARY, NEGOTIATED);
+        if self.cors {
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
+        }
+        response(status, headers, body)
+    }
+
+    fn write_options(&self, is_preflight: bool, mut headers: HeaderMap) -> Response<Body> {
+        headers.insert(ALLOW, METHODS);
+        if self.cors {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
+        }
+        if self.cors && is_preflight {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_FIELDS);
+            headers.insert(ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE);
+        }
+        response(StatusCode::NO_CONTENT, headers, Body::empty())
+    }
+
+    fn write_problem(&self, problem: Problem) -> Response<Body> {
+        let mut response = problem.response();
+        let headers = response.headers_mut();
+        if problem == Problem::MethodNotAllowed {
+            headers.insert(ALLOW, METHODS);
+        }
+        if self.cors {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
+        }
+        response
+    }
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn options<B>(request: &Request<B>) -> Reply {
+    let headers = request.headers();
+    let is_preflight =
+        headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    Reply::Options { is_preflight }
+}
+
+fn representation(document: &Document, is_gzip: bool) -> &Representation {
+    if is_gzip { &document.gzip } else { &document.identity }
+}
+
+/// Whether the client has these bytes already. If-Modified-Since counts only without If-None-Match
+/// (RFC 9110 §13.1.3), and only where two versions can't have the same date.
+fn is_unchanged(document: &Document, etag: &HeaderValue, headers: &HeaderMap) -> bool {
+    negotiate::if_none_match(headers, etag).unwrap_or_else(|| {
+        document.last_modified_is_exact
+            && headers.get(IF_MODIFIED_SINCE).is_some_and(|date| *date == document.last_modified)
+    })
+}
+
+/// # Panics
+/// Never: digits are a valid field value.
+fn cache_control(max_age: u64) -> HeaderValue {
+    let value = format!("public, max-age={max_age}, must-revalidate");
+    HeaderValue::try_from(value).expect("letters and digits are a field value")
+}
+
+#[cfg(test)]
+mod tests;

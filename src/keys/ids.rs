@@ -1,0 +1,113 @@
+//! A key's id and its audience as types of their own, so that two strings can't be swapped.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A key id as tokens carry it: 1 to 256 printable ASCII characters (RFC 7517 §4.5).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Kid(Arc<str>);
+
+/// Why a string is no [`Kid`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidKid {
+    /// It has no characters.
+    Empty,
+    /// It has this many bytes, more than 256.
+    TooLong(usize),
+    /// It holds a character that is not printable ASCII.
+    NotPrintableAscii,
+}
+
+impl Kid {
+    /// The longest kid, in characters.
+    pub const MAX_LENGTH: usize = 256;
+
+    /// # Errors
+    /// [`InvalidKid`] where `text` is not 1 to 256 printable ASCII characters.
+    pub fn new(text: &str) -> Result<Self, InvalidKid> {
+        if text.is_empty() {
+            return Err(InvalidKid::Empty);
+        }
+        if !text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+            return Err(InvalidKid::NotPrintableAscii);
+        }
+        if text.len() > Self::MAX_LENGTH {
+            return Err(InvalidKid::TooLong(text.len()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The kid as tokens carry it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Kid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for InvalidKid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the kid is empty"),
+            Self::TooLong(length) => write!(f, "the kid has {length} characters, more than 256"),
+            Self::NotPrintableAscii => {
+                f.write_str("the kid holds a character that is not printable ASCII")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidKid {}
+
+impl JsonSchema for Kid {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": Self::MAX_LENGTH })
+    }
+}
+
+impl<'de> Deserialize<'de> for Kid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::new(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Whom a key signs for, such as `human` or `client`; one of the configured audiences.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct Audience(Arc<str>);
+
+impl Audience {
+    /// An audience by its name. That it is a configured one is the caller's to check.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,88 @@
+//! Files of the ledger's directory: read in bounds, made readable for everybody, flushed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::ownership::own_as;
+
+/// No record is larger; a larger file is damaged.
+const MAX_RECORD_SIZE: u64 = 1 << 20;
+
+/// What the name of a file ends in that is still being written.
+pub(super) const TEMPORARY: &str = ".tmp";
+
+pub(super) fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 is none of ours.
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+pub(super) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0))
+        .open(file)?
+        .take(MAX_RECORD_SIZE)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes a directory that everybody may read, where there is none, whatever the umask.
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    let made = File::open(directory)?;
+    made.set_permissions(fs::Permissions::from_mode(0o755))?;
+    if let Some(parent) = directory.parent() {
+        own_as(&made, parent);
+    }
+    Ok(())
+}
+
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    // Others are to read it, whatever the umask: nothing in it is secret.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    if let Some(directory) = path.parent() {
+        own_as(&file, directory);
+    }
+    Ok(file)
+}
+
+/// A name for a damaged file at which nothing lies: `NAME.damaged-1`, `-2` and so on.
+pub(super) fn free_name_beside(file: &Path) -> PathBuf {
+    let numbered = |number: u32| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        PathBuf::from(name)
+    };
+    (1..10_000).map(numbered).find(|path| !path.exists()).unwrap_or_else(|| numbered(10_000))
+}
+
+pub(super) fn exists(file: &Path) -> bool {
+    fs::symlink_metadata(file).is_ok()
+}
+
+pub(super) fn flush_directories<'a>(files: impl Iterator<Item = &'a PathBuf>) -> io::Result<()> {
+    let mut directories: Vec<&Path> = files.filter_map(|file| file.parent()).collect();
+    directories.sort_unstable();
+    directories.dedup();
+    directories.into_iter().try_for_each(|directory| match File::open(directory) {
+        // It went with all that was in it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        opened => opened?.sync_all(),
+    })
+}

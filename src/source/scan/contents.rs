@@ -1,0 +1,93 @@
+//! What one look at a key directory shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::error::FileProblem;
+use crate::source::Slot;
+
+/// How much of a directory is read, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanLimits {
+    /// The most files of one key directory.
+    pub max_files: usize,
+    /// The most bytes of one file.
+    pub max_file_size: u64,
+    /// Whether private parts are opened where a public part stands beside them.
+    pub verify_pairs: bool,
+}
+
+/// What one look at a key directory showed.
+#[derive(Debug)]
+pub struct Scan {
+    /// The key directory (absolute), as configured.
+    pub directory: Arc<Path>,
+    /// Every entry, with the bytes of its files.
+    pub entries: BTreeMap<Slot, EntryFiles>,
+    /// Subdirectories that could not be read; what lay below them is unknown.
+    pub unreadable: Vec<Unreadable>,
+    /// What was passed over and may surprise, one sentence each.
+    pub notes: Vec<String>,
+    /// The directories that were read, by which a watcher can tell what to watch.
+    pub directories: BTreeSet<DirectoryIdentity>,
+}
+
+/// A directory that was read: its path, and which directory that path was.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DirectoryIdentity {
+    /// The path through which it can be watched.
+    pub path: PathBuf,
+    /// The device it lies on.
+    pub device: u64,
+    /// Its inode there.
+    pub inode: u64,
+}
+
+impl DirectoryIdentity {
+    /// The identity of the directory that `path` leads to now; none where it leads to no directory.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
+        Some(Self { path: path.to_path_buf(), device: found.dev(), inode: found.ino() })
+    }
+}
+
+/// A part of the tree that could not be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The path below the key directory.
+    pub path: String,
+    /// Why.
+    pub problem: FileProblem,
+}
+
+/// The files of one entry, by name.
+#[derive(Debug)]
+pub struct EntryFiles {
+    /// Where they lie.
+    pub slot: Slot,
+    /// Each file, in the order of the names.
+    pub files: Vec<FileRead>,
+}
+
+/// One file of an entry.
+#[derive(Debug)]
+pub struct FileRead {
+    /// The whole path, for people.
+    pub path: PathBuf,
+    /// Its bytes, or why there are none.
+    pub content: Result<Content, FileProblem>,
+}
+
+/// What was read of a file.
+#[derive(Debug)]
+pub enum Content {
+    /// All its bytes. They are wiped when dropped, for they may be private.
+    Bytes(Zeroizing<Vec<u8>>),
+    /// A private part that was left alone because its public part stands beside it.
+    LeftClosed,
+}

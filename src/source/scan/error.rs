@@ -1,0 +1,120 @@
+//! Why something in a key directory, or the directory itself, can't be read.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why a file or directory could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileProblem {
+    /// It is larger than the limit.
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// More files than the limit lie in the key directory, and this is one too many.
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// It is a FIFO, socket, device or directory where a file belongs.
+    NotRegular {
+        /// What it is, as in "a FIFO".
+        kind: &'static str,
+    },
+    /// A symbolic link leads out of the key directory, or nowhere.
+    LeadsOut,
+    /// The link's target does not exist.
+    Dangling,
+    /// The operating system refused; who asked and what the mode was is in the text.
+    Unreadable {
+        /// The error and, where permission was the matter, uid, gid and mode.
+        error: String,
+    },
+    /// It changed while it was read: not a fault, the next look will tell.
+    Changing,
+    /// Its name is not UTF-8.
+    NameNotUtf8,
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { limit } => write!(f, "larger than {limit} bytes"),
+            Self::TooMany { limit } => write!(f, "more than {limit} files in the key directory"),
+            Self::NotRegular { kind } => write!(f, "{kind}, not a file"),
+            Self::LeadsOut => f.write_str("a link that leads out of the key directory"),
+            Self::Dangling => f.write_str("a link that leads nowhere"),
+            Self::Unreadable { error } => f.write_str(error),
+            Self::Changing => f.write_str("changed while it was read"),
+            Self::NameNotUtf8 => f.write_str("the name is not UTF-8"),
+        }
+    }
+}
+
+/// Why a key directory could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScanError {
+    /// There is nothing at its path.
+    Missing {
+        /// The key directory.
+        directory: PathBuf,
+    },
+    /// Its path leads to something else.
+    NotADirectory {
+        /// The key directory.
+        directory: PathBuf,
+    },
+    /// The operating system refused; who asked and what the mode was is in the text.
+    Unreadable {
+        /// The key directory.
+        directory: PathBuf,
+        /// The error and, where permission was the matter, uid, gid and mode.
+        error: String,
+    },
+    /// Its `..data` link can't be followed.
+    DataLink {
+        /// The key directory.
+        directory: PathBuf,
+        /// Why.
+        problem: FileProblem,
+    },
+    /// It was replaced while it was read, time and again: not a fault, the next look will tell.
+    Changing {
+        /// The key directory.
+        directory: PathBuf,
+    },
+    /// So many names lie in it that they are not even listed.
+    TooManyFiles {
+        /// The key directory.
+        directory: PathBuf,
+        /// The limit of files that it goes far beyond.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for ScanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { directory } => {
+                write!(f, "{}: there is no such directory", directory.display())
+            }
+            Self::NotADirectory { directory } => {
+                write!(f, "{}: not a directory", directory.display())
+            }
+            Self::Unreadable { directory, error } => write!(f, "{}: {error}", directory.display()),
+            Self::DataLink { directory, problem } => {
+                write!(f, "{}: its ..data is {problem}", directory.display())
+            }
+            Self::Changing { directory } => {
+                write!(f, "{}: replaced while it was read", directory.display())
+            }
+            Self::TooManyFiles { directory, limit } => write!(
+                f,
+                "{}: it lists far more than the limit of {limit} files",
+                directory.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ScanError {}

@@ -1,0 +1,122 @@
+//! One opened directory to the names in it: entries, subdirectories, and how each is reached.
+//!
+//! Links are followed only beneath the key directory. Nothing is opened for reading here.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, FileType, readlinkat, statat};
+
+use super::error::FileProblem;
+use super::names::{is_passed_over, stem};
+use super::read;
+use super::tree::{Place, Stop, Walk, Way, failed};
+
+/// What the listing of a directory showed.
+#[derive(Default)]
+pub(super) struct Listing {
+    /// By stem, each file's shown name and how it is reached.
+    pub(super) entries: BTreeMap<String, BTreeMap<String, Way>>,
+    pub(super) subdirectories: BTreeMap<String, Way>,
+}
+
+impl Listing {
+    fn add_file(&mut self, name: &str, way: Way) {
+        self.entries.entry(stem(name).to_owned()).or_default().insert(name.to_owned(), way);
+    }
+}
+
+impl Walk<'_> {
+    pub(super) fn list(&mut self, opened: BorrowedFd<'_>, place: &Place) -> Result<Listing, Stop> {
+        let mut listing = Listing::default();
+        for entry in rustix::fs::Dir::read_from(opened).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            self.count_name()?;
+            if is_passed_over(name) {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let stat = statat(opened, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+                    stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
+                }
+                kind => kind,
+            };
+            if let Ok(name) = std::str::from_utf8(name) {
+                self.sort_in(&mut listing, opened, place, name, kind);
+                continue;
+            }
+            let name = String::from_utf8_lossy(name);
+            let way = Way::Closed(FileProblem::NameNotUtf8);
+            if kind.is_dir() {
+                listing.subdirectories.insert(name.into_owned(), way);
+            } else {
+                listing.add_file(&name, way);
+            }
+        }
+        Ok(listing)
+    }
+
+    fn sort_in(
+        &self,
+        listing: &mut Listing,
+        opened: BorrowedFd<'_>,
+        place: &Place,
+        name: &str,
+        kind: FileType,
+    ) {
+        if kind.is_dir() {
+            listing.subdirectories.insert(name.to_owned(), Way::Name);
+        } else if kind.is_symlink() {
+            let (leads_to_directory, way) = self.follow(opened, place, name);
+            // Nothing tells what a dangling link once led to. Without an ending it may have been a
+            // directory, and what lay below that is not gone but unknown.
+            let may_be_directory =
+                matches!(way, Way::Closed(FileProblem::Dangling)) && !name.contains('.');
+            if may_be_directory {
+                let way = Way::Closed(FileProblem::Dangling);
+                listing.subdirectories.insert(name.to_owned(), way);
+            }
+            if leads_to_directory {
+                listing.subdirectories.insert(name.to_owned(), way);
+            } else {
+                listing.add_file(name, way);
+            }
+        } else {
+            listing.add_file(name, Way::Name);
+        }
+    }
+
+    /// Whether the link `name` leads to a directory, and how it can be followed.
+    fn follow(&self, opened: BorrowedFd<'_>, place: &Place, name: &str) -> (bool, Way) {
+        let link = place.real.join(name);
+        let problem = match self.root.metadata(&link) {
+            Ok(target) => return (target.is_dir(), Way::Link(link)),
+            Err(error) if read::escapes(&error) => {
+                // An absolute path may lead back into the key directory.
+                let target = readlinkat(opened, name, Vec::new()).unwrap_or_default();
+                let target = self.link_target(&place.real, &target);
+                if let Ok(found) = self.root.metadata(&target) {
+                    return (found.is_dir(), Way::Link(target));
+                }
+                FileProblem::LeadsOut
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match statat(opened, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(_) => FileProblem::Dangling,
+                    Err(_) => FileProblem::Changing,
+                }
+            }
+            Err(error) => read::unreadable(&error, || read::owner_beneath(self.root, &link)),
+        };
+        // Asks only what kind it is; nothing out there is opened.
+        let is_directory = statat(opened, name, AtFlags::empty())
+            .is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_dir());
+        (is_directory, Way::Closed(problem))
+    }
+}

@@ -1,0 +1,101 @@
+//! One look at a key directory: its entries as bounded bytes, read through one opened directory.
+//!
+//! Nothing is parsed here and nothing is compared; what can't be read is told, not hidden.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use rustix::fs::{Mode, OFlags};
+
+pub use self::contents::{
+    Content, DirectoryIdentity, EntryFiles, FileRead, Scan, ScanLimits, Unreadable,
+};
+pub use self::error::{FileProblem, ScanError};
+use self::tree::{Found, Walk};
+use crate::source::Slot;
+
+mod contents;
+mod error;
+mod list;
+mod names;
+mod read;
+mod tree;
+mod walk;
+
+/// Looks at a key directory once: `directory` is its absolute path, `known` tells which entries
+/// may not be left out where there are more files than the limit.
+///
+/// Files of the directory and of two levels of subdirectories are read, all through directories
+/// that are opened once; where a directory holds a `..data` link, its target is the directory.
+///
+/// # Errors
+/// [`ScanError`] where the key directory itself can't be read. What goes wrong below it is part of
+/// the [`Scan`].
+pub fn scan(
+    directory: &Arc<Path>,
+    limits: &ScanLimits,
+    known: &dyn Fn(&Slot) -> bool,
+) -> Result<Scan, ScanError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&**directory, flags, Mode::empty())
+        .map_err(|errno| opening_error(directory, &errno.into()))?;
+    let root = Dir::from_std_file(root.into());
+    let walk = |admitted: Option<&BTreeSet<Slot>>| {
+        let found = Found::default();
+        let mut walk = Walk { root: &root, directory, limits, admitted, found };
+        walk.run().map_err(|stop| stop.into_error(directory, limits.max_files))?;
+        Ok(walk.found)
+    };
+    let mut found = walk(None)?;
+    if found.files > limits.max_files {
+        let admitted = admitted(&mut found.entries, limits.max_files, known);
+        drop(found);
+        found = walk(Some(&admitted))?;
+    }
+    Ok(Scan {
+        directory: Arc::clone(directory),
+        entries: found.entries.into_iter().map(|entry| (entry.slot.clone(), entry)).collect(),
+        unreadable: found.unreadable,
+        notes: found.notes,
+        directories: found.directories,
+    })
+}
+
+fn opening_error(path: &Path, error: &io::Error) -> ScanError {
+    let directory = path.to_path_buf();
+    match error.kind() {
+        io::ErrorKind::NotFound => ScanError::Missing { directory },
+        io::ErrorKind::NotADirectory => ScanError::NotADirectory { directory },
+        _ => {
+            let error = read::explained(error, || rustix::fs::stat(path).ok().map(Into::into));
+            ScanError::Unreadable { directory, error }
+        }
+    }
+}
+
+/// Which entries are read when there are too many: those that are known, then the others in the
+/// order of their slots, until the next does not fit.
+fn admitted(
+    entries: &mut [EntryFiles],
+    max_files: usize,
+    known: &dyn Fn(&Slot) -> bool,
+) -> BTreeSet<Slot> {
+    entries.sort_by_cached_key(|entry| (!known(&entry.slot), entry.slot.clone()));
+    let mut files = 0;
+    let fitting = entries.iter().take_while(|entry| {
+        files += entry.files.len();
+        files <= max_files
+    });
+    fitting.map(|entry| entry.slot.clone()).collect()
+}
+
+/// Whether a file of this name, in the directory of the slot, belongs to its entry.
+#[must_use]
+pub fn belongs_to(name: &OsStr, slot: &Slot) -> bool {
+    let is_read = |name: &&str| !names::is_passed_over(name.as_bytes());
+    name.to_str().filter(is_read).is_some_and(|name| names::stem(name) == slot.stem())
+}

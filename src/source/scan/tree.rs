@@ -1,0 +1,140 @@
+//! The state of a walk through a key directory: where it stands, and what it found.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, OsStr};
+use std::mem;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use rustix::io::Errno;
+
+use super::contents::{DirectoryIdentity, EntryFiles, ScanLimits, Unreadable};
+use super::error::{FileProblem, ScanError};
+use super::read;
+use crate::source::Slot;
+
+/// The link that kubelet's `AtomicWriter` swaps, and whose target is the directory.
+pub(super) const DATA: &str = "..data";
+
+/// How many names may be listed for each file that may be read.
+const NAMES_PER_FILE: usize = 10;
+
+/// Goes through a key directory.
+pub(super) struct Walk<'a> {
+    pub(super) root: &'a Dir,
+    pub(super) directory: &'a Arc<Path>,
+    pub(super) limits: &'a ScanLimits,
+    /// The entries that may be opened; without it, all until there are too many.
+    pub(super) admitted: Option<&'a BTreeSet<Slot>>,
+    pub(super) found: Found,
+}
+
+/// What was found on the way.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) entries: Vec<EntryFiles>,
+    pub(super) unreadable: Vec<Unreadable>,
+    pub(super) notes: Vec<String>,
+    pub(super) directories: BTreeSet<DirectoryIdentity>,
+    /// How many files belong to entries.
+    pub(super) files: usize,
+    pub(super) names: usize,
+}
+
+/// Why a directory could not be read to its end.
+pub(super) enum Stop {
+    /// It concerns this directory alone.
+    Directory(FileProblem),
+    /// There are so many names that the walk ends.
+    TooManyNames,
+}
+
+/// Where a directory stands.
+pub(super) struct Place {
+    /// Its part of the slots' paths; empty for the key directory.
+    pub(super) slot: String,
+    /// The path below the key directory by which it is reached now.
+    pub(super) real: PathBuf,
+    /// The path that people know it by.
+    pub(super) shown: PathBuf,
+    pub(super) depth: usize,
+    /// Inside `..data`: the names that have a link of their own beside it.
+    pub(super) linked: Option<BTreeSet<Vec<u8>>>,
+}
+
+/// How a file is reached.
+pub(super) enum Way {
+    /// By its name in the opened directory.
+    Name,
+    /// By a path beneath the key directory, for the name is a symbolic link.
+    Link(PathBuf),
+    /// Not at all.
+    Closed(FileProblem),
+}
+
+impl Walk<'_> {
+    pub(super) fn count_name(&mut self) -> Result<(), Stop> {
+        self.found.names += 1;
+        if self.found.names > self.limits.max_files.saturating_mul(NAMES_PER_FILE) {
+            return Err(Stop::TooManyNames);
+        }
+        Ok(())
+    }
+
+    /// Puts aside what was found, and goes on counting.
+    pub(super) fn start_anew(&mut self) -> Found {
+        let anew = Found { files: self.found.files, names: self.found.names, ..Found::default() };
+        mem::replace(&mut self.found, anew)
+    }
+    /// The path below the key directory to which a link in `real` leads, where it does.
+    pub(super) fn link_target(&self, real: &Path, target: &CStr) -> PathBuf {
+        let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+        target.strip_prefix(self.directory).map_or_else(|_| real.join(target), Path::to_path_buf)
+    }
+}
+
+impl Found {
+    pub(super) fn append(&mut self, mut more: Self) {
+        self.entries.append(&mut more.entries);
+        self.unreadable.append(&mut more.unreadable);
+        self.notes.append(&mut more.notes);
+        self.directories.append(&mut more.directories);
+        self.files = more.files;
+        self.names = more.names;
+    }
+}
+
+impl Place {
+    pub(super) fn slot_of(&self, name: &str) -> String {
+        if self.slot.is_empty() { name.to_owned() } else { format!("{}/{name}", self.slot) }
+    }
+
+    /// A path that leads to `name` now, and after the next swap of `..data` too.
+    pub(super) fn shown_path(&self, name: &str) -> PathBuf {
+        match &self.linked {
+            Some(linked) if !linked.contains(name.as_bytes()) => self.shown.join(DATA).join(name),
+            _ => self.shown.join(name),
+        }
+    }
+}
+
+impl Stop {
+    /// What it means for a key directory of at most `limit` files.
+    pub(super) fn into_error(self, directory: &Path, limit: usize) -> ScanError {
+        let directory = directory.to_path_buf();
+        match self {
+            Self::TooManyNames => ScanError::TooManyFiles { directory, limit },
+            Self::Directory(FileProblem::Changing) => ScanError::Changing { directory },
+            Self::Directory(FileProblem::Unreadable { error }) => {
+                ScanError::Unreadable { directory, error }
+            }
+            Self::Directory(problem) => ScanError::DataLink { directory, problem },
+        }
+    }
+}
+
+pub(super) fn failed(errno: Errno) -> Stop {
+    Stop::Directory(read::unreadable(&errno.into(), || None))
+}
