@@ -215,11 +215,11 @@ fn it_shows_and_changes_nothing() {
     let _: Value = ask(&daemon, "/status").json();
 }
 
-/// The metrics that the README lists, with the names of their labels.
+/// The metrics that deploy/operation.md lists, with the names of their labels.
 fn listed() -> BTreeMap<String, Vec<String>> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let rows = readme.lines().filter(|line| line.starts_with("| `jwksd_"));
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/operation.md");
+    let document = fs::read_to_string(document).unwrap();
+    let rows = document.lines().filter(|line| line.starts_with("| `jwksd_"));
     let cells = rows.map(|row| row.split(" | ").next().unwrap());
     let mut listed = BTreeMap::new();
     for metric in cells.flat_map(|cell| cell.split('`')).filter(|text| text.starts_with("jwksd_")) {

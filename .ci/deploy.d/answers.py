@@ -1,5 +1,5 @@
 # What the operations listener answers, from outside: statuses and media types, and metrics that
-# parse, are the ones that README.md lists, and please promtool.
+# parse, are the ones that deploy/operation.md lists, and please promtool.
 import http.client, json, subprocess, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 import listed
@@ -51,8 +51,8 @@ for family in families:
     for sample in family.samples:
         exported[name] |= set(sample.labels)
 missing, strangers = set(names) - set(exported), set(exported) - set(names)
-assert not missing, f"in README.md, and not exported: {sorted(missing)}"
-assert not strangers, f"exported, and not in README.md: {sorted(strangers)}"
+assert not missing, f"in deploy/operation.md, and not exported: {sorted(missing)}"
+assert not strangers, f"exported, and not in deploy/operation.md: {sorted(strangers)}"
 for name, labels in exported.items():
     # Without a sample there is nothing to compare.
     assert not labels or labels == names[name], f"{name} has the labels {labels}, not {names[name]}"

@@ -2,7 +2,7 @@
 # sidecar becomes a pod, for the check of manifests.
 #
 #   docs.py WHERE-THE-POD-GOES
-import os, re, sys
+import glob, os, re, sys
 import yaml
 
 
@@ -12,7 +12,8 @@ def anchors(text):
 
 
 links = files = 0
-for document in ("README.md", "deploy/README.md", "deploy/runbooks.md", "CHANGELOG.md"):
+documents = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(glob.glob("deploy/*.md"))]
+for document in documents:
     text = open(document).read()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("https://"):
@@ -27,6 +28,7 @@ for document in ("README.md", "deploy/README.md", "deploy/runbooks.md", "CHANGEL
         assert os.path.exists(path) or os.path.exists("deploy/" + path), f"{document} names {path}"
         files += 1
 readme = open("README.md").read()
+assert readme.count("\n") <= 200, "the README is for newcomers: at most 200 lines"
 (snippet,) = re.findall(r"^```yaml\n(initContainers:.*?)^```$", readme, re.M | re.S)
 spec = yaml.safe_load(snippet)
 (jwksd,) = spec["initContainers"]
