@@ -11,7 +11,7 @@ from pathlib import Path
 # The way of the data, from files to connections. `server` carries what `api` answers, and knows
 # nothing of it: `api` stands below it for that reason.
 ORDER = """
-clock encoding source keys config audit logging ownership sandbox ledger look publish operations
+clock encoding source keys config audit logging ownership sandbox ledger key_scanner publish operations
 token server api serve cli
 """.split()
 

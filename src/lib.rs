@@ -7,10 +7,10 @@
 //! config      flags, environment, file, defaults  ->  a valid Config
 //! source      a directory  ->  bounded bytes; events  ->  "look again"
 //! keys        bytes  ->  public key or refusal; dates + instant  ->  phase
-//! look        one look at every directory: scanned, and parsed where the bytes are new
 //! ownership   whose the files are that root makes
 //! sandbox     paths that are needed  ->  everything else given up; what is in force
 //! ledger      remembered + seen + now  ->  remembered', kept on disk
+//! key_scanner every key directory  ->  an observation; parsed again where the bytes are new
 //! publish     records + now  ->  rendered documents, swapped in one place
 //! operations  issue, rotate, invalidate, reactivate, delete: writes files, nothing else
 //! token       claims + a private key file  ->  a signed token; a token + a JWK  ->  its claims
@@ -29,10 +29,10 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod encoding;
+pub mod key_scanner;
 pub mod keys;
 pub mod ledger;
 pub mod logging;
-pub mod look;
 pub mod operations;
 pub mod ownership;
 pub mod publish;

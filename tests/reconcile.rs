@@ -13,9 +13,11 @@ use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::lifecycle::{Invalidation, Phase, Policy};
 use jwksd::keys::refusal::{Reason, Refused};
 use jwksd::keys::{Algorithm, Audience, Kid};
-use jwksd::ledger::reconcile::Dark;
-use jwksd::ledger::record::{DeclaredInvalidation, Order};
-use jwksd::ledger::{Change, Looked, Outcome, Record, Records, Sight, reconcile};
+use jwksd::ledger::reconcile::UnreadableSubtree;
+use jwksd::ledger::record::{DeclaredInvalidation, MemberOrder};
+use jwksd::ledger::{
+    Change, Observation, ReconcileContext, Reconciliation, Record, Records, reconcile,
+};
 use jwksd::source::Slot;
 use proptest::prelude::*;
 
@@ -44,7 +46,7 @@ fn slot(path: &str) -> Slot {
 #[derive(Default)]
 struct World {
     records: Records,
-    sight: Sight,
+    observation: Observation,
     missed: BTreeSet<Kid>,
 }
 
@@ -52,26 +54,26 @@ impl World {
     fn put(&mut self, path: &str, keys: Vec<SeenKey>) -> &mut Self {
         let slot = slot(path);
         let entry = Entry { slot: slot.clone(), keys, notes: Vec::new() };
-        self.sight.entries.insert(slot, Ok(Arc::new(entry)));
+        self.observation.entries.insert(slot, Ok(Arc::new(entry)));
         self
     }
 
     fn spoil(&mut self, path: &str, reason: Reason) -> &mut Self {
         let slot = slot(path);
         let refused = Refused { slot: slot.clone(), file: slot.full_path(), reason };
-        self.sight.entries.insert(slot, Err(refused));
+        self.observation.entries.insert(slot, Err(refused));
         self
     }
 
     fn remove(&mut self, path: &str) -> &mut Self {
-        self.sight.entries.remove(&slot(path));
+        self.observation.entries.remove(&slot(path));
         self
     }
 
     fn darken(&mut self, below: &str) -> &mut Self {
         let slot = slot(below);
         let reason = Reason::DirectoryUnreadable { error: "permission denied".to_owned() };
-        self.sight.dark.push(Dark {
+        self.observation.unreadable.push(UnreadableSubtree {
             directory: Arc::clone(slot.directory()),
             below: below.to_owned(),
             refused: Refused { file: slot.full_path(), slot, reason },
@@ -79,8 +81,8 @@ impl World {
         self
     }
 
-    fn look_once(&mut self, seconds: i64) -> Outcome {
-        let looked = Looked {
+    fn look_once(&mut self, seconds: i64) -> Reconciliation {
+        let context = ReconcileContext {
             now: at(seconds),
             policy: &policy(),
             grace_on_removal: GRACE,
@@ -89,7 +91,7 @@ impl World {
             known: None,
             is_served: true,
         };
-        let outcome = reconcile(&self.records, &self.sight, looked);
+        let outcome = reconcile(&self.records, &self.observation, context);
         self.records.clone_from(&outcome.records);
         self.missed.clone_from(&outcome.missed);
         outcome
@@ -173,7 +175,7 @@ fn files_that_come_back_undo_a_loss_but_no_order() {
     let mut world = World::default();
     world.put("a", vec![seen("a", 1)]).put("b", vec![seen("b", 2)]).look(0);
     world.order("b", |record| {
-        record.operation.invalidation = Some(Order {
+        record.operation.invalidation = Some(MemberOrder {
             ordered: Some(Invalidation { at: at(5), grace: Duration::from_secs(7) }),
             files_said: DeclaredInvalidation { at: None, grace: None },
         });
@@ -192,7 +194,7 @@ fn the_newest_intent_wins_between_orders_and_files() {
     let mut world = World::default();
     world.put("a", vec![seen("a", 1)]).look(0);
     world.order("a", |record| {
-        record.operation.invalidation = Some(Order {
+        record.operation.invalidation = Some(MemberOrder {
             ordered: Some(Invalidation { at: at(5), grace: Duration::from_secs(1000) }),
             files_said: DeclaredInvalidation { at: None, grace: None },
         });
@@ -342,7 +344,7 @@ fn a_deleted_key_does_not_come_back_under_another_id() {
     // What can't be read, or is torn, may still be it; and one look can miss a file.
     world.remove("b").darken("").look(366 * day);
     assert_eq!(world.phase("a", 366 * day), Phase::Deleted);
-    world.sight.dark.clear();
+    world.observation.unreadable.clear();
     world.spoil("b", Reason::EmptyFile).look(366 * day + 1);
     assert_eq!(world.phase("a", 366 * day + 1), Phase::Deleted);
     world.remove("b").look_once(366 * day + 2);
@@ -364,7 +366,7 @@ fn a_key_that_was_deleted_by_a_former_id_is_not_forgotten_while_it_lies_or_may_l
     assert_eq!(world.phase("former", long_after), Phase::Deleted, "it lies there as another");
     world.darken("").look(long_after + 1);
     assert_eq!(world.phase("former", long_after + 1), Phase::Deleted, "nobody can tell");
-    world.sight.dark.clear();
+    world.observation.unreadable.clear();
     world.put("a", vec![seen("another", 1)]).look(long_after + 2);
     assert!(!world.records.contains_key(&kid("another")), "it is known to be gone for good");
 }
@@ -380,7 +382,7 @@ fn no_record_is_forgotten_by_a_look_that_was_kept_out() {
     world.remove("a").look(10);
     world.darken("").look(long_after);
     // It was put back while nobody could see it.
-    world.sight.dark.clear();
+    world.observation.unreadable.clear();
     world.put("a", vec![seen("a", 1)]).look(long_after + 1);
     assert_eq!(world.phase("a", long_after + 1), Phase::Retired);
 }
@@ -714,14 +716,14 @@ fn half_of_an_entry_is_no_refusal_while_others_are_at_its_key() {
     world.put("a", vec![seen("a", 1)]).look(0);
     let before = world.records.clone();
     // A look that began before the key was deleted, and saw its attributes alone.
-    world.sight.entries.clear();
+    world.observation.entries.clear();
     world.spoil("a", Reason::AttributesWithoutKey).spoil("b", Reason::AttributesWithoutKey);
     let mut deleted = Record::clone(&world.records[&kid("a")]);
     deleted.deleted_at = Some(at(10));
     deleted.revision += 1;
     world.records.insert(kid("a"), Arc::new(deleted));
     let refused = |known: &Records| {
-        let looked = Looked {
+        let context = ReconcileContext {
             now: at(10),
             policy: &policy(),
             grace_on_removal: GRACE,
@@ -730,7 +732,7 @@ fn half_of_an_entry_is_no_refusal_while_others_are_at_its_key() {
             known: Some(known),
             is_served: true,
         };
-        let refused = reconcile(&world.records, &world.sight, looked).refused;
+        let refused = reconcile(&world.records, &world.observation, context).refused;
         refused.iter().map(|refused| refused.slot.path().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(refused(&before), ["b"]);

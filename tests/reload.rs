@@ -11,15 +11,15 @@ use common::daemon::{drop_by_rename, eventually};
 use common::keys::{kid, seen};
 use jiff::Timestamp;
 use jwksd::clock::{Clock as _, ManualClock};
+use jwksd::key_scanner::KeyScanner;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Algorithm, Audience};
 use jwksd::ledger::{Ledger, Record, codec, store};
-use jwksd::look::Looker;
 use jwksd::publish::document::{PublishedKey, published_keys};
 use jwksd::publish::layout::Layout;
-use jwksd::publish::reload::{Reload, Rules, Signal};
-use jwksd::publish::snapshot::{self, Published};
+use jwksd::publish::reload::{Reload, ReloadSettings, Signal};
+use jwksd::publish::snapshot::{self, SnapshotReader};
 use jwksd::source::Slot;
 use jwksd::source::scan::ScanLimits;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ const fn policy() -> Policy {
 struct Loop {
     directory: tempfile::TempDir,
     clock: ManualClock,
-    published: Published,
+    published: SnapshotReader,
     signals: Sender<Signal>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -58,9 +58,9 @@ impl Loop {
             key_id: KeyIdScheme::FileName,
             verify_pairs: true,
         };
-        let looker = Looker::new(vec![Arc::from(directory.path())], limits, rules);
+        let scanner = KeyScanner::new(vec![Arc::from(directory.path())], limits, rules);
         let policy = policy();
-        let rules = Rules {
+        let rules = ReloadSettings {
             poll_interval: HOUR,
             settle: Duration::from_millis(20),
             policy,
@@ -72,7 +72,7 @@ impl Loop {
         let (signals, received) = mpsc::channel();
         let ledger = Ledger::new(Some(directory.path().join(".jwksd")));
         let moved = Arc::new(clock.clone());
-        let reload = Reload::new(moved, rules, looker, ledger, publisher, signals.clone());
+        let reload = Reload::new(moved, rules, scanner, ledger, publisher, signals.clone());
         let thread = Some(std::thread::spawn(move || reload.run(&received)));
         Self { directory, clock, published, signals, thread }
     }
@@ -93,7 +93,7 @@ impl Loop {
     }
 
     fn look(&self) {
-        self.signals.send(Signal::LookNow).unwrap();
+        self.signals.send(Signal::ScanNow).unwrap();
     }
 
     fn kids(&self) -> Option<Vec<String>> {

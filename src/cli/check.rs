@@ -74,7 +74,7 @@ fn lines(seen: &Seen, config: &Config, now: Timestamp) -> Vec<Line> {
     let mut lines = Vec::new();
     let refused: BTreeSet<&Slot> =
         seen.outcome.refused.iter().map(|refused| &refused.slot).collect();
-    for (slot, entry) in &seen.look.sight.entries {
+    for (slot, entry) in &seen.look.observation.entries {
         let Ok(entry) = entry else { continue };
         if !refused.contains(slot) {
             lines.extend(accepted(slot, entry, seen, config, now));

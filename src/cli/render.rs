@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys::Audience;
 use crate::publish::document::{published_keys, render};
-use crate::publish::layout::Content;
+use crate::publish::layout::DocumentKind;
 use crate::serve;
 
 pub(super) fn run(
@@ -21,7 +21,7 @@ pub(super) fn run(
     let now = clock.now();
     let at = at.map_or(now, |moment| moment.resolve(now));
     let layout = serve::layout(config);
-    let wanted = Content::KeySet(audience.cloned());
+    let wanted = DocumentKind::KeySet(audience.cloned());
     let Some(index) = layout.contents().iter().position(|content| *content == wanted) else {
         return Err(Failure::no_such_audience(&config.keys.audiences));
     };

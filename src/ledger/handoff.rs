@@ -63,7 +63,7 @@ pub fn file(directory: &Path, audience: &Audience) -> PathBuf {
 }
 
 /// The audiences for which there is a file though they are none of `audiences` (any more).
-pub(super) fn strangers(directory: &Path, audiences: &[Audience]) -> Vec<Audience> {
+pub(super) fn stale_audiences(directory: &Path, audiences: &[Audience]) -> Vec<Audience> {
     let Ok(entries) = fs::read_dir(directory.join(CURRENT)) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names
@@ -73,13 +73,13 @@ pub(super) fn strangers(directory: &Path, audiences: &[Audience]) -> Vec<Audienc
 }
 
 /// Whether the file below the ledger's `directory` says this already.
-pub(super) fn is_told(directory: &Path, audience: &Audience, handoff: Option<&HandOff>) -> bool {
+pub(super) fn is_written(directory: &Path, audience: &Audience, handoff: Option<&HandOff>) -> bool {
     let told = read_bounded(&file(directory, audience)).ok();
     told == handoff.map(HandOff::to_json)
 }
 
 /// Makes it say this. Where no key is current, there is no file.
-pub(super) fn tell(
+pub(super) fn write(
     directory: &Path,
     audience: &Audience,
     handoff: Option<&HandOff>,

@@ -15,7 +15,7 @@ use super::codec;
 use super::files::{TEMPORARY, create, exists, flush_directories, free_name_beside, read_bounded};
 use super::record::Record;
 use super::step::{PENDING, Placement, Step};
-use super::store::{Locked, Store};
+use super::store::{LockedStore, Store};
 
 /// Why a step is not done.
 #[derive(Debug)]
@@ -31,14 +31,14 @@ impl Store {
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
-    pub fn lock(&self, patience: Duration) -> io::Result<Locked<'_>> {
+    pub fn lock(&self, patience: Duration) -> io::Result<LockedStore<'_>> {
         let mut locked = self.lock_as_is(patience)?;
         locked.complete()?;
         Ok(locked)
     }
 }
 
-impl Locked<'_> {
+impl LockedStore<'_> {
     /// Carries out `step`. When this returns, it is safe on disk.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Locked<'_> {
     pub fn commit(&mut self, step: &Step) -> Result<(), StepError> {
         if step.is_one_replacement() {
             return self.write(&step.records, &[]).map_err(|error| {
-                let is_there = step.records.iter().all(|record| !self.is_news(record));
+                let is_there = step.records.iter().all(|record| !self.is_newer(record));
                 if is_there { StepError::Unfinished(error) } else { StepError::Undone(error) }
             });
         }
@@ -87,10 +87,10 @@ impl Locked<'_> {
             Ok(mut step) => {
                 let all = step.records.len();
                 // What was decided about a key since then stands.
-                step.records.retain(|record| self.is_news(record));
+                step.records.retain(|record| self.is_newer(record));
                 if let Some(lost) = step.lost() {
                     if step.records.len() == all {
-                        return self.give_up(&step, &lost);
+                        return self.roll_back(&step, &lost);
                     }
                     // It took effect before its files went: the rest of it follows.
                     step.place.clear();
@@ -118,7 +118,7 @@ impl Locked<'_> {
     }
 
     /// Takes back a step that nobody can complete any more. It would stand in the way of all others.
-    fn give_up(&self, step: &Step, lost: &Path) -> io::Result<()> {
+    fn roll_back(&self, step: &Step, lost: &Path) -> io::Result<()> {
         for Placement { from, to } in &step.place {
             for file in [from, to] {
                 let _ = fs::remove_file(file);
@@ -132,7 +132,7 @@ impl Locked<'_> {
         File::open(self.directory())?.sync_all()
     }
 
-    fn is_news(&self, record: &Record) -> bool {
+    fn is_newer(&self, record: &Record) -> bool {
         let name = codec::file_name(&record.key_id);
         let on_disk = read_bounded(&self.directory().join(&name));
         let on_disk = on_disk.ok().and_then(|bytes| codec::decode(&bytes, &name).ok());

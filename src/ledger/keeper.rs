@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use super::handoff::{self, HandOff};
 use super::journal::StepError;
 use super::record::{Record, Records};
-use super::served::{self, Served};
+use super::served::{self, ServedMarker};
 use super::step::Step;
-use super::store::{self, LOCK_PATIENCE, Loaded, Locked, SetAside, Store};
+use super::store::{self, DamagedFile, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
 
@@ -29,14 +29,14 @@ pub struct Ledger {
     records: Records,
     /// Keys whose records on disk are missing or old, with the revision on disk that theirs was
     /// made from: where another process has moved on from there, its record counts.
-    unwritten: BTreeMap<Kid, u64>,
+    to_write: BTreeMap<Kid, u64>,
     /// Keys whose records on disk are to be removed.
-    unforgotten: BTreeSet<Kid>,
+    to_remove: BTreeSet<Kid>,
     /// The store's count of changes at which `records` was the same as the disk.
-    as_of: Option<u64>,
+    synced_at: Option<u64>,
     persistence: Persistence,
-    set_aside: Vec<SetAside>,
-    served: Served,
+    set_aside: Vec<DamagedFile>,
+    served: ServedMarker,
 }
 
 /// Why an operation did not happen.
@@ -52,7 +52,7 @@ pub enum CommitError<E> {
 
 /// What came of telling signers which key is current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandedOff {
+pub enum HandOffStatus {
     /// They are told.
     Told,
     /// Others have written since the records were read: signers are told by who has read that.
@@ -79,12 +79,12 @@ impl Ledger {
             directory,
             store: None,
             records: Records::new(),
-            unwritten: BTreeMap::new(),
-            unforgotten: BTreeSet::new(),
-            as_of: None,
+            to_write: BTreeMap::new(),
+            to_remove: BTreeSet::new(),
+            synced_at: None,
             persistence: Persistence::Memory,
             set_aside: Vec::new(),
-            served: Served::default(),
+            served: ServedMarker::default(),
         }
     }
 
@@ -107,7 +107,7 @@ impl Ledger {
     }
 
     /// The files that were found damaged since the last call.
-    pub fn take_set_aside(&mut self) -> Vec<SetAside> {
+    pub fn take_set_aside(&mut self) -> Vec<DamagedFile> {
         std::mem::take(&mut self.set_aside)
     }
 
@@ -139,7 +139,7 @@ impl Ledger {
         {
             // What can't be locked or written can still be read: others may go on writing it.
             self.merge(loaded);
-            self.as_of = None;
+            self.synced_at = None;
         }
         let (records, answer) = decide(&self.records);
         self.adopt(records);
@@ -175,12 +175,12 @@ impl Ledger {
         let decided = decide(&self.records).map_err(CommitError::Refused);
         let done = decided.and_then(|(step, answer)| {
             if !step.is_nothing() {
-                self.as_of = None;
+                self.synced_at = None;
                 lock.commit(&step).map_err(|error| match error {
                     StepError::Undone(error) => CommitError::Ledger(error),
                     StepError::Unfinished(error) => CommitError::Unfinished(error),
                 })?;
-                self.as_of = Some(lock.changes());
+                self.synced_at = Some(lock.changes());
                 for record in step.records {
                     self.records.insert(record.key_id.clone(), record);
                 }
@@ -205,45 +205,45 @@ impl Ledger {
         audiences: &[Audience],
         now: Timestamp,
         policy: &Policy,
-    ) -> io::Result<HandedOff> {
-        let Some(directory) = self.directory.clone() else { return Ok(HandedOff::Told) };
-        let is_told = |records: &Records| {
+    ) -> io::Result<HandOffStatus> {
+        let Some(directory) = self.directory.clone() else { return Ok(HandOffStatus::Told) };
+        let is_written = |records: &Records| {
             audiences.iter().all(|audience| {
                 let handoff = HandOff::of(records, audience, now, policy);
-                handoff::is_told(&directory, audience, handoff.as_ref())
-            }) && handoff::strangers(&directory, audiences).is_empty()
+                handoff::is_written(&directory, audience, handoff.as_ref())
+            }) && handoff::stale_audiences(&directory, audiences).is_empty()
         };
-        if is_told(&self.records) {
-            return Ok(HandedOff::Told);
+        if is_written(&self.records) {
+            return Ok(HandOffStatus::Told);
         }
         // Under the lock, and by what is on disk: who knows less must not overwrite what others
         // told.
         let store = self.store.take().map_or_else(|| Store::open(&directory), Ok)?;
         let lock = store.lock(LOCK_PATIENCE)?;
         // Where the disk fails, memory is what knows best.
-        if self.as_of.is_some_and(|as_of| as_of != lock.changes()) {
+        if self.synced_at.is_some_and(|synced_at| synced_at != lock.changes()) {
             drop(lock);
             self.store = Some(store);
-            return Ok(HandedOff::Behind);
+            return Ok(HandOffStatus::Behind);
         }
-        for stranger in handoff::strangers(&directory, audiences) {
-            handoff::tell(&directory, &stranger, None)?;
+        for audience in handoff::stale_audiences(&directory, audiences) {
+            handoff::write(&directory, &audience, None)?;
         }
         for audience in audiences {
             let handoff = HandOff::of(&self.records, audience, now, policy);
-            if !handoff::is_told(&directory, audience, handoff.as_ref()) {
-                handoff::tell(&directory, audience, handoff.as_ref())?;
+            if !handoff::is_written(&directory, audience, handoff.as_ref()) {
+                handoff::write(&directory, audience, handoff.as_ref())?;
             }
         }
         drop(lock);
         self.store = Some(store);
-        Ok(HandedOff::Told)
+        Ok(HandOffStatus::Told)
     }
 
     /// Tells others that the records are served as they are now.
-    pub fn tell_served(&mut self) {
-        if let (Some(directory), Some(as_of)) = (&self.directory, self.as_of) {
-            self.served.tell(directory, as_of);
+    pub fn mark_served(&mut self) {
+        if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at) {
+            self.served.write(directory, synced_at);
         }
     }
 
@@ -251,8 +251,8 @@ impl Ledger {
     /// `patience`. Tells whether one runs.
     #[must_use]
     pub fn wait_until_served(&self, patience: Duration) -> bool {
-        match (&self.directory, self.as_of) {
-            (Some(directory), Some(as_of)) => served::wait(directory, as_of, patience),
+        match (&self.directory, self.synced_at) {
+            (Some(directory), Some(synced_at)) => served::wait(directory, synced_at, patience),
             _ => false,
         }
     }
@@ -262,41 +262,41 @@ impl Ledger {
         if let Some(store) = self.store.take().filter(Store::is_in_place) {
             return Ok(store);
         }
-        self.as_of = None;
+        self.synced_at = None;
         Store::open(directory)
     }
 
     /// Takes over what other processes wrote.
-    fn refresh(&mut self, lock: &Locked<'_>) -> io::Result<()> {
-        if self.as_of == Some(lock.changes()) {
+    fn refresh(&mut self, lock: &LockedStore<'_>) -> io::Result<()> {
+        if self.synced_at == Some(lock.changes()) {
             return Ok(());
         }
         let mut loaded = lock.load()?;
         self.set_aside.append(&mut loaded.set_aside);
         self.merge(loaded);
-        self.as_of = Some(lock.changes());
+        self.synced_at = Some(lock.changes());
         Ok(())
     }
 
     /// Takes over what was read, but for what this process knows better.
-    fn merge(&mut self, mut loaded: Loaded) {
+    fn merge(&mut self, mut loaded: LoadedRecords) {
         // What this process knows and the disk does not: records that could not be written, and
         // ones whose every copy was damaged or removed behind its back.
-        let mut unwritten = BTreeMap::new();
+        let mut to_write = BTreeMap::new();
         for (kid, record) in &self.records {
             let on_disk = loaded.records.get(kid).map_or(0, |on_disk| on_disk.revision);
-            let made_from = self.unwritten.get(kid).copied();
+            let made_from = self.to_write.get(kid).copied();
             if on_disk == 0 || made_from == Some(on_disk) {
                 loaded.records.insert(kid.clone(), Arc::clone(record));
-                unwritten.insert(kid.clone(), on_disk);
+                to_write.insert(kid.clone(), on_disk);
             }
         }
         for kid in &loaded.incomplete {
             let revision = loaded.records.get(kid).map_or(0, |record| record.revision);
-            unwritten.entry(kid.clone()).or_insert(revision);
+            to_write.entry(kid.clone()).or_insert(revision);
         }
-        self.unwritten = unwritten;
-        for kid in &self.unforgotten {
+        self.to_write = to_write;
+        for kid in &self.to_remove {
             loaded.records.remove(kid);
         }
         self.records = loaded.records;
@@ -307,30 +307,30 @@ impl Ledger {
             let old = self.records.get(kid);
             if old.is_none_or(|old| old != record) {
                 let made_from = old.map_or(0, |old| old.revision);
-                self.unwritten.entry(kid.clone()).or_insert(made_from);
-                self.unforgotten.remove(kid);
+                self.to_write.entry(kid.clone()).or_insert(made_from);
+                self.to_remove.remove(kid);
             }
         }
         for kid in self.records.keys().filter(|kid| !records.contains_key(*kid)) {
-            self.unforgotten.insert(kid.clone());
-            self.unwritten.remove(kid);
+            self.to_remove.insert(kid.clone());
+            self.to_write.remove(kid);
         }
         self.records = records;
     }
 
-    fn write(&mut self, lock: &mut Locked<'_>) -> io::Result<()> {
+    fn write(&mut self, lock: &mut LockedStore<'_>) -> io::Result<()> {
         let changed: Vec<Arc<Record>> =
-            self.unwritten.keys().filter_map(|kid| self.records.get(kid)).cloned().collect();
-        let forgotten: Vec<Kid> = self.unforgotten.iter().cloned().collect();
+            self.to_write.keys().filter_map(|kid| self.records.get(kid)).cloned().collect();
+        let forgotten: Vec<Kid> = self.to_remove.iter().cloned().collect();
         if changed.is_empty() && forgotten.is_empty() {
             return Ok(());
         }
         let written = lock.write(&changed, &forgotten);
         // Counted even where it failed half-way: the next update reads again what is there.
-        self.as_of = written.is_ok().then_some(lock.changes());
+        self.synced_at = written.is_ok().then_some(lock.changes());
         written?;
-        self.unwritten.clear();
-        self.unforgotten.clear();
+        self.to_write.clear();
+        self.to_remove.clear();
         Ok(())
     }
 }

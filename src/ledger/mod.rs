@@ -19,7 +19,7 @@ pub mod step;
 pub mod store;
 
 pub use current::current_record;
-pub use keeper::{CommitError, HandedOff, Ledger, Persistence};
-pub use reconcile::{Change, Looked, Outcome, Sight, reconcile};
-pub use record::{Operation, Record, Records};
+pub use keeper::{CommitError, HandOffStatus, Ledger, Persistence};
+pub use reconcile::{Change, Observation, ReconcileContext, Reconciliation, reconcile};
+pub use record::{Orders, Record, Records};
 pub use step::Step;

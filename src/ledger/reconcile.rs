@@ -19,16 +19,16 @@ use crate::source::Slot;
 
 /// What a look at every key directory showed.
 #[derive(Debug, Default)]
-pub struct Sight {
+pub struct Observation {
     /// Each entry by its slot: what it holds, or why it was refused.
     pub entries: BTreeMap<Slot, Result<Arc<Entry>, Refused>>,
     /// What could not be looked at: everything below these was left as it was.
-    pub dark: Vec<Dark>,
+    pub unreadable: Vec<UnreadableSubtree>,
 }
 
 /// A part of a key directory that could not be read.
 #[derive(Debug, Clone)]
-pub struct Dark {
+pub struct UnreadableSubtree {
     /// The key directory.
     pub directory: Arc<Path>,
     /// The path below it; empty for all of it.
@@ -37,7 +37,7 @@ pub struct Dark {
     pub refused: Refused,
 }
 
-impl Dark {
+impl UnreadableSubtree {
     fn covers(&self, slot: &Slot) -> bool {
         *self.directory == **slot.directory()
             && slot
@@ -49,7 +49,7 @@ impl Dark {
 
 /// What a look is judged by.
 #[derive(Debug, Clone, Copy)]
-pub struct Looked<'a> {
+pub struct ReconcileContext<'a> {
     /// When.
     pub now: Timestamp,
     /// The operator's durations.
@@ -70,17 +70,17 @@ pub struct Looked<'a> {
 
 /// What is to be remembered, and what happened.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct Reconciliation {
     /// Every key to remember.
     pub records: Records,
     /// What changed, in the words of events.
     pub changes: Vec<Change>,
     /// The entries that can't be adopted, those that were refused before included; without those
-    /// that are halves because others changed their key at that moment, see [`Looked::known`].
+    /// that are halves because others changed their key at that moment, see [`ReconcileContext::known`].
     pub refused: Vec<Refused>,
-    /// The keys that were missed for the first time, see [`Looked::missed_before`].
+    /// The keys that were missed for the first time, see [`ReconcileContext::missed_before`].
     pub missed: BTreeSet<Kid>,
-    /// Whether something that was seen was not adopted, see [`Looked::known`]: another look is due.
+    /// Whether something that was seen was not adopted, see [`ReconcileContext::known`]: another look is due.
     pub is_outdated: bool,
 }
 
@@ -118,10 +118,14 @@ fn forget_halves(refused: &mut Vec<Refused>, records: &Records, known: Option<&R
 
 /// Brings `records` up to date with what is seen.
 #[must_use]
-pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcome {
-    let (present, mut refused) = adopt(records, sight);
-    forget_halves(&mut refused, records, looked.known);
-    let mut outcome = Outcome { refused, ..Outcome::default() };
+pub fn reconcile(
+    records: &Records,
+    observation: &Observation,
+    context: ReconcileContext<'_>,
+) -> Reconciliation {
+    let (present, mut refused) = adopt(records, observation);
+    forget_halves(&mut refused, records, context.known);
+    let mut outcome = Reconciliation { refused, ..Reconciliation::default() };
     let bad: BTreeSet<&Slot> = outcome
         .refused
         .iter()
@@ -132,10 +136,10 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
     let is_kept = |record: &Record| {
         record.loss.is_none()
             && (bad.contains(&record.slot)
-                || sight.dark.iter().any(|dark| dark.covers(&record.slot)))
+                || observation.unreadable.iter().any(|subtree| subtree.covers(&record.slot)))
     };
 
-    let entries = sight.entries.values().filter_map(|entry| entry.as_ref().ok());
+    let entries = observation.entries.values().filter_map(|entry| entry.as_ref().ok());
     let lying: BTreeSet<&PublicKey> =
         entries.flat_map(|entry| &entry.keys).map(|key| &key.public).collect();
 
@@ -146,12 +150,12 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         let there = kept || present.contains_key(kid);
         // While its own place is bad, a copy elsewhere has no say.
         let shown = present.get(kid).filter(|(_, slot)| !kept || **slot == record.slot);
-        let is_known = looked.known.is_none_or(|known| known.get(kid) == Some(record));
+        let is_known = context.known.is_none_or(|known| known.get(kid) == Some(record));
         if !is_known {
             outcome.is_outdated = true;
-            next.loss = record.loss.map(|loss| loss.observed_at(looked.now));
+            next.loss = record.loss.map(|loss| loss.observed_at(context.now));
         } else if let Some(&(seen, slot)) = shown {
-            next.update_from(seen, slot, looked.now, looked.policy);
+            next.update_from(seen, slot, context.now, context.policy);
             if record.loss.is_some() {
                 // What was ordered while the key lay there under another id, which it has no more, is
                 // the newer word. It takes back no end that was ordered for this id.
@@ -171,12 +175,12 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
                 outcome.changes.push(Change::Updated(kid.clone()));
             }
         } else if let Some(loss) = record.loss {
-            next.loss = Some(loss.observed_at(looked.now));
+            next.loss = Some(loss.observed_at(context.now));
         } else if !there && record.deleted_at.is_none() {
-            if looked.missed_before.contains(kid) {
-                let grace = looked.grace_on_removal;
-                next.loss = Some(Loss { at: looked.now, clock_set_back_to: None, grace });
-                let replaced = matches!(sight.entries.get(&record.slot), Some(Ok(_)));
+            if context.missed_before.contains(kid) {
+                let grace = context.grace_on_removal;
+                next.loss = Some(Loss { at: context.now, clock_set_back_to: None, grace });
+                let replaced = matches!(observation.entries.get(&record.slot), Some(Ok(_)));
                 outcome.changes.push(Change::Lost { kid: kid.clone(), replaced });
             } else {
                 outcome.missed.insert(kid.clone());
@@ -187,11 +191,11 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
         let may_lie_there = || !bad.is_empty() || lying.contains(&record.public_key);
         let lies_there = there || (record.deleted_at.is_some() && may_lie_there());
         // Neither an old look nor one that was kept out can tell that it lies nowhere.
-        let can_tell = is_known && sight.dark.is_empty();
-        if !can_tell || lies_there || !is_forgotten(&next, looked) {
+        let can_tell = is_known && observation.unreadable.is_empty();
+        if !can_tell || lies_there || !is_forgotten(&next, context) {
             outcome.records.insert(kid.clone(), Arc::new(next));
         } else if (next.loss.is_none() || record.deleted_at.is_some())
-            && !looked.missed_before.contains(kid)
+            && !context.missed_before.contains(kid)
         {
             // It may have been there until now: two looks have to agree on this removal as well.
             outcome.missed.insert(kid.clone());
@@ -202,7 +206,7 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
     }
     for (&kid, (seen, slot)) in &present {
         if !records.contains_key(kid) {
-            let mut newcomer = Record::of_newcomer(seen, slot, looked.now);
+            let mut newcomer = Record::of_newcomer(seen, slot, context.now);
             let others = same_key.get_or_insert_with(|| by_key(records)).get(&seen.public);
             if let Some(other) = closest(others.into_iter().flatten().copied(), &newcomer) {
                 newcomer.inherit_from(other);
@@ -211,8 +215,8 @@ pub fn reconcile(records: &Records, sight: &Sight, looked: Looked<'_>) -> Outcom
             outcome.records.insert(kid.clone(), Arc::new(newcomer));
         }
     }
-    end_former_ids(&mut outcome.records, looked);
-    finish(&mut outcome, records, looked);
+    end_former_ids(&mut outcome.records, context);
+    finish(&mut outcome, records, context);
     outcome
 }
 
@@ -241,8 +245,8 @@ fn closest<'a>(records: impl Iterator<Item = &'a Record>, record: &Record) -> Op
 
 /// A key that was given another id is still published under the former one for its grace, but not
 /// beyond the end of the key itself: it may have been stolen.
-fn end_former_ids(records: &mut Records, looked: Looked<'_>) {
-    let Looked { now, policy, .. } = looked;
+fn end_former_ids(records: &mut Records, context: ReconcileContext<'_>) {
+    let ReconcileContext { now, policy, .. } = context;
     let mut ends: BTreeMap<PublicKey, Timestamp> = BTreeMap::new();
     for record in records.values().filter(|record| record.loss.is_none()) {
         if let Some(until) = record.dates(policy).published_until(now) {
@@ -261,17 +265,17 @@ fn end_former_ids(records: &mut Records, looked: Looked<'_>) {
 }
 
 /// Notes first publications and counts revisions.
-fn finish(outcome: &mut Outcome, before: &Records, looked: Looked<'_>) {
+fn finish(outcome: &mut Reconciliation, before: &Records, context: ReconcileContext<'_>) {
     for (kid, record) in &mut outcome.records {
         // One that was no longer published, and is again, has to be fetched again.
         let was_published = before.get(kid).is_some_and(|before| {
-            before.dates(looked.policy).at(looked.now, looked.policy).phase.is_published()
+            before.dates(context.policy).at(context.now, context.policy).phase.is_published()
         });
-        if looked.is_served
+        if context.is_served
             && (record.first_published.is_none() || !was_published)
-            && record.dates(looked.policy).at(looked.now, looked.policy).phase.is_published()
+            && record.dates(context.policy).at(context.now, context.policy).phase.is_published()
         {
-            Arc::make_mut(record).first_published = Some(looked.now);
+            Arc::make_mut(record).first_published = Some(context.now);
             outcome.changes.push(Change::Published(kid.clone()));
         }
         match before.get(kid) {
@@ -285,19 +289,19 @@ fn finish(outcome: &mut Outcome, before: &Records, looked: Looked<'_>) {
     }
 }
 
-fn is_forgotten(record: &Record, looked: Looked<'_>) -> bool {
-    let until = record.dates(looked.policy).published_until(looked.now);
-    looked
+fn is_forgotten(record: &Record, context: ReconcileContext<'_>) -> bool {
+    let until = record.dates(context.policy).published_until(context.now);
+    context
         .retention
         .zip(until)
-        .is_some_and(|(retention, until)| after(until, retention) <= looked.now)
+        .is_some_and(|(retention, until)| after(until, retention) <= context.now)
 }
 
 /// Which keys lie there, and the entries that can't be adopted because a name of theirs belongs to
 /// other material.
 fn adopt<'a>(
     records: &'a Records,
-    sight: &'a Sight,
+    observation: &'a Observation,
 ) -> (BTreeMap<&'a Kid, (&'a SeenKey, &'a Slot)>, Vec<Refused>) {
     let mut present: BTreeMap<&Kid, (&SeenKey, &Slot)> = BTreeMap::new();
     let mut refused = Vec::new();
@@ -332,8 +336,8 @@ fn adopt<'a>(
         Some(Reason::KeyDeleted(Kid::clone(kid?)))
     };
     let mut accepted = Vec::new();
-    refused.extend(sight.dark.iter().map(|dark| dark.refused.clone()));
-    for (slot, entry) in &sight.entries {
+    refused.extend(observation.unreadable.iter().map(|subtree| subtree.refused.clone()));
+    for (slot, entry) in &observation.entries {
         match entry {
             Ok(entry) => accepted.push((slot, &**entry)),
             Err(refusal) => refused.push(refusal.clone()),

@@ -43,8 +43,8 @@ pub struct Record {
     #[serde(default)]
     pub declared: Declared,
     /// The dates that an operation ordered.
-    #[serde(default, skip_serializing_if = "Operation::is_empty")]
-    pub operation: Operation,
+    #[serde(default, skip_serializing_if = "Orders::is_empty")]
+    pub operation: Orders,
     /// What happened to its files, where they are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Loss>,
@@ -64,29 +64,29 @@ pub struct Record {
 /// they said when it was given: the newest intent wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Operation {
+pub struct Orders {
     /// An order about `validFrom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid_from: Option<Order<Option<Timestamp>>>,
+    pub valid_from: Option<MemberOrder<Option<Timestamp>>>,
     /// An order about `validTo`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid_to: Option<Order<Option<Timestamp>>>,
+    pub valid_to: Option<MemberOrder<Option<Timestamp>>>,
     /// An order to invalidate, or to take an invalidation back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invalidation: Option<Order<Option<Invalidation>, DeclaredInvalidation>>,
+    pub invalidation: Option<MemberOrder<Option<Invalidation>, DeclaredInvalidation>>,
 }
 
 /// One member as it was ordered, and as the files had it at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Order<T, S = T> {
+pub struct MemberOrder<T, S = T> {
     /// What is to hold.
     pub ordered: T,
     /// What the files said.
     pub files_said: S,
 }
 
-impl<T: Copy, S: PartialEq> Order<T, S> {
+impl<T: Copy, S: PartialEq> MemberOrder<T, S> {
     /// What was ordered, as long as the files still say what they said then.
     fn in_force(order: Option<&Self>, files_say: &S) -> Option<T> {
         order.filter(|order| order.files_said == *files_say).map(|order| order.ordered)
@@ -111,7 +111,7 @@ impl DeclaredInvalidation {
     }
 }
 
-impl Operation {
+impl Orders {
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -141,7 +141,7 @@ impl Record {
             slot: slot.clone(),
             private: seen.private.clone(),
             declared: seen.declared,
-            operation: Operation::default(),
+            operation: Orders::default(),
             loss: None,
             first_seen: now,
             first_published: None,
@@ -173,11 +173,11 @@ impl Record {
             .at
             .map(|at| Invalidation { at, grace: files_say.grace.unwrap_or(policy.default_grace) });
         Dates {
-            valid_from: Order::in_force(operation.valid_from.as_ref(), &declared.valid_from)
+            valid_from: MemberOrder::in_force(operation.valid_from.as_ref(), &declared.valid_from)
                 .unwrap_or(declared.valid_from),
-            valid_to: Order::in_force(operation.valid_to.as_ref(), &declared.valid_to)
+            valid_to: MemberOrder::in_force(operation.valid_to.as_ref(), &declared.valid_to)
                 .unwrap_or(declared.valid_to),
-            invalidation: Order::in_force(operation.invalidation.as_ref(), &files_say)
+            invalidation: MemberOrder::in_force(operation.invalidation.as_ref(), &files_say)
                 .unwrap_or(declared_invalidation),
             loss: self.loss,
             first_published: self.first_published,
@@ -204,19 +204,19 @@ impl Record {
     /// Orders an invalidation, or that there is none.
     pub fn order_invalidation(&mut self, ordered: Option<Invalidation>) {
         let files_said = DeclaredInvalidation::of(&self.declared);
-        self.operation.invalidation = Some(Order { ordered, files_said });
+        self.operation.invalidation = Some(MemberOrder { ordered, files_said });
     }
 
     /// Orders when the key begins.
     pub fn order_valid_from(&mut self, ordered: Option<Timestamp>) {
         let files_said = self.declared.valid_from;
-        self.operation.valid_from = Some(Order { ordered, files_said });
+        self.operation.valid_from = Some(MemberOrder { ordered, files_said });
     }
 
     /// Orders when the key expires.
     pub fn order_valid_to(&mut self, ordered: Option<Timestamp>) {
         let files_said = self.declared.valid_to;
-        self.operation.valid_to = Some(Order { ordered, files_said });
+        self.operation.valid_to = Some(MemberOrder { ordered, files_said });
     }
 
     /// Every id under which the key is published, its own first.

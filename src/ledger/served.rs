@@ -16,15 +16,15 @@ const SERVED: &str = "served";
 
 /// The daemon's side.
 #[derive(Debug, Default)]
-pub(super) struct Served {
+pub(super) struct ServedMarker {
     file: Option<File>,
     told: Option<u64>,
 }
 
-impl Served {
+impl ServedMarker {
     /// Says that what is served is as of the change number `changes`. Writes only what is new: each
     /// write wakes whoever watches the directory, this daemon too.
-    pub(super) fn tell(&mut self, directory: &Path, changes: u64) {
+    pub(super) fn write(&mut self, directory: &Path, changes: u64) {
         if self.file.as_ref().is_none_or(|file| !is_linked(file)) {
             *self = Self { file: open(directory).ok(), told: None };
         }

@@ -36,7 +36,7 @@ pub struct Store {
 
 /// A file that could not be used and was moved out of the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
+pub struct DamagedFile {
     /// Where it lies now.
     pub file: PathBuf,
     /// What is wrong with it.
@@ -47,18 +47,18 @@ pub struct SetAside {
 
 /// What was read.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedRecords {
     /// Every record.
     pub records: Records,
     /// Files that were found damaged.
-    pub set_aside: Vec<SetAside>,
+    pub set_aside: Vec<DamagedFile>,
     /// The keys of which a copy is missing or old, to be written again.
     pub incomplete: BTreeSet<Kid>,
 }
 
 /// The lock of the directory, held while a change is worked out and written.
 #[derive(Debug)]
-pub struct Locked<'a> {
+pub struct LockedStore<'a> {
     store: &'a Store,
     changes: u64,
 }
@@ -122,7 +122,7 @@ impl Store {
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
-    pub(super) fn lock_as_is(&self, patience: Duration) -> io::Result<Locked<'_>> {
+    pub(super) fn lock_as_is(&self, patience: Duration) -> io::Result<LockedStore<'_>> {
         let deadline = Instant::now() + patience;
         // Who has little patience asks more often: a daemon gets its turn among many commands.
         let pause = (patience / 4096).clamp(Duration::from_micros(200), Duration::from_millis(5));
@@ -148,18 +148,18 @@ impl Store {
         let length = self.lock.read_at(&mut count, 0).unwrap_or(0);
         let text = std::str::from_utf8(&count[..length]).unwrap_or("");
         let changes = text.trim().parse().unwrap_or(0);
-        Ok(Locked { store: self, changes })
+        Ok(LockedStore { store: self, changes })
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for LockedStore<'_> {
     fn drop(&mut self) {
         // It ends with the process at the latest.
         let _ = self.store.lock.unlock();
     }
 }
 
-impl Locked<'_> {
+impl LockedStore<'_> {
     /// The directory's path.
     pub(super) fn directory(&self) -> &Path {
         &self.store.directory
@@ -176,7 +176,7 @@ impl Locked<'_> {
     ///
     /// # Errors
     /// Where the directory itself can't be read.
-    pub fn load(&self) -> io::Result<Loaded> {
+    pub fn load(&self) -> io::Result<LoadedRecords> {
         let mut loaded = read(self.directory())?;
         for aside in &mut loaded.set_aside {
             let to = free_name_beside(&aside.file);
@@ -264,7 +264,7 @@ const RECORD: &str = ".json";
 ///
 /// # Errors
 /// Where the directory can't be read.
-pub fn read_between_steps(directory: &Path, patience: Duration) -> io::Result<Loaded> {
+pub fn read_between_steps(directory: &Path, patience: Duration) -> io::Result<LoadedRecords> {
     // Where there is no lock yet, or it can't be opened, what lies there is all there is to know.
     let lock = File::open(directory.join("lock")).ok();
     let deadline = Instant::now() + patience;
@@ -282,8 +282,8 @@ pub fn read_between_steps(directory: &Path, patience: Duration) -> io::Result<Lo
 ///
 /// # Errors
 /// Where the directory can't be read.
-pub fn read(directory: &Path) -> io::Result<Loaded> {
-    let mut loaded = Loaded::default();
+pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
+    let mut loaded = LoadedRecords::default();
     let step = step::in_effect(directory);
     let mut found: BTreeMap<Kid, (Record, usize)> = BTreeMap::new();
     let mut damaged = Vec::new();
@@ -315,7 +315,7 @@ pub fn read(directory: &Path) -> io::Result<Loaded> {
     let whole: BTreeSet<String> = found.keys().map(codec::file_name).collect();
     for (name, file, damage) in damaged {
         let restored = whole.contains(&name);
-        loaded.set_aside.push(SetAside { file, damage, restored });
+        loaded.set_aside.push(DamagedFile { file, damage, restored });
     }
     for (kid, (record, copies)) in found {
         if copies < 2 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Decision, KeyPair, Known, Refusal, Terms, files, find};
+use super::{Decision, KeyPair, OperationContext, OperationError, OperationSettings, files, find};
 use crate::keys::entry::SeenKey;
 use crate::keys::lifecycle::Phase;
 use crate::keys::{Audience, Kid};
@@ -15,13 +15,13 @@ use crate::ledger::{Record, Records, Step};
 /// Invalidates `kid` as of `now`.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`OperationError`].
 pub fn invalidate(
-    Known { records, now, .. }: &Known,
+    OperationContext { records, now, .. }: &OperationContext,
     kid: &Kid,
     grace: Duration,
-    terms: &Terms,
-) -> Result<Decision<KeyPair>, Refusal> {
+    terms: &OperationSettings,
+) -> Result<Decision<KeyPair>, OperationError> {
     let now = *now;
     let record = find(records, kid)?;
     let mut after = records.clone();
@@ -37,7 +37,7 @@ pub(super) fn invalidated(
     at: Timestamp,
     grace: Duration,
     now: Timestamp,
-    terms: &Terms,
+    terms: &OperationSettings,
 ) -> Record {
     let policy = &terms.policy;
     let dates = record.dates(policy);
@@ -53,23 +53,23 @@ pub(super) fn invalidated(
 /// Takes the invalidation of `kid` back.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`OperationError`].
 pub fn reactivate(
-    Known { records, sight, now }: &Known,
+    OperationContext { records, observation, now }: &OperationContext,
     kid: &Kid,
     valid_from: Option<Timestamp>,
     valid_to: Option<Timestamp>,
-    terms: &Terms,
-) -> Result<Decision<KeyPair>, Refusal> {
+    terms: &OperationSettings,
+) -> Result<Decision<KeyPair>, OperationError> {
     let now = *now;
     let record = find(records, kid)?;
     // Where no daemon runs, nobody has noted yet that they are gone.
-    if record.loss.is_some() || !sight.entries.contains_key(&record.slot) {
-        return Err(Refusal::FilesMissing(record.key_id.clone()));
+    if record.loss.is_some() || !observation.entries.contains_key(&record.slot) {
+        return Err(OperationError::FilesMissing(record.key_id.clone()));
     }
     let policy = &terms.policy;
     let dates = record.dates(policy);
-    let bad = |member, why: &str| Err(Refusal::BadRequest { member, why: why.to_owned() });
+    let bad = |member, why: &str| Err(OperationError::BadRequest { member, why: why.to_owned() });
     let from = valid_from.or(dates.valid_from);
     match (valid_to, dates.valid_to) {
         (Some(to), _) if to <= now => return bad("validTo", "lies in the past"),
@@ -107,12 +107,12 @@ pub fn reactivate(
 /// Deletes `kid`; returns the files in which it lies, of which some are removed by that.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`OperationError`].
 pub fn delete(
-    Known { records, sight, now }: &Known,
+    OperationContext { records, observation, now }: &OperationContext,
     kid: &Kid,
-    terms: &Terms,
-) -> Result<(Decision<KeyPair>, Vec<PathBuf>), Refusal> {
+    terms: &OperationSettings,
+) -> Result<(Decision<KeyPair>, Vec<PathBuf>), OperationError> {
     let now = *now;
     let record = find(records, kid)?;
     let mut answer = KeyPair::of(record, records, now, terms);
@@ -138,7 +138,7 @@ pub fn delete(
         format!("the same key is published as {id} too, and goes on: delete {id} to take it back")
     }));
     // Copies elsewhere are others' to remove, and there may be a reason for them.
-    let copies = sight.entries.iter().filter(|(slot, entry)| {
+    let copies = observation.entries.iter().filter(|(slot, entry)| {
         let is_copy = |key: &SeenKey| key.public == record.public_key && !goes_on(&key.kid);
         **slot != record.slot && entry.as_ref().is_ok_and(|entry| entry.keys.iter().any(is_copy))
     });
@@ -153,7 +153,7 @@ fn no_signer(
     before: &Records,
     after: &Records,
     now: Timestamp,
-    terms: &Terms,
+    terms: &OperationSettings,
 ) -> Option<String> {
     let from = |records| without_signer_from(records, &record.audience, now, terms);
     let gap = from(after)?;
@@ -168,7 +168,7 @@ pub(super) fn without_signer_from(
     records: &Records,
     audience: &Audience,
     now: Timestamp,
-    terms: &Terms,
+    terms: &OperationSettings,
 ) -> Option<Timestamp> {
     let policy = &terms.policy;
     let of_audience = records.values().filter(|record| record.audience == *audience);

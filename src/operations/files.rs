@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::Access;
 
-use super::Refusal;
+use super::OperationError;
 use crate::encoding::hex;
 use crate::ledger::step::{self, Placement};
 use crate::ownership::own_as;
@@ -31,13 +31,13 @@ pub fn make_key_directory(directory: &Path) -> io::Result<()> {
 
 /// Files that are written and not in place yet. Dropped without [`Self::keep`] they are removed.
 #[derive(Debug)]
-pub(super) struct Staged {
+pub(super) struct StagedFiles {
     /// What the names of these files begin with.
     prefix: String,
     placements: Vec<Placement>,
 }
 
-impl Staged {
+impl StagedFiles {
     /// Nothing yet, for a step of the ledger in the directory `state`.
     pub(super) fn new(state: &Path) -> Self {
         Self { prefix: prefix(state), placements: Vec::new() }
@@ -51,7 +51,7 @@ impl Staged {
         name: &str,
         bytes: &[u8],
         mode: u32,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), OperationError> {
         let from = directory.join(format!("{}{name}{SUFFIX}", self.prefix));
         let to = directory.join(name);
         let written = (|| {
@@ -76,7 +76,7 @@ impl Staged {
     }
 }
 
-impl Drop for Staged {
+impl Drop for StagedFiles {
     fn drop(&mut self) {
         for Placement { from, .. } in &self.placements {
             let _ = fs::remove_file(from);
@@ -112,21 +112,21 @@ pub(super) fn remove_leftovers(directory: &Path, state: &Path) {
     }
 }
 
-fn refusal(directory: &Path, file: PathBuf, error: io::Error) -> Refusal {
+fn refusal(directory: &Path, file: PathBuf, error: io::Error) -> OperationError {
     use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
     match error.kind() {
         PermissionDenied | ReadOnlyFilesystem | NotFound => {
-            Refusal::ReadOnly { directory: directory.to_owned(), cause: error.to_string() }
+            OperationError::ReadOnly { directory: directory.to_owned(), cause: error.to_string() }
         }
-        _ => Refusal::Write { file, error },
+        _ => OperationError::Write { file, error },
     }
 }
 
 /// Refuses a directory whose files are others' to change.
-pub(super) fn check_is_ours(directory: &Path) -> Result<(), Refusal> {
+pub(super) fn check_is_ours(directory: &Path) -> Result<(), OperationError> {
     if is_volume(directory) {
         let cause = "it is a Kubernetes volume".to_owned();
-        return Err(Refusal::ReadOnly { directory: directory.to_owned(), cause });
+        return Err(OperationError::ReadOnly { directory: directory.to_owned(), cause });
     }
     Ok(())
 }
@@ -158,7 +158,7 @@ pub(super) fn of_entry(slot: &Slot) -> Vec<PathBuf> {
 }
 
 /// Whether new files can be written here, and makes the directory where it is missing.
-pub(super) fn prepare(directory: &Path) -> Result<(), Refusal> {
+pub(super) fn prepare(directory: &Path) -> Result<(), OperationError> {
     check_is_ours(directory)?;
     make_key_directory(directory)
         .map_err(|error| refusal(directory, directory.to_owned(), error))?;

@@ -8,8 +8,11 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::files::{self, Staged};
-use super::{Decision, KeyPair, Known, Operations, Refusal, Terms, decide, generate};
+use super::files::{self, StagedFiles};
+use super::{
+    Decision, KeyPair, OperationContext, OperationError, OperationSettings, Operations, decide,
+    generate,
+};
 use crate::keys::entry::{self, SeenKey};
 use crate::keys::lifecycle::{Phase, after};
 use crate::keys::{Algorithm, Audience, Kid};
@@ -92,8 +95,12 @@ impl Prepared {
     /// Generates the private half, which may take a second. Holds nothing up meanwhile.
     ///
     /// # Errors
-    /// [`Refusal::BadRequest`] for what can be known to be wrong already.
-    pub fn new(request: Issue, terms: &Terms, now: Timestamp) -> Result<Self, Refusal> {
+    /// [`OperationError::BadRequest`] for what can be known to be wrong already.
+    pub fn new(
+        request: Issue,
+        terms: &OperationSettings,
+        now: Timestamp,
+    ) -> Result<Self, OperationError> {
         terms.check_audience(&request.audience)?;
         files::check_is_ours(&terms.directory)?;
         let begin = match request.start {
@@ -111,16 +118,16 @@ impl Operations {
     /// together, or neither.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn issue(&mut self, prepared: &Prepared, now: Timestamp) -> Result<Issued, Refusal> {
+    /// [`OperationError`].
+    pub fn issue(&mut self, prepared: &Prepared, now: Timestamp) -> Result<Issued, OperationError> {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
-        let mut staged = Staged::new(&self.terms.state);
+        let mut staged = StagedFiles::new(&self.terms.state);
         let issued = self.change(now, |known, terms| {
             files::remove_leftovers(&directory, &terms.state);
             decide(known, prepared, terms, &mut staged)
         });
-        if matches!(issued, Ok(_) | Err(Refusal::Unfinished(_))) {
+        if matches!(issued, Ok(_) | Err(OperationError::Unfinished(_))) {
             staged.keep();
         }
         issued
@@ -128,13 +135,13 @@ impl Operations {
 }
 
 fn decide(
-    known: &Known,
+    known: &OperationContext,
     Prepared { request, pem }: &Prepared,
-    terms: &Terms,
-    staged: &mut Staged,
-) -> Result<Decision<Issued>, Refusal> {
+    terms: &OperationSettings,
+    staged: &mut StagedFiles,
+) -> Result<Decision<Issued>, OperationError> {
     let plan = plan(known, request, &uuid::Uuid::new_v4().to_string(), terms)?;
-    let attributes = Attributes {
+    let attributes = NewAttributes {
         key_id: &plan.kid,
         audience: &request.audience,
         algorithm: request.algorithm,
@@ -171,21 +178,21 @@ pub struct Plan {
 /// Decides on a new key pair. `id` is one that nobody else has.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`OperationError`].
 pub fn plan(
-    Known { records, now, .. }: &Known,
+    OperationContext { records, now, .. }: &OperationContext,
     request: &Issue,
     id: &str,
-    terms: &Terms,
-) -> Result<Plan, Refusal> {
+    terms: &OperationSettings,
+) -> Result<Plan, OperationError> {
     let (valid_from, warnings) = begin(request, records, *now, terms);
     let valid_to = check_window(valid_from, request.valid_to, *now, terms)?;
     let kid = match &request.kid {
         Some(kid) if records.values().any(|record| record.names().any(|name| name == kid)) => {
-            return Err(Refusal::KeyIdTaken(kid.clone()));
+            return Err(OperationError::KeyIdTaken(kid.clone()));
         }
         Some(kid) => kid.clone(),
-        None => Kid::new(id).map_err(|_| Refusal::Generate)?,
+        None => Kid::new(id).map_err(|_| OperationError::Generate)?,
     };
     let slot = Slot::new(terms.directory.clone(), &format!("{}-{id}", request.audience));
     Ok(Plan { kid, slot, valid_from, valid_to, warnings })
@@ -195,11 +202,11 @@ pub fn plan(
 /// place of.
 #[must_use]
 pub fn succeed(
-    Known { records, now, .. }: &Known,
+    OperationContext { records, now, .. }: &OperationContext,
     request: &Issue,
     plan: &Plan,
     seen: &SeenKey,
-    terms: &Terms,
+    terms: &OperationSettings,
 ) -> Decision<Issued> {
     let now = *now;
     let mut after = records.clone();
@@ -233,8 +240,8 @@ fn check_window(
     from: Timestamp,
     to: Option<Timestamp>,
     now: Timestamp,
-    terms: &Terms,
-) -> Result<Timestamp, Refusal> {
+    terms: &OperationSettings,
+) -> Result<Timestamp, OperationError> {
     let end = to.unwrap_or_else(|| after(from, terms.validity));
     let (member, why) = match to {
         Some(to) if to <= now => ("validTo", "lies in the past"),
@@ -243,7 +250,7 @@ fn check_window(
         None if end <= from => ("validFrom", "leaves no time for a validity"),
         _ => return Ok(end),
     };
-    Err(Refusal::BadRequest { member, why: why.to_owned() })
+    Err(OperationError::BadRequest { member, why: why.to_owned() })
 }
 
 /// When the new key begins, and what there is to say about that.
@@ -251,7 +258,7 @@ fn begin(
     request: &Issue,
     records: &Records,
     now: Timestamp,
-    terms: &Terms,
+    terms: &OperationSettings,
 ) -> (Timestamp, Vec<String>) {
     let begin = match request.start {
         Start::Now => return (now, Vec::new()),
@@ -274,7 +281,12 @@ fn begin(
 }
 
 /// The key pairs of `audience` that would be active at `at`.
-fn replaced(records: &Records, audience: &Audience, at: Timestamp, terms: &Terms) -> Vec<Kid> {
+fn replaced(
+    records: &Records,
+    audience: &Audience,
+    at: Timestamp,
+    terms: &OperationSettings,
+) -> Vec<Kid> {
     let policy = &terms.policy;
     records
         .values()
@@ -301,20 +313,20 @@ fn read_back(
     names: &[String; 2],
     attributes: &[u8],
     pem: &Zeroizing<String>,
-    terms: &Terms,
-) -> Result<SeenKey, Refusal> {
+    terms: &OperationSettings,
+) -> Result<SeenKey, OperationError> {
     let file = |name: &String, bytes: &[u8]| FileRead {
         path: terms.directory.join(name),
         content: Ok(Content::Bytes(Zeroizing::new(bytes.to_vec()))),
     };
     let files = vec![file(&names[0], attributes), file(&names[1], pem.as_bytes())];
     let entry = entry::read(&EntryFiles { slot: slot.clone(), files }, &terms.rules);
-    entry.ok().and_then(|entry| entry.keys.into_iter().next()).ok_or(Refusal::Generate)
+    entry.ok().and_then(|entry| entry.keys.into_iter().next()).ok_or(OperationError::Generate)
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Attributes<'a> {
+struct NewAttributes<'a> {
     key_id: &'a Kid,
     audience: &'a Audience,
     algorithm: Algorithm,

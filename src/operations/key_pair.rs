@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Terms;
+use super::OperationSettings;
 use crate::keys::lifecycle::{Phase, after};
 use crate::keys::{Algorithm, Audience, Kid};
 use crate::ledger::current_record;
@@ -55,7 +55,12 @@ pub struct KeyPair {
 impl KeyPair {
     /// The key of `record`, which is one of `records`, as it is at `now`.
     #[must_use]
-    pub fn of(record: &Record, records: &Records, now: Timestamp, terms: &Terms) -> Self {
+    pub fn of(
+        record: &Record,
+        records: &Records,
+        now: Timestamp,
+        terms: &OperationSettings,
+    ) -> Self {
         let current = current_record(records, &record.audience, now, &terms.policy);
         Self::among(
             record,
@@ -67,7 +72,12 @@ impl KeyPair {
 
     /// The same where `current` has the keys that audiences are to sign with.
     #[must_use]
-    pub fn among(record: &Record, current: &BTreeSet<Kid>, now: Timestamp, terms: &Terms) -> Self {
+    pub fn among(
+        record: &Record,
+        current: &BTreeSet<Kid>,
+        now: Timestamp,
+        terms: &OperationSettings,
+    ) -> Self {
         let policy = &terms.policy;
         let dates = record.dates(policy);
         let state = dates.at(now, policy);

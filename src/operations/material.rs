@@ -10,15 +10,15 @@ use aws_lc_rs::signature::{
 };
 use zeroize::Zeroizing;
 
-use super::Refusal;
+use super::OperationError;
 use crate::keys::Algorithm;
 
 /// A new private key: PKCS#8 (RFC 5958) in PEM. `rsa_bits` is 2048, 3072 or 4096, and matters to
 /// RSA alone.
 ///
 /// # Errors
-/// [`Refusal::Generate`] where there is no such key.
-pub fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<String>, Refusal> {
+/// [`OperationError::Generate`] where there is no such key.
+pub fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<String>, OperationError> {
     let elliptic = |algorithm: &'static EcdsaSigningAlgorithm| {
         let pair = EcdsaKeyPair::generate(algorithm)?;
         Ok(Zeroizing::new(pair.to_pkcs8v1()?.as_ref().to_vec()))
@@ -39,7 +39,7 @@ pub fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<String>
                 2048 => KeySize::Rsa2048,
                 3072 => KeySize::Rsa3072,
                 4096 => KeySize::Rsa4096,
-                _ => return Err(Refusal::Generate),
+                _ => return Err(OperationError::Generate),
             };
             RsaKeyPair::generate(size).and_then(|pair| {
                 let der: Pkcs8V1Der<'_> = pair.as_der()?;
@@ -47,7 +47,7 @@ pub fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<String>
             })
         }
     };
-    let der = generated.map_err(|_| Refusal::Generate)?;
+    let der = generated.map_err(|_| OperationError::Generate)?;
     // What the encoder leaves behind, the allocator wipes.
     Ok(Zeroizing::new(pem::encode_config(
         &pem::Pem::new("PRIVATE KEY", &**der),

@@ -6,11 +6,12 @@
 //! effect as a whole or not at all, also where the program is killed in its middle.
 
 pub mod decide;
+mod error;
 mod files;
 pub mod issue;
 mod key_pair;
 mod material;
-mod refusal;
+
 pub mod relative;
 pub mod timeline;
 pub mod timetable;
@@ -23,23 +24,25 @@ use std::time::Duration;
 
 use jiff::{Timestamp, TimestampRound, Unit};
 
+pub use self::error::OperationError;
 pub use self::files::make_key_directory;
 pub use self::issue::{Issue, Issued, Prepared, Start};
 pub use self::key_pair::KeyPair;
 pub use self::material::generate;
-pub use self::refusal::Refusal;
 use crate::clock::Clock;
+use crate::key_scanner::KeyScanner;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
 use crate::ledger::current_record;
 use crate::ledger::store::LOCK_PATIENCE;
-use crate::ledger::{CommitError, Ledger, Looked, Record, Records, Sight, Step, reconcile, store};
-use crate::look::Looker;
+use crate::ledger::{
+    CommitError, Ledger, Observation, ReconcileContext, Record, Records, Step, reconcile, store,
+};
 
 /// What operations go by: the operator's choices.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct OperationSettings {
     /// The operator's durations.
     pub policy: Policy,
     /// How long caches may hold a key set.
@@ -61,8 +64,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The operations of one process.
 pub struct Operations {
-    terms: Arc<Terms>,
-    looker: Looker,
+    terms: Arc<OperationSettings>,
+    scanner: KeyScanner,
     ledger: Ledger,
     /// What tells how late it has become while an operation waited for its turn.
     clock: Option<Arc<dyn Clock>>,
@@ -70,21 +73,26 @@ pub struct Operations {
 
 /// What an operation is decided by.
 #[derive(Debug)]
-pub struct Known {
+pub struct OperationContext {
     /// Every key, as the files say now.
     pub records: Records,
     /// What lies there.
-    pub sight: Sight,
+    pub observation: Observation,
     /// The instant at which it happens.
     pub now: Timestamp,
 }
 
-impl Known {
+impl OperationContext {
     /// What is `remembered`, brought up to date with what lies there at `now`. Nothing is lost by
     /// one look.
     #[must_use]
-    pub fn of(remembered: &Records, sight: Sight, now: Timestamp, policy: &Policy) -> Self {
-        Self { records: known(remembered, &sight, now, policy), sight, now }
+    pub fn of(
+        remembered: &Records,
+        observation: Observation,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Self {
+        Self { records: known(remembered, &observation, now, policy), observation, now }
     }
 
     /// `step`, with every key that lies there and is not `remembered` yet: what was decided by is
@@ -111,11 +119,11 @@ pub struct Decision<T> {
 }
 
 impl Operations {
-    /// Operations on the directories that `looker` looks at.
+    /// Operations on the directories that `scanner` looks at.
     #[must_use]
-    pub fn new(terms: Arc<Terms>, looker: Looker) -> Self {
+    pub fn new(terms: Arc<OperationSettings>, scanner: KeyScanner) -> Self {
         let ledger = Ledger::new(Some(terms.state.to_path_buf()));
-        Self { terms, looker, ledger, clock: None }
+        Self { terms, scanner, ledger, clock: None }
     }
 
     /// The same by a clock that runs on: an operation that waits for its turn happens when it has
@@ -128,27 +136,27 @@ impl Operations {
 
     /// What they go by.
     #[must_use]
-    pub const fn terms(&self) -> &Arc<Terms> {
+    pub const fn terms(&self) -> &Arc<OperationSettings> {
         &self.terms
     }
 
     /// Every key that is known at `now`: remembered or lying there. Writes nothing.
     ///
     /// # Errors
-    /// [`Refusal::Ledger`] where there is a ledger that can't be read.
-    pub fn records(&mut self, now: Timestamp) -> Result<Records, Refusal> {
+    /// [`OperationError::Ledger`] where there is a ledger that can't be read.
+    pub fn records(&mut self, now: Timestamp) -> Result<Records, OperationError> {
         // In this order: who sees the files of a step reads the records after it.
-        let sight = self.looker.look().sight;
+        let observation = self.scanner.look().observation;
         let loaded = store::read_between_steps(&self.terms.state, LOCK_PATIENCE);
-        let remembered = loaded.map_err(Refusal::Ledger)?.records;
-        Ok(known(&remembered, &sight, now, &self.terms.policy))
+        let remembered = loaded.map_err(OperationError::Ledger)?.records;
+        Ok(known(&remembered, &observation, now, &self.terms.policy))
     }
 
     /// Every key pair, those of one audience together, in the order in which they begin.
     ///
     /// # Errors
-    /// [`Refusal::Ledger`].
-    pub fn list(&mut self, now: Timestamp) -> Result<Vec<KeyPair>, Refusal> {
+    /// [`OperationError::Ledger`].
+    pub fn list(&mut self, now: Timestamp) -> Result<Vec<KeyPair>, OperationError> {
         let records = self.records(now)?;
         Ok(self.terms.list(&records, now))
     }
@@ -156,8 +164,8 @@ impl Operations {
     /// The key pair with the id `kid`.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`], [`Refusal::Ledger`].
-    pub fn show(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
+    /// [`OperationError::NotFound`], [`OperationError::Ledger`].
+    pub fn show(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, OperationError> {
         let records = self.records(now)?;
         self.terms.show(&records, kid, now)
     }
@@ -165,9 +173,13 @@ impl Operations {
     /// The key pair that `audience` is to sign with.
     ///
     /// # Errors
-    /// [`Refusal::NoCurrent`], [`Refusal::BadRequest`] for an unknown audience,
-    /// [`Refusal::Ledger`].
-    pub fn current(&mut self, audience: &Audience, now: Timestamp) -> Result<KeyPair, Refusal> {
+    /// [`OperationError::NoCurrent`], [`OperationError::BadRequest`] for an unknown audience,
+    /// [`OperationError::Ledger`].
+    pub fn current(
+        &mut self,
+        audience: &Audience,
+        now: Timestamp,
+    ) -> Result<KeyPair, OperationError> {
         let records = self.records(now)?;
         self.terms.current(&records, audience, now)
     }
@@ -176,27 +188,27 @@ impl Operations {
     /// longer than it would have been anyway.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`OperationError`].
     pub fn invalidate(
         &mut self,
         kid: &Kid,
         grace: Duration,
         now: Timestamp,
-    ) -> Result<KeyPair, Refusal> {
+    ) -> Result<KeyPair, OperationError> {
         self.change(now, |known, terms| decide::invalidate(known, kid, grace, terms))
     }
 
     /// Takes an invalidation back, and sets new ends of the validity where they are given.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`OperationError`].
     pub fn reactivate(
         &mut self,
         kid: &Kid,
         valid_from: Option<Timestamp>,
         valid_to: Option<Timestamp>,
         now: Timestamp,
-    ) -> Result<KeyPair, Refusal> {
+    ) -> Result<KeyPair, OperationError> {
         self.change(now, |known, terms| decide::reactivate(known, kid, valid_from, valid_to, terms))
     }
 
@@ -204,8 +216,8 @@ impl Operations {
     /// Returns it as it was.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn delete(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
+    /// [`OperationError`].
+    pub fn delete(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, OperationError> {
         let mut lying = Vec::new();
         let mut pair = self.change(now, |known, terms| {
             let (decision, files) = decide::delete(known, kid, terms)?;
@@ -227,24 +239,27 @@ impl Operations {
     fn change<T>(
         &mut self,
         asked_at: Timestamp,
-        decide: impl FnOnce(&Known, &Terms) -> Result<Decision<T>, Refusal>,
-    ) -> Result<T, Refusal> {
+        decide: impl FnOnce(
+            &OperationContext,
+            &OperationSettings,
+        ) -> Result<Decision<T>, OperationError>,
+    ) -> Result<T, OperationError> {
         // Before the lock: a first look may take a while, a second one does not.
-        self.looker.look();
-        let Self { terms, looker, ledger, clock } = self;
+        self.scanner.look();
+        let Self { terms, scanner, ledger, clock } = self;
         let done = ledger.commit(PATIENCE, |remembered| {
             // An order is given about what the files say at that moment.
-            let sight = looker.look().sight;
+            let observation = scanner.look().observation;
             let clock = clock.as_ref();
             let now = clock.map_or(asked_at, |clock| to_the_millisecond(clock.now()).max(asked_at));
-            let known = Known::of(remembered, sight, now, &terms.policy);
+            let known = OperationContext::of(remembered, observation, now, &terms.policy);
             let Decision { step, answer } = decide(&known, terms)?;
             Ok((known.remembered_with(step, remembered), answer))
         });
         done.map_err(|error| match error {
             CommitError::Refused(refusal) => refusal,
-            CommitError::Ledger(error) => Refusal::Ledger(error),
-            CommitError::Unfinished(error) => Refusal::Unfinished(error),
+            CommitError::Ledger(error) => OperationError::Ledger(error),
+            CommitError::Unfinished(error) => OperationError::Unfinished(error),
         })
     }
 
@@ -257,11 +272,11 @@ impl Operations {
 
     /// Completes or takes back what a crash left half done. Where that can't be, the next operation
     /// tries again.
-    pub fn mend(&mut self) {
-        let Terms { directory, state, .. } = &*self.terms;
+    pub fn recover(&mut self) {
+        let OperationSettings { directory, state, .. } = &*self.terms;
         let nothing = |_: &Records| {
             files::remove_leftovers(directory, state);
-            Ok::<_, Refusal>((Step::default(), ()))
+            Ok::<_, OperationError>((Step::default(), ()))
         };
         let _ = self.ledger.commit(LOCK_PATIENCE, nothing);
     }
@@ -272,13 +287,13 @@ impl Operations {
     /// # Errors
     /// Those of the operating system.
     pub fn hand_off(&mut self, now: Timestamp) -> io::Result<()> {
-        let Terms { rules, policy, .. } = &*self.terms;
+        let OperationSettings { rules, policy, .. } = &*self.terms;
         // Who has written since tells them in turn.
         self.ledger.hand_off(&rules.audiences, now, policy).map(drop)
     }
 }
 
-impl Terms {
+impl OperationSettings {
     /// Every key pair of `records` that was not deleted, those of one audience together, in the
     /// order in which they begin.
     #[must_use]
@@ -299,24 +314,29 @@ impl Terms {
     /// The key pair of `records` with the id `kid`.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`].
-    pub fn show(&self, records: &Records, kid: &Kid, now: Timestamp) -> Result<KeyPair, Refusal> {
+    /// [`OperationError::NotFound`].
+    pub fn show(
+        &self,
+        records: &Records,
+        kid: &Kid,
+        now: Timestamp,
+    ) -> Result<KeyPair, OperationError> {
         Ok(KeyPair::of(find(records, kid)?, records, now, self))
     }
 
     /// The key pair of `records` that `audience` is to sign with.
     ///
     /// # Errors
-    /// [`Refusal::NoCurrent`], [`Refusal::BadRequest`] for an unknown audience.
+    /// [`OperationError::NoCurrent`], [`OperationError::BadRequest`] for an unknown audience.
     pub fn current(
         &self,
         records: &Records,
         audience: &Audience,
         now: Timestamp,
-    ) -> Result<KeyPair, Refusal> {
+    ) -> Result<KeyPair, OperationError> {
         self.check_audience(audience)?;
         let current = current_record(records, audience, now, &self.policy)
-            .ok_or_else(|| Refusal::NoCurrent(audience.clone()))?;
+            .ok_or_else(|| OperationError::NoCurrent(audience.clone()))?;
         Ok(KeyPair::of(current, records, now, self))
     }
 
@@ -332,13 +352,13 @@ impl Terms {
             .collect()
     }
 
-    fn check_audience(&self, audience: &Audience) -> Result<(), Refusal> {
+    fn check_audience(&self, audience: &Audience) -> Result<(), OperationError> {
         if self.rules.audiences.contains(audience) {
             return Ok(());
         }
         let names: Vec<&str> = self.rules.audiences.iter().map(Audience::as_str).collect();
         let why = format!("is none of the configured ones: {}", names.join(", "));
-        Err(Refusal::BadRequest { member: "audience", why })
+        Err(OperationError::BadRequest { member: "audience", why })
     }
 }
 
@@ -350,8 +370,13 @@ pub fn to_the_millisecond(now: Timestamp) -> Timestamp {
 }
 
 /// What is remembered, with what lies there now. Nothing is lost by one look.
-fn known(remembered: &Records, sight: &Sight, now: Timestamp, policy: &Policy) -> Records {
-    let looked = Looked {
+fn known(
+    remembered: &Records,
+    observation: &Observation,
+    now: Timestamp,
+    policy: &Policy,
+) -> Records {
+    let context = ReconcileContext {
         now,
         policy,
         grace_on_removal: Duration::ZERO,
@@ -361,11 +386,11 @@ fn known(remembered: &Records, sight: &Sight, now: Timestamp, policy: &Policy) -
         // Only a daemon publishes.
         is_served: false,
     };
-    reconcile(remembered, sight, looked).records
+    reconcile(remembered, observation, context).records
 }
 
 /// The record of `kid`, which may be one of its aliases. A deleted key is not found.
-fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, Refusal> {
+fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, OperationError> {
     let alive = |record: &&Arc<Record>| record.deleted_at.is_none();
     let is_named = |record: &&Arc<Record>| record.names().any(|name| name == kid);
     // Its own id goes before another's alias; but a former id that is an alias now is the key that
@@ -374,5 +399,5 @@ fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, Refusal> {
         .values()
         .filter(|record| alive(record) && is_named(record))
         .max_by_key(|record| (record.loss.is_none(), record.key_id == *kid));
-    found.map(|record| &**record).ok_or_else(|| Refusal::NotFound(kid.clone()))
+    found.map(|record| &**record).ok_or_else(|| OperationError::NotFound(kid.clone()))
 }

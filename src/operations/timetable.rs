@@ -12,7 +12,7 @@ use crate::keys::lifecycle::{Phase, before};
 /// Something that happens to a key at an instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Event {
+pub struct TimetableEntry {
     /// When.
     pub at: Timestamp,
     /// To which key.
@@ -25,7 +25,7 @@ pub struct Event {
 
 /// The lives of the new key and of those that it takes the place of, in their order.
 #[must_use]
-pub fn of(issued: &Issued, announce: Duration, now: Timestamp) -> Vec<Event> {
+pub fn of(issued: &Issued, announce: Duration, now: Timestamp) -> Vec<TimetableEntry> {
     let mut events = Vec::new();
     let key = &issued.key;
     let published = match (key.phase, key.valid_from) {
@@ -34,7 +34,7 @@ pub fn of(issued: &Issued, announce: Duration, now: Timestamp) -> Vec<Event> {
     };
     let mut add = |at: Option<Timestamp>, key: &KeyPair, event, description| {
         let key_id = key.key_id.clone();
-        events.extend(at.map(|at| Event { at, key_id, event, description }));
+        events.extend(at.map(|at| TimetableEntry { at, key_id, event, description }));
     };
     add(Some(published), key, "published", "published: consumers begin to fetch it");
     let (from, safe) = (key.valid_from, key.safe_to_sign_from);

@@ -16,7 +16,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::layout::{Content, Layout};
+use super::layout::{DocumentKind, Layout};
 use crate::encoding::hex;
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::Policy;
@@ -137,7 +137,7 @@ pub fn render(
 ) -> Box<[Arc<Document>]> {
     let mut documents: Vec<Arc<Document>> = Vec::with_capacity(layout.contents().len());
     for (index, content) in layout.contents().iter().enumerate() {
-        let (Content::KeySet(audience) | Content::Discovery(audience)) = content;
+        let (DocumentKind::KeySet(audience) | DocumentKind::Discovery(audience)) = content;
         let mut ids = BTreeSet::new();
         let keys: Vec<&PublishedKey> = keys
             .iter()
@@ -147,8 +147,8 @@ pub fn render(
             .filter(|key| ids.insert(&key.kid))
             .collect();
         let body = match content {
-            Content::KeySet(_) => key_set(&keys),
-            Content::Discovery(audience) => discovery(layout, audience.as_ref()),
+            DocumentKind::KeySet(_) => key_set(&keys),
+            DocumentKind::Discovery(audience) => discovery(layout, audience.as_ref()),
         };
         let next_end = keys.iter().filter_map(|key| key.until).min();
         let before = previous.and_then(|previous| previous.get(index));
@@ -174,7 +174,7 @@ pub fn render(
                     .is_none_or(|before| before.last_modified != last_modified),
                 gzip: Representation::of(compress(&body)),
                 identity: Representation::of(body),
-                is_key_set: matches!(content, Content::KeySet(_)),
+                is_key_set: matches!(content, DocumentKind::KeySet(_)),
                 last_modified,
                 next_end,
                 key_count: keys.len(),

@@ -6,7 +6,7 @@ use crate::keys::Audience;
 
 /// What a document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum DocumentKind {
     /// The JWK Set of every audience, or of one.
     KeySet(Option<Audience>),
     /// Discovery metadata (OIDC Discovery §3, RFC 8414 §2) of the whole issuer, or of an audience.
@@ -17,7 +17,7 @@ pub enum Content {
 #[derive(Debug, Clone)]
 pub struct Layout {
     paths: HashMap<Box<str>, usize>,
-    contents: Vec<Content>,
+    contents: Vec<DocumentKind>,
     issuer: Option<Box<str>>,
     key_set_path: Box<str>,
 }
@@ -41,14 +41,14 @@ impl Layout {
         for audience in everyone {
             let below = audience.map_or_else(String::new, |audience| format!("/{audience}"));
             layout.add(
-                Content::KeySet(audience.cloned()),
+                DocumentKind::KeySet(audience.cloned()),
                 &[format!("{below}{path}"), format!("{issuer_path}{below}{path}")],
             );
             if issuer.is_some() {
                 // RFC 8414 §3.1 puts the well-known part before the issuer's path, OIDC Discovery
                 // §4 behind it; both are served for both.
                 layout.add(
-                    Content::Discovery(audience.cloned()),
+                    DocumentKind::Discovery(audience.cloned()),
                     &["openid-configuration", "oauth-authorization-server"]
                         .map(|name| {
                             [
@@ -65,7 +65,7 @@ impl Layout {
         layout
     }
 
-    fn add(&mut self, content: Content, paths: &[String]) {
+    fn add(&mut self, content: DocumentKind, paths: &[String]) {
         let index = self.contents.len();
         self.contents.push(content);
         for path in paths {
@@ -82,12 +82,12 @@ impl Layout {
     /// The path of each document, the first of them where it stands at several.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let name = |content: &Content| {
-            let (Content::KeySet(audience) | Content::Discovery(audience)) = content;
+        let name = |content: &DocumentKind| {
+            let (DocumentKind::KeySet(audience) | DocumentKind::Discovery(audience)) = content;
             let below = audience.as_ref().map_or_else(String::new, |name| format!("/{name}"));
             match content {
-                Content::KeySet(_) => format!("{below}{}", self.key_set_path),
-                Content::Discovery(_) => format!("{below}/.well-known/openid-configuration"),
+                DocumentKind::KeySet(_) => format!("{below}{}", self.key_set_path),
+                DocumentKind::Discovery(_) => format!("{below}/.well-known/openid-configuration"),
             }
         };
         self.contents.iter().map(name).collect()
@@ -95,7 +95,7 @@ impl Layout {
 
     /// What each document says.
     #[must_use]
-    pub fn contents(&self) -> &[Content] {
+    pub fn contents(&self) -> &[DocumentKind] {
         &self.contents
     }
 
@@ -127,16 +127,19 @@ mod tests {
         Layout::new(&audiences, "/.well-known/jwks.json", issuer)
     }
 
-    fn content<'a>(layout: &'a Layout, path: &str) -> Option<&'a Content> {
+    fn content<'a>(layout: &'a Layout, path: &str) -> Option<&'a DocumentKind> {
         layout.find(path).map(|index| &layout.contents()[index])
     }
 
     #[test]
     fn key_sets_stand_at_the_path_and_below_each_audience() {
         let layout = layout(None);
-        assert_eq!(content(&layout, "/.well-known/jwks.json"), Some(&Content::KeySet(None)));
+        assert_eq!(content(&layout, "/.well-known/jwks.json"), Some(&DocumentKind::KeySet(None)));
         let human = Some(Audience::new("human"));
-        assert_eq!(content(&layout, "/human/.well-known/jwks.json"), Some(&Content::KeySet(human)));
+        assert_eq!(
+            content(&layout, "/human/.well-known/jwks.json"),
+            Some(&DocumentKind::KeySet(human))
+        );
         assert_eq!(content(&layout, "/other/.well-known/jwks.json"), None);
         assert_eq!(content(&layout, "/.well-known/openid-configuration"), None);
     }
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn discovery_stands_where_each_standard_looks_for_it() {
         let layout = layout(Some("https://id.example/tenant/"));
-        let client = Content::Discovery(Some(Audience::new("client")));
+        let client = DocumentKind::Discovery(Some(Audience::new("client")));
         for path in [
             "/client/.well-known/openid-configuration",
             "/tenant/client/.well-known/openid-configuration",
@@ -155,9 +158,12 @@ mod tests {
         }
         assert_eq!(
             content(&layout, "/.well-known/openid-configuration"),
-            Some(&Content::Discovery(None))
+            Some(&DocumentKind::Discovery(None))
         );
-        assert_eq!(content(&layout, "/tenant/.well-known/jwks.json"), Some(&Content::KeySet(None)));
+        assert_eq!(
+            content(&layout, "/tenant/.well-known/jwks.json"),
+            Some(&DocumentKind::KeySet(None))
+        );
         assert_eq!(layout.issuer(None).as_deref(), Some("https://id.example/tenant"));
     }
 }

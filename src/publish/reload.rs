@@ -13,16 +13,16 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::document::published_keys;
-use super::events;
-use super::judge::{Judge, Terms, next_change};
+use super::log;
+use super::reconciler::{ReconcileSettings, Reconciler, next_change};
 use super::snapshot::Publisher;
-use super::view::{Looks, View};
+use super::status::{ReloadStatus, ScanCounts};
 use crate::clock::Clock;
+use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::{Reason, Refused};
 use crate::keys::{Audience, Kid};
-use crate::ledger::{Change, HandedOff, Ledger, Outcome, Persistence, Records};
-use crate::look::{Look, Looker};
+use crate::ledger::{Change, HandOffStatus, Ledger, Persistence, Reconciliation, Records};
 use crate::source::Slot;
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Settle, Watcher};
@@ -37,14 +37,14 @@ pub enum Signal {
     /// This process wrote in the ledger's directory, and somebody waits until it shows.
     Operated(oneshot::Sender<()>),
     /// Somebody asks to look at once.
-    LookNow,
+    ScanNow,
     /// The program ends.
     Stop,
 }
 
 /// How often and by what the loop judges.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct ReloadSettings {
     /// How often it looks without a hint.
     pub poll_interval: Duration,
     /// The quiet time after the last hint.
@@ -64,20 +64,20 @@ pub struct Rules {
 /// The loop's belongings.
 pub struct Reload {
     clock: Arc<dyn Clock>,
-    rules: Rules,
-    looker: Looker,
+    rules: ReloadSettings,
+    scanner: KeyScanner,
     ledger: Ledger,
     publisher: Publisher,
     watcher: Watcher,
-    look: Look,
-    judge: Judge,
+    look: KeyScan,
+    reconciler: Reconciler,
     refused: BTreeMap<(Slot, PathBuf), Refused>,
     has_published: bool,
     published: BTreeSet<Kid>,
-    told: events::Told,
+    logged: log::LoggedStates,
     last_good_scan: Option<Timestamp>,
-    looks: Looks,
-    view: watch::Sender<Option<Arc<View>>>,
+    looks: ScanCounts,
+    view: watch::Sender<Option<Arc<ReloadStatus>>>,
 }
 
 /// The most time that passes between the first hint and the look, however many hints follow.
@@ -95,8 +95,8 @@ impl Reload {
     #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
-        rules: Rules,
-        looker: Looker,
+        rules: ReloadSettings,
+        scanner: KeyScanner,
         ledger: Ledger,
         publisher: Publisher,
         signals: Sender<Signal>,
@@ -114,34 +114,35 @@ impl Reload {
             // Nobody listens any more when the program ends.
             let _ = signals.send(signal);
         });
-        let Rules { policy, grace_on_removal, retention, .. } = rules;
-        let judge = Judge::new(Terms { policy, grace_on_removal, retention }, &*clock);
+        let ReloadSettings { policy, grace_on_removal, retention, .. } = rules;
+        let reconciler =
+            Reconciler::new(ReconcileSettings { policy, grace_on_removal, retention }, &*clock);
         Self {
             clock,
             rules,
-            looker,
+            scanner,
             ledger,
             publisher,
             watcher,
-            look: Look::default(),
-            judge,
+            look: KeyScan::default(),
+            reconciler,
             refused: BTreeMap::new(),
             has_published: false,
             published: BTreeSet::new(),
-            told: events::Told::default(),
+            logged: log::LoggedStates::default(),
             last_good_scan: None,
-            looks: Looks::default(),
+            looks: ScanCounts::default(),
             view: watch::Sender::new(None),
         }
     }
 
     /// Shows what the loop knows, from the first look on.
     #[must_use]
-    pub fn view(&self) -> watch::Receiver<Option<Arc<View>>> {
+    pub fn view(&self) -> watch::Receiver<Option<Arc<ReloadStatus>>> {
         self.view.subscribe()
     }
 
-    /// Looks and publishes until it is told to stop.
+    /// Scans and publishes until it is told to stop.
     pub fn run(mut self, signals: &Receiver<Signal>) {
         let mut settle = Settle::new(self.rules.settle, SETTLE_AT_MOST);
         // Each record that is written raises several events, its own writer's among them.
@@ -166,7 +167,7 @@ impl Reload {
                 match signal {
                     Signal::Stop => return,
                     Signal::KeysChanged => settle.note(Instant::now()),
-                    Signal::LookNow => {
+                    Signal::ScanNow => {
                         settle.clear();
                         next_poll = Instant::now();
                     }
@@ -199,17 +200,17 @@ impl Reload {
         }
     }
 
-    /// Looks at the directories, and returns when to look again before the next poll.
+    /// Scans the directories, and returns when to scan again before the next poll.
     fn look(&mut self) -> Option<Instant> {
         let known = self.ledger.records().clone();
-        self.look = self.looker.look();
+        self.look = self.scanner.look();
         let is_outdated = self.decide(Some(&known));
         // Armed before the look that counts: what happened between a look and the arming is seen
         // by the look after it.
         let armed = self.follow();
         let pause = if is_outdated {
             Some(LEDGER_SETTLE[0])
-        } else if self.judge.has_missed() {
+        } else if self.reconciler.has_missed() {
             // Two looks that agree on a removal are some time apart.
             Some(self.rules.settle)
         } else if armed {
@@ -224,7 +225,7 @@ impl Reload {
         let mut directories = self.look.directories.clone();
         directories.extend(self.ledger.directory().and_then(DirectoryIdentity::of));
         let armed = self.watcher.follow(&directories);
-        self.told.watcher(self.watcher.state());
+        self.logged.watcher(self.watcher.state());
         armed
     }
 
@@ -233,18 +234,19 @@ impl Reload {
     fn decide(&mut self, known: Option<&Records>) -> bool {
         let is_new_look = known.is_some();
         let now = self.clock.now();
-        if let Some(step) = self.judge.observe(&*self.clock) {
-            events::clock_stepped(step);
+        if let Some(step) = self.reconciler.observe(&*self.clock) {
+            log::clock_stepped(step);
         }
-        let Self { judge, look, clock, publisher, rules, .. } = self;
+        let Self { reconciler, look, clock, publisher, rules, .. } = self;
         let mut shortened = None;
         let judged = |records: &Records| {
-            let mut outcome = judge.judge(records, &look.sight, known, now, &**clock);
+            let mut outcome =
+                reconciler.reconcile(records, &look.observation, known, now, &**clock);
             // Before others can read of an end: this thread may be stopped for longer than a grace.
             shortened = publisher.shorten(&ends(&outcome.records, now, &rules.policy), now);
             (std::mem::take(&mut outcome.records), outcome)
         };
-        let Outcome { changes, mut refused, is_outdated, .. } = self.ledger.update(judged);
+        let Reconciliation { changes, mut refused, is_outdated, .. } = self.ledger.update(judged);
         if !is_new_look {
             // Thinking again about an old look mends no half of an entry.
             let halves = self.refused.values();
@@ -255,11 +257,11 @@ impl Reload {
         // Whoever sees it served can ask about it.
         self.show(now);
         if let Some(snapshot) = &shortened {
-            events::published(snapshot);
+            log::published(snapshot);
         }
         let is_changed = self.publish(now) || shortened.is_some();
         if is_new_look {
-            let is_whole = self.look.directories_read == self.looker.directories().len();
+            let is_whole = self.look.directories_read == self.scanner.directories().len();
             let count = match (is_whole, is_changed) {
                 (false, _) => &mut self.looks.failed,
                 (true, true) => &mut self.looks.changed,
@@ -271,23 +273,23 @@ impl Reload {
             }
         }
         // Consumers before signers.
-        let Rules { audiences, policy, .. } = &self.rules;
+        let ReloadSettings { audiences, policy, .. } = &self.rules;
         let handed_off = self.ledger.hand_off(audiences, now, policy);
         // Others have written since: what they wrote is published first.
-        let is_behind = matches!(handed_off, Ok(HandedOff::Behind));
-        self.told.hand_off(handed_off.err());
-        self.ledger.tell_served();
+        let is_behind = matches!(handed_off, Ok(HandOffStatus::Behind));
+        self.logged.hand_off(handed_off.err());
+        self.ledger.mark_served();
         self.show(now);
         is_behind || (is_new_look && is_outdated)
     }
 
     fn show(&self, now: Timestamp) {
-        let view = View {
+        let view = ReloadStatus {
             decided_at: now,
             last_good_scan: self.last_good_scan,
             records: self.ledger.records().clone(),
             refused: self.refused.values().cloned().collect(),
-            notes: self.told.current_notes(),
+            notes: self.logged.current_notes(),
             watcher: self.watcher.state().clone(),
             persistence: self.ledger.persistence().clone(),
             ledger: self.ledger.directory().map(Path::to_owned),
@@ -298,33 +300,33 @@ impl Reload {
 
     /// Tells whether anything is published that was not before, or no longer.
     fn publish(&mut self, now: Timestamp) -> bool {
-        let Rules { policy, certificates, .. } = &self.rules;
+        let ReloadSettings { policy, certificates, .. } = &self.rules;
         let keys = published_keys(self.ledger.records(), now, policy, *certificates);
         // Nothing remembered and not everything seen is no set of keys: 503 is the honest answer.
-        let has_seen_all = self.look.sight.dark.is_empty() && !self.look.is_unsettled;
+        let has_seen_all = self.look.observation.unreadable.is_empty() && !self.look.is_unsettled;
         if keys.is_empty() && !has_seen_all && !self.has_published {
             return false;
         }
         self.has_published = true;
         let published = keys.iter().map(|key| key.kid.clone()).collect();
         for kid in self.published.difference(&published) {
-            events::ended(kid, self.ledger.records(), now, policy);
+            log::ended(kid, self.ledger.records(), now, policy);
         }
         self.published = published;
         let snapshot = self.publisher.publish(keys, now);
         if let Some(snapshot) = &snapshot {
-            events::published(snapshot);
+            log::published(snapshot);
         }
         snapshot.is_some()
     }
 
     fn tell(&mut self, changes: &[Change], refused: Vec<Refused>, now: Timestamp) {
         for aside in self.ledger.take_set_aside() {
-            events::set_aside(&aside);
+            log::set_aside(&aside);
         }
         let records = self.ledger.records();
         for change in changes {
-            events::changed(change, records, now, &self.rules.policy);
+            log::changed(change, records, now, &self.rules.policy);
         }
         let refused: BTreeMap<(Slot, PathBuf), Refused> = refused
             .into_iter()
@@ -333,15 +335,15 @@ impl Reload {
             .collect();
         for (place, refusal) in &refused {
             if self.refused.get(place) != Some(refusal) {
-                events::refused(refusal);
+                log::refused(refusal);
             }
         }
         for place in self.refused.keys().filter(|place| !refused.contains_key(*place)) {
-            events::no_longer_refused(&place.1);
+            log::no_longer_refused(&place.1);
         }
         self.refused = refused;
-        self.told.persistence(self.ledger.persistence(), self.ledger.directory());
-        self.told.notes(&self.look);
+        self.logged.persistence(self.ledger.persistence(), self.ledger.directory());
+        self.logged.notes(&self.look);
     }
 
     /// When the next date of any key comes, on the clock that never steps. A step of the other one

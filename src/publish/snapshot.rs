@@ -38,14 +38,14 @@ impl Snapshot {
 
 /// A pair of ends of the swap point. Nothing is published at first.
 #[must_use]
-pub fn channel(layout: Arc<Layout>) -> (Publisher, Published) {
+pub fn channel(layout: Arc<Layout>) -> (Publisher, SnapshotReader) {
     let shared =
-        Arc::new(Shared { layout, current: ArcSwapOption::empty(), writing: Mutex::new(()) });
-    (Publisher(Arc::clone(&shared)), Published(shared))
+        Arc::new(SwapPoint { layout, current: ArcSwapOption::empty(), writing: Mutex::new(()) });
+    (Publisher(Arc::clone(&shared)), SnapshotReader(shared))
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SwapPoint {
     layout: Arc<Layout>,
     current: ArcSwapOption<Snapshot>,
     /// Held while a snapshot is replaced, so that none is lost and none comes back.
@@ -54,9 +54,9 @@ struct Shared {
 
 /// The reading end. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Published(Arc<Shared>);
+pub struct SnapshotReader(Arc<SwapPoint>);
 
-impl Published {
+impl SnapshotReader {
     /// What is to be served at `now`; nothing before the first publication. A request reads it
     /// once.
     #[must_use]
@@ -74,7 +74,7 @@ impl Published {
 
 /// The writing end; there is one.
 #[derive(Debug)]
-pub struct Publisher(Arc<Shared>);
+pub struct Publisher(Arc<SwapPoint>);
 
 impl Publisher {
     /// Publishes `keys` from now on. Returns the snapshot where it differs from the one before.
@@ -84,7 +84,7 @@ impl Publisher {
             let before = self.0.current.load_full();
             // Outside the lock: rendering many keys takes a while, and readers may have to
             // withdraw one meanwhile.
-            let next = Shared::next(&self.0.layout, before.as_ref(), Arc::clone(&keys), now);
+            let next = SwapPoint::next(&self.0.layout, before.as_ref(), Arc::clone(&keys), now);
             let writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let current = self.0.current.load_full();
             let same = match (&before, &current) {
@@ -126,12 +126,12 @@ impl Publisher {
 
     /// A reading end.
     #[must_use]
-    pub fn reader(&self) -> Published {
-        Published(Arc::clone(&self.0))
+    pub fn reader(&self) -> SnapshotReader {
+        SnapshotReader(Arc::clone(&self.0))
     }
 }
 
-impl Shared {
+impl SwapPoint {
     fn next(
         layout: &Layout,
         before: Option<&Arc<Snapshot>>,

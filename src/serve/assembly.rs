@@ -11,12 +11,12 @@ use tracing::warn;
 use super::{ServeError, descriptors};
 use crate::clock::SystemClock;
 use crate::config::{Config, ListenAddress, OnRemoval};
+use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::entry::KeyRules;
-use crate::ledger::{Looked, Outcome, reconcile, store};
-use crate::look::{Look, Looker};
-use crate::operations::{Operations, Terms};
+use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
+use crate::operations::{OperationSettings, Operations};
 use crate::publish::layout::Layout;
-use crate::publish::reload::Rules;
+use crate::publish::reload::ReloadSettings;
 use crate::sandbox::Needs;
 use crate::server::connections::Limits;
 use crate::source::scan::ScanLimits;
@@ -25,9 +25,9 @@ use crate::source::scan::ScanLimits;
 #[derive(Debug)]
 pub struct Seen {
     /// The directories.
-    pub look: Look,
+    pub look: KeyScan,
     /// What is to be remembered after that.
-    pub outcome: Outcome,
+    pub outcome: Reconciliation,
 }
 
 /// Looks at the directories and the ledger once, and writes nothing.
@@ -38,8 +38,8 @@ pub fn look_once(config: &Config, now: Timestamp) -> Result<Seen, ServeError> {
     let directory = state_directory(config);
     let remembered =
         store::read(&directory).map_err(|error| ServeError::Ledger { directory, error })?.records;
-    let look = looker(config).look();
-    let looked = Looked {
+    let look = scanner(config).look();
+    let context = ReconcileContext {
         now,
         policy: &config.lifecycle,
         grace_on_removal: grace_on_removal(config),
@@ -49,7 +49,7 @@ pub fn look_once(config: &Config, now: Timestamp) -> Result<Seen, ServeError> {
         known: None,
         is_served: true,
     };
-    let outcome = reconcile(&remembered, &look.sight, looked);
+    let outcome = reconcile(&remembered, &look.observation, context);
     Ok(Seen { look, outcome })
 }
 
@@ -60,14 +60,14 @@ pub fn layout(config: &Config) -> Layout {
     Layout::new(&config.keys.audiences, &config.publish.path, issuer)
 }
 
-pub(super) fn looker(config: &Config) -> Looker {
+pub(super) fn scanner(config: &Config) -> KeyScanner {
     let keys = &config.keys;
     let limits = ScanLimits {
         max_files: keys.max_files,
         max_file_size: keys.max_file_size,
         verify_pairs: keys.verify_pairs,
     };
-    Looker::new(keys.dirs.clone(), limits, key_rules(config))
+    KeyScanner::new(keys.dirs.clone(), limits, key_rules(config))
 }
 
 fn key_rules(config: &Config) -> KeyRules {
@@ -80,8 +80,8 @@ fn key_rules(config: &Config) -> KeyRules {
     }
 }
 
-pub(super) fn rules(config: &Config) -> Rules {
-    Rules {
+pub(super) fn rules(config: &Config) -> ReloadSettings {
+    ReloadSettings {
         poll_interval: config.keys.poll_interval,
         settle: config.keys.settle,
         policy: config.lifecycle,
@@ -168,7 +168,7 @@ pub(super) fn needs(config: &Config, issues: bool) -> Needs {
 #[must_use]
 pub fn operations(config: &Config) -> Operations {
     let directory = config.keys.dirs.first().cloned().unwrap_or_else(|| Path::new(".").into());
-    let terms = Terms {
+    let terms = OperationSettings {
         policy: config.lifecycle,
         max_age: config.publish.max_age,
         validity: config.issue.validity,
@@ -177,5 +177,5 @@ pub fn operations(config: &Config) -> Operations {
         directory,
         state: state_directory(config).into(),
     };
-    Operations::new(Arc::new(terms), looker(config)).with_clock(Arc::new(SystemClock))
+    Operations::new(Arc::new(terms), scanner(config)).with_clock(Arc::new(SystemClock))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ListenAddress;
-use crate::operations::Refusal;
+use crate::operations::OperationError;
 use crate::server::tls;
 
 /// Why the daemon could not run, or a look could not be taken.
@@ -39,7 +39,7 @@ pub enum ServeError {
         refusal: tls::pair::Refusal,
     },
     /// A first key could not be issued.
-    Issue(Refusal),
+    Issue(OperationError),
     /// The operating system refused a thread, a signal handler or an event queue.
     System(io::Error),
 }

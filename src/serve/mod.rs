@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::assembly::{Seen, layout, look_once, make_state_directory, operations};
-use self::assembly::{limits, listeners, looker, needs, rules, state_directory};
+use self::assembly::{limits, listeners, needs, rules, scanner, state_directory};
 use self::certificates::Certificates;
 pub use self::error::ServeError;
 use self::sockets::Places;
@@ -61,7 +61,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let certificates = Certificates::read(config, clock.now())?;
     make_state_directory(config);
-    operations(config).mend();
+    operations(config).recover();
     if init {
         issue_first_keys(config, to_the_millisecond(clock.now()))?;
     }
@@ -93,7 +93,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     let rules = rules(config);
     let ledger = Ledger::new(Some(state_directory(config)));
     let reload =
-        Reload::new(Arc::clone(&clock), rules, looker(config), ledger, publisher, signals.clone());
+        Reload::new(Arc::clone(&clock), rules, scanner(config), ledger, publisher, signals.clone());
 
     let view = reload.view();
     runtime.spawn(systemd::tell_ready(view.clone()));
@@ -291,7 +291,7 @@ impl<'a> Servers<'a> {
         let last: Vec<_> = self.serving_last.into_iter().map(tokio::spawn).collect();
         let ended_by = std::future::poll_fn(|context| {
             while hangup.poll_recv(context).is_ready() {
-                let _ = signals.send(Signal::LookNow);
+                let _ = signals.send(Signal::ScanNow);
                 let _ = self.certificates.as_ref().map(|hints| hints.send(()));
             }
             if terminate.poll_recv(context).is_ready() {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::ServeError;
-use crate::publish::view::{Looks, View};
+use crate::publish::status::{ReloadStatus, ScanCounts};
 use crate::server::listener::Socket;
 
 /// The sockets that were passed, by listener.
@@ -71,10 +71,11 @@ impl Passed {
 }
 
 /// Says that the program is ready, as soon as the key directories were looked at.
-pub(super) async fn tell_ready(mut view: watch::Receiver<Option<Arc<View>>>) {
+pub(super) async fn tell_ready(mut view: watch::Receiver<Option<Arc<ReloadStatus>>>) {
     // Counted when what was seen is published.
-    let has_looked =
-        |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.looks != Looks::default());
+    let has_looked = |view: &Option<Arc<ReloadStatus>>| {
+        view.as_ref().is_some_and(|view| view.looks != ScanCounts::default())
+    };
     if view.wait_for(has_looked).await.is_ok() {
         tell(NotifyState::Ready);
     }

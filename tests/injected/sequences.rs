@@ -21,16 +21,16 @@ use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use jwksd::clock::{Clock as _, ManualClock};
 use jwksd::encoding::hex;
+use jwksd::key_scanner::KeyScanner;
 use jwksd::keys::Curve;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Audience, PublicKey};
 use jwksd::ledger::Ledger;
-use jwksd::look::Looker;
 use jwksd::publish::layout::Layout;
-use jwksd::publish::reload::{Reload, Rules, Signal};
-use jwksd::publish::snapshot::{self, Published, Snapshot};
-use jwksd::publish::view::View;
+use jwksd::publish::reload::{Reload, ReloadSettings, Signal};
+use jwksd::publish::snapshot::{self, Snapshot, SnapshotReader};
+use jwksd::publish::status::ReloadStatus;
 use jwksd::source::scan::ScanLimits;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use serde_json::Value;
@@ -50,9 +50,9 @@ type Set = BTreeMap<String, (Key, &'static str, Option<Timestamp>)>;
 
 /// The loop on a thread.
 struct Loop {
-    published: Published,
+    published: SnapshotReader,
     signals: Sender<Signal>,
-    view: watch::Receiver<Option<Arc<View>>>,
+    view: watch::Receiver<Option<Arc<ReloadStatus>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -68,7 +68,7 @@ impl Loop {
             key_id: KeyIdScheme::Thumbprint,
             verify_pairs: true,
         };
-        let looker = Looker::new(vec![Arc::from(disk.keys())], limits, rules);
+        let scanner = KeyScanner::new(vec![Arc::from(disk.keys())], limits, rules);
         let hour = Duration::from_secs(3600);
         let policy = Policy {
             announce: 24 * hour,
@@ -77,7 +77,7 @@ impl Loop {
             clock_skew: Duration::from_secs(300),
             default_grace: GRACE,
         };
-        let rules = Rules {
+        let rules = ReloadSettings {
             poll_interval: hour,
             settle: Duration::from_millis(1),
             policy,
@@ -89,7 +89,7 @@ impl Loop {
         let (signals, received) = mpsc::channel();
         let ledger = Ledger::new(Some(disk.state()));
         let clock = Arc::new(clock.clone());
-        let reload = Reload::new(clock, rules, looker, ledger, publisher, signals.clone());
+        let reload = Reload::new(clock, rules, scanner, ledger, publisher, signals.clone());
         let view = reload.view();
         let thread = Some(std::thread::spawn(move || reload.run(&received)));
         let started = Self { published, signals, view, thread };
@@ -112,7 +112,7 @@ impl Loop {
             let seen = self.looks();
             if seen >= before + asked && asked < 3 {
                 asked += 1;
-                self.signals.send(Signal::LookNow).unwrap();
+                self.signals.send(Signal::ScanNow).unwrap();
             }
             (seen >= before + 3).then_some(())
         });
@@ -184,7 +184,12 @@ impl Drop for Watch {
 static CHECKED: AtomicU64 = AtomicU64::new(0);
 
 impl Reader {
-    fn start(published: Published, clock: ManualClock, jwks: Arc<Vec<Value>>, first: Set) -> Self {
+    fn start(
+        published: SnapshotReader,
+        clock: ManualClock,
+        jwks: Arc<Vec<Value>>,
+        first: Set,
+    ) -> Self {
         let allowed = Arc::new(RwLock::new(vec![first]));
         let sets = Arc::clone(&allowed);
         let watch = Watch::start(move || {

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use jwksd::keys::lifecycle::Phase;
 use jwksd::keys::{Algorithm, Kid};
-use jwksd::operations::Refusal;
+use jwksd::operations::OperationError;
 use serde_json::{Value, json};
 
 use super::common::daemon::{Daemon, jwksd};
@@ -112,7 +112,7 @@ fn a_key_in_a_volume_is_gone_though_its_file_lies_there() {
         assert!(!world.is_published(&key));
         volume.write(&files);
     }
-    assert!(matches!(world.operations.delete(&key, world.now), Err(Refusal::NotFound(_))));
+    assert!(matches!(world.operations.delete(&key, world.now), Err(OperationError::NotFound(_))));
 }
 
 /// A JWK Set file of several private keys.

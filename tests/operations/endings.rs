@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jwksd::keys::lifecycle::Phase;
 use jwksd::keys::{Algorithm, Kid};
-use jwksd::operations::{Issue, KeyPair, Refusal, Start};
+use jwksd::operations::{Issue, KeyPair, OperationError, Start};
 use serde_json::json;
 
 use super::{
@@ -161,7 +161,7 @@ fn unknown_and_deleted_keys_are_not_found() {
     let key = world.published_key();
     let unknown = Kid::new("unknown").unwrap();
     let now = world.now;
-    let not_found = |refused| matches!(refused, Err(Refusal::NotFound(_)));
+    let not_found = |refused| matches!(refused, Err(OperationError::NotFound(_)));
     assert!(not_found(world.operations.invalidate(&unknown, HOUR, now)));
     world.operations.delete(&key, now).unwrap();
     assert!(not_found(world.operations.invalidate(&key, HOUR, now)));

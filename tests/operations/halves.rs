@@ -12,7 +12,7 @@ use jwksd::encoding::hex;
 use jwksd::keys::Kid;
 use jwksd::ledger::step::Placement;
 use jwksd::ledger::{Record, Step, codec, store};
-use jwksd::operations::{Issue, Refusal};
+use jwksd::operations::{Issue, OperationError};
 use serde_json::Value;
 
 use super::common::daemon::Daemon;
@@ -197,7 +197,7 @@ impl Around {
         assert_eq!(of_keys(&last), of_keys(&self.after));
     }
 
-    fn check(&self, mend: impl Fn(&Path)) {
+    fn check(&self, recover: impl Fn(&Path)) {
         self.check_states();
         let at = self.world.now;
         restore(self.keys(), &self.before);
@@ -210,7 +210,7 @@ impl Around {
             // Who only reads sees one or the other.
             let seen = told(self.keys(), at);
             assert!(seen == before || seen == after, "{what}: {seen:#?}");
-            mend(self.keys());
+            recover(self.keys());
             let expected = if counts { &after } else { &before };
             assert_eq!(told(self.keys(), at), *expected, "{what}");
             assert_eq!(leftovers(self.keys()), [] as [&Path; 0], "{what}");
@@ -234,8 +234,8 @@ fn next_operation(keys: &Path) {
     let at = "2026-12-01T00:00:00Z".parse().unwrap();
     let unknown = Kid::new("unknown").unwrap();
     let mut next = operations(keys);
-    assert!(matches!(next.invalidate(&unknown, HOUR, at), Err(Refusal::NotFound(_))));
-    next.mend();
+    assert!(matches!(next.invalidate(&unknown, HOUR, at), Err(OperationError::NotFound(_))));
+    next.recover();
 }
 
 #[test]

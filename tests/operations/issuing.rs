@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use jwksd::keys::{Algorithm, Kid};
-use jwksd::operations::{Issue, Refusal, Start};
+use jwksd::operations::{Issue, OperationError, Start};
 use rustix::fs::inotify;
 use serde_json::{Value, json};
 
@@ -161,7 +161,7 @@ fn an_id_is_given_once() {
     let named = |name: &str| Issue { kid: Some(Kid::new(name).unwrap()), ..plain_issue() };
     world.issue(named("a")).unwrap();
     let before = world.records();
-    assert!(matches!(world.issue(named("a")), Err(Refusal::KeyIdTaken(_))));
+    assert!(matches!(world.issue(named("a")), Err(OperationError::KeyIdTaken(_))));
     fs::write(
         world.keys().join("dropped.meta.json"),
         json!({ "keyId": "b", "keyIdAliases": ["c"] }).to_string(),
@@ -169,11 +169,14 @@ fn an_id_is_given_once() {
     .unwrap();
     let pem = jwksd::operations::generate(Algorithm::EdDSA, 2048).unwrap();
     fs::write(world.keys().join("dropped.pem"), &**pem).unwrap();
-    assert!(matches!(world.issue(named("b")), Err(Refusal::KeyIdTaken(_))));
-    assert!(matches!(world.issue(named("c")), Err(Refusal::KeyIdTaken(_))), "an alias counts");
+    assert!(matches!(world.issue(named("b")), Err(OperationError::KeyIdTaken(_))));
+    assert!(
+        matches!(world.issue(named("c")), Err(OperationError::KeyIdTaken(_))),
+        "an alias counts"
+    );
     let deleted = Kid::new("a").unwrap();
     world.operations.delete(&deleted, world.now).unwrap();
-    assert!(matches!(world.issue(named("a")), Err(Refusal::KeyIdTaken(_))), "gone for good");
+    assert!(matches!(world.issue(named("a")), Err(OperationError::KeyIdTaken(_))), "gone for good");
     assert_eq!(before.len(), 1);
     assert_eq!(leftovers(world.keys()), [] as [&Path; 0]);
 }
@@ -263,8 +266,11 @@ fn a_key_directory_of_others_is_refused() {
     let mut world = World::new();
     std::os::unix::fs::symlink("..gone", world.keys().join("..data")).unwrap();
     let refused = world.issue(plain_issue()).unwrap_err();
-    assert!(matches!(refused, Refusal::ReadOnly { .. }));
+    assert!(matches!(refused, OperationError::ReadOnly { .. }));
     assert_eq!(refused.code(), "KEY_DIRECTORY_READ_ONLY");
     assert_eq!(world.operations.list(world.now).unwrap(), []);
-    assert!(matches!(world.operations.current(&client(), world.now), Err(Refusal::NoCurrent(_))));
+    assert!(matches!(
+        world.operations.current(&client(), world.now),
+        Err(OperationError::NoCurrent(_))
+    ));
 }

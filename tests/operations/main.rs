@@ -24,13 +24,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jwksd::key_scanner::KeyScanner;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Algorithm, Audience, Kid};
 use jwksd::ledger::handoff::{self, HandOff};
-use jwksd::ledger::{Ledger, Looked, Record, Records, reconcile, store};
-use jwksd::look::Looker;
-use jwksd::operations::{Issue, Issued, KeyPair, Operations, Prepared, Refusal, Start, Terms};
+use jwksd::ledger::{Ledger, ReconcileContext, Record, Records, reconcile, store};
+use jwksd::operations::{
+    Issue, Issued, KeyPair, OperationError, OperationSettings, Operations, Prepared, Start,
+};
 use jwksd::publish::document::published_keys;
 use jwksd::source::scan::ScanLimits;
 use serde_json::Value;
@@ -52,7 +54,7 @@ const POLICY: Policy = Policy {
 struct World {
     directory: tempfile::TempDir,
     operations: Operations,
-    looker: Looker,
+    scanner: KeyScanner,
     ledger: Ledger,
     missed: BTreeSet<Kid>,
     now: Timestamp,
@@ -61,13 +63,13 @@ struct World {
 impl World {
     fn new() -> Self {
         let directory = fast_directory();
-        let (operations, looker, ledger) = (
+        let (operations, scanner, ledger) = (
             operations(directory.path()),
-            looker(directory.path()),
+            scanner(directory.path()),
             Ledger::new(Some(directory.path().join(".jwksd"))),
         );
         let now = "2026-11-01T00:00:00Z".parse().unwrap();
-        Self { directory, operations, looker, ledger, missed: BTreeSet::new(), now }
+        Self { directory, operations, scanner, ledger, missed: BTreeSet::new(), now }
     }
 
     fn keys(&self) -> &Path {
@@ -80,8 +82,8 @@ impl World {
 
     /// What a daemon does when it looks, but for the answering.
     fn look(&mut self) {
-        let sight = self.looker.look().sight;
-        let looked = Looked {
+        let observation = self.scanner.look().observation;
+        let context = ReconcileContext {
             now: self.now,
             policy: &POLICY,
             grace_on_removal: POLICY.default_grace,
@@ -91,7 +93,7 @@ impl World {
             is_served: true,
         };
         self.missed = self.ledger.update(|records| {
-            let outcome = reconcile(records, &sight, looked);
+            let outcome = reconcile(records, &observation, context);
             (outcome.records, outcome.missed)
         });
         self.ledger.hand_off(&[client(), human()], self.now, &POLICY).unwrap();
@@ -103,7 +105,7 @@ impl World {
         self.look();
     }
 
-    fn issue(&mut self, issue: Issue) -> Result<Issued, Refusal> {
+    fn issue(&mut self, issue: Issue) -> Result<Issued, OperationError> {
         let prepared = Prepared::new(issue, self.operations.terms(), self.now)?;
         self.operations.issue(&prepared, self.now)
     }
@@ -189,13 +191,13 @@ fn rules() -> KeyRules {
     }
 }
 
-fn looker(keys: &Path) -> Looker {
+fn scanner(keys: &Path) -> KeyScanner {
     let limits = ScanLimits { max_files: 1000, max_file_size: 65536, verify_pairs: true };
-    Looker::new(vec![Arc::from(keys)], limits, rules())
+    KeyScanner::new(vec![Arc::from(keys)], limits, rules())
 }
 
 fn operations(keys: &Path) -> Operations {
-    let terms = Terms {
+    let terms = OperationSettings {
         policy: POLICY,
         max_age: Duration::from_secs(300),
         validity: 365 * DAY,
@@ -204,7 +206,7 @@ fn operations(keys: &Path) -> Operations {
         directory: Arc::from(keys),
         state: Arc::from(keys.join(".jwksd")),
     };
-    Operations::new(Arc::new(terms), looker(keys))
+    Operations::new(Arc::new(terms), scanner(keys))
 }
 
 /// What is left lying by steps that were cut short.

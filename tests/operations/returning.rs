@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jwksd::keys::lifecycle::Phase;
 use jwksd::keys::{Algorithm, Kid};
-use jwksd::operations::{Issue, Refusal, Start};
+use jwksd::operations::{Issue, OperationError, Start};
 use serde_json::{Value, json};
 
 use super::{DAY, HOUR, SECOND, World, answer, plain_issue, refusal};
 
-fn names_member<T: std::fmt::Debug>(refused: Result<T, Refusal>, expected: &str) {
+fn names_member<T: std::fmt::Debug>(refused: Result<T, OperationError>, expected: &str) {
     match refused {
-        Err(Refusal::BadRequest { member, .. }) => assert_eq!(member, expected),
+        Err(OperationError::BadRequest { member, .. }) => assert_eq!(member, expected),
         other => panic!("{other:?}"),
     }
 }
@@ -123,7 +123,7 @@ fn a_key_without_its_files_is_refused_and_stays_as_it_is() {
     let before = world.record(&key);
     assert!(before.loss.is_some());
     let refused = world.operations.reactivate(&key, None, None, world.now);
-    assert!(matches!(refused, Err(Refusal::FilesMissing(_))), "{refused:?}");
+    assert!(matches!(refused, Err(OperationError::FilesMissing(_))), "{refused:?}");
     assert_eq!(world.record(&key), before);
 }
 

@@ -185,7 +185,7 @@ impl World {
         let same = others.filter(|other| other.material == life.material);
         let renamed = same.map(Life::planned_until).min().unwrap_or(Ms::MAX);
         let end = life.planned_until().min(lost).min(deleted).min(renamed);
-        let retention = i64::try_from(settings.judge.retention.as_millis()).unwrap();
+        let retention = i64::try_from(settings.reconcile.retention.as_millis()).unwrap();
         let directory = &directories[replicas[index].directory];
         let lies = directory.entries.values().any(|lying| {
             !lying.is_bad

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::refusal::{Reason, Refused};
 use jwksd::keys::{Audience, Kid, PublicKey};
-use jwksd::ledger::Sight;
-use jwksd::ledger::reconcile::Dark;
+use jwksd::ledger::Observation;
+use jwksd::ledger::reconcile::UnreadableSubtree;
 use jwksd::source::Slot;
 use jwksd::source::scan::FileProblem;
 
@@ -112,13 +112,14 @@ pub struct Directory {
 
 impl Directory {
     /// What a look at it shows.
-    pub fn sight(&self) -> Sight {
+    pub fn observation(&self) -> Observation {
         if self.is_dark {
             let slot = Slot::new(place(), "");
             let reason = Reason::DirectoryUnreadable { error: "permission denied".to_owned() };
             let refused = Refused { file: slot.full_path(), slot, reason };
-            let dark = vec![Dark { directory: place(), below: String::new(), refused }];
-            return Sight { entries: BTreeMap::new(), dark };
+            let unreadable =
+                vec![UnreadableSubtree { directory: place(), below: String::new(), refused }];
+            return Observation { entries: BTreeMap::new(), unreadable };
         }
         let entry = |(name, lying): (&String, &Lying)| {
             let slot = Slot::new(place(), name);
@@ -130,6 +131,6 @@ impl Directory {
             };
             (slot, shown)
         };
-        Sight { entries: self.entries.iter().map(entry).collect(), dark: Vec::new() }
+        Observation { entries: self.entries.iter().map(entry).collect(), unreadable: Vec::new() }
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jwksd::keys::{Audience, Kid};
 use jwksd::ledger::{Records, Step};
 use jwksd::operations::issue::{plan, succeed};
-use jwksd::operations::{Decision, Issue, Known, Refusal, Start, decide};
+use jwksd::operations::{Decision, Issue, OperationContext, OperationError, Start, decide};
 use std::time::Duration;
 
 use crate::book::{Life, Moment};
@@ -54,8 +54,9 @@ impl World {
         let moment = self.moment(replica);
         let now = crate::at(moment.clock());
         let remembered = self.disks[disk].read();
-        let sight = self.directories[disk].sight();
-        let known = Known::of(&remembered, sight, now, &self.settings.judge.policy);
+        let observation = self.directories[disk].observation();
+        let known =
+            OperationContext::of(&remembered, observation, now, &self.settings.reconcile.policy);
         let done = match &**order {
             Order::Invalidate { kid, grace } => self.invalidate(disk, &known, kid, *grace, moment),
             Order::Reactivate { kid } => self.reactivate(disk, &known, kid, moment),
@@ -72,7 +73,9 @@ impl World {
             Err(refusal) => {
                 self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
                 // The key has not arrived here yet.
-                if matches!(refusal, Refusal::NotFound(_)) && self.overdue_since(disk).is_some() {
+                if matches!(refusal, OperationError::NotFound(_))
+                    && self.overdue_since(disk).is_some()
+                {
                     self.try_again(disk, order, given);
                     return;
                 }
@@ -103,7 +106,7 @@ impl World {
         }
     }
 
-    fn commit(&mut self, disk: usize, known: &Known, step: Step, remembered: &Records) {
+    fn commit(&mut self, disk: usize, known: &OperationContext, step: Step, remembered: &Records) {
         for record in known.remembered_with(step, remembered).records {
             self.disks[disk].write(&record);
         }
@@ -113,11 +116,11 @@ impl World {
     fn invalidate(
         &mut self,
         disk: usize,
-        known: &Known,
+        known: &OperationContext,
         kid: &Kid,
         grace: Ms,
         moment: Moment,
-    ) -> Result<Step, Refusal> {
+    ) -> Result<Step, OperationError> {
         let duration = Duration::from_millis(grace.unsigned_abs());
         let Decision { step, .. } = decide::invalidate(known, kid, duration, &self.settings.terms)?;
         self.catch_up(disk, moment);
@@ -133,10 +136,10 @@ impl World {
     fn reactivate(
         &mut self,
         disk: usize,
-        known: &Known,
+        known: &OperationContext,
         kid: &Kid,
         moment: Moment,
-    ) -> Result<Step, Refusal> {
+    ) -> Result<Step, OperationError> {
         let Decision { step, .. } =
             decide::reactivate(known, kid, None, None, &self.settings.terms)?;
         self.catch_up(disk, moment);
@@ -156,10 +159,10 @@ impl World {
     fn delete(
         &mut self,
         disk: usize,
-        known: &Known,
+        known: &OperationContext,
         kid: &Kid,
         moment: Moment,
-    ) -> Result<Step, Refusal> {
+    ) -> Result<Step, OperationError> {
         let (Decision { step, .. }, _) = decide::delete(known, kid, &self.settings.terms)?;
         self.catch_up(disk, moment);
         if let Some(life) = self.books[disk].lives.get_mut(kid) {
@@ -177,10 +180,10 @@ impl World {
     fn issue(
         &mut self,
         disk: usize,
-        known: &Known,
+        known: &OperationContext,
         order: &Order,
         moment: Moment,
-    ) -> Result<Step, Refusal> {
+    ) -> Result<Step, OperationError> {
         let Order::Issue { audience, start, replaces, material, id } = order else {
             unreachable!("it is an issue")
         };

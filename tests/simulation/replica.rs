@@ -13,10 +13,10 @@ use jwksd::api::public::PublicHandler;
 use jwksd::clock::Clock;
 use jwksd::keys::{Audience, Kid};
 use jwksd::ledger::handoff::HandOff;
-use jwksd::ledger::{Change, Record, Records, Sight, codec};
+use jwksd::ledger::{Change, Observation, Record, Records, codec};
 use jwksd::publish::document::published_keys;
-use jwksd::publish::judge::{Judge, next_change};
 use jwksd::publish::layout::Layout;
+use jwksd::publish::reconciler::{Reconciler, next_change};
 use jwksd::publish::snapshot::{self, Publisher};
 
 use crate::world::{AUDIENCES, Settings};
@@ -101,10 +101,10 @@ pub struct Running {
     as_of: u64,
     /// Whether the disk is behind the memory.
     is_dirty: bool,
-    judge: Judge,
+    reconciler: Reconciler,
     publisher: Publisher,
     handler: PublicHandler,
-    sight: Sight,
+    observation: Observation,
     pub has_published: bool,
 }
 
@@ -166,39 +166,41 @@ impl Replica {
             records: Records::new(),
             as_of: u64::MAX,
             is_dirty: false,
-            judge: Judge::new(settings.judge, &self.clock),
+            reconciler: Reconciler::new(settings.reconcile, &self.clock),
             publisher,
             handler: PublicHandler::new(published, clock, max_age, true),
-            sight: Sight::default(),
+            observation: Observation::default(),
             has_published: false,
         });
     }
 
-    /// What the loop does: with a new `sight`, or with the time and what others wrote.
+    /// What the loop does: with a new `observation`, or with the time and what others wrote.
     pub fn decide(
         &mut self,
-        sight: Option<Sight>,
+        observation: Option<Observation>,
         disk: &mut Disk,
         settings: &Settings,
     ) -> Option<Decided> {
         let running = self.running.as_mut()?;
         let now = self.clock.now();
-        let policy = &settings.judge.policy;
-        let known = sight.is_some().then(|| running.records.clone());
-        if let Some(sight) = sight {
-            running.sight = sight;
+        let policy = &settings.reconcile.policy;
+        let known = observation.is_some().then(|| running.records.clone());
+        if let Some(observation) = observation {
+            running.observation = observation;
         }
-        running.judge.observe(&self.clock);
+        running.reconciler.observe(&self.clock);
         if running.as_of != disk.changes && !running.is_dirty {
             running.refresh(disk);
         }
-        let Running { judge, records, sight, .. } = running;
-        let mut outcome = judge.judge(records, sight, known.as_ref(), now, &self.clock);
+        let Running { reconciler, records, observation, .. } = running;
+        let mut outcome =
+            reconciler.reconcile(records, observation, known.as_ref(), now, &self.clock);
         let after = std::mem::take(&mut outcome.records);
         running.remember(after, disk);
         let mut decided = Decided {
             wake_in: None,
-            looks_again: known.is_some() && (outcome.is_outdated || running.judge.has_missed()),
+            looks_again: known.is_some()
+                && (outcome.is_outdated || running.reconciler.has_missed()),
             changes: outcome.changes,
             is_served: false,
             is_handed_off: false,
@@ -211,7 +213,7 @@ impl Replica {
             self.running = None;
             return Some(decided);
         }
-        if !keys.is_empty() || running.sight.dark.is_empty() || running.has_published {
+        if !keys.is_empty() || running.observation.unreadable.is_empty() || running.has_published {
             running.has_published = true;
             running.publisher.publish(keys, now);
         }

@@ -12,8 +12,8 @@ use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Audience, Kid};
 use jwksd::ledger::Change;
 use jwksd::ledger::handoff::HandOff;
-use jwksd::operations::Terms;
-use jwksd::publish::judge;
+use jwksd::operations::OperationSettings;
+use jwksd::publish::reconciler;
 
 use crate::Ms;
 use crate::book::{Book, Moment};
@@ -48,8 +48,8 @@ pub static AUDIENCES: LazyLock<[Audience; 2]> =
 
 /// What a fleet goes by.
 pub struct Settings {
-    pub judge: judge::Terms,
-    pub terms: Terms,
+    pub reconcile: reconciler::ReconcileSettings,
+    pub terms: OperationSettings,
     pub max_age: Ms,
     pub lifetime: Ms,
     pub propagation: Ms,
@@ -419,7 +419,7 @@ impl World {
         let moment = self.moment(index);
         let (disk, place) = (self.replicas[index].disk, self.replicas[index].directory);
         let replica = &mut self.replicas[index];
-        let sight = is_look.then(|| self.directories[place].sight());
+        let observation = is_look.then(|| self.directories[place].observation());
         if is_look {
             let Self { books, directories, settings, .. } = self;
             books[disk].look(&directories[place], &mut replica.missed, moment, settings);
@@ -427,7 +427,8 @@ impl World {
         self.doubt_what_came_back(disk);
         let replica = &mut self.replicas[index];
         let before = self.disks[disk].changes;
-        let Some(decided) = replica.decide(sight, &mut self.disks[disk], &self.settings) else {
+        let Some(decided) = replica.decide(observation, &mut self.disks[disk], &self.settings)
+        else {
             return;
         };
         if !is_look && decided.changes.iter().any(|change| matches!(change, Change::Added(_))) {
@@ -640,12 +641,12 @@ fn settings(random: &mut Random) -> Settings {
         verify_pairs: true,
     };
     Settings {
-        judge: judge::Terms {
+        reconcile: reconciler::ReconcileSettings {
             policy,
             grace_on_removal: duration(removal_grace),
             retention: duration(retention),
         },
-        terms: Terms {
+        terms: OperationSettings {
             policy,
             max_age: duration(max_age),
             validity: duration(365 * 24 * HOUR),

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::errors::Error;
 use crate::config::AdminJwt;
-use crate::publish::snapshot::Published;
+use crate::publish::snapshot::SnapshotReader;
 use crate::server::listener::Peer;
 use crate::token::{self, Expected};
 
@@ -26,7 +26,7 @@ pub struct Access {
     /// What a JWT must say.
     pub jwt: Option<AdminJwt>,
     /// The keys that may have signed it.
-    pub published: Published,
+    pub published: SnapshotReader,
 }
 
 /// Who was let in, for the log.

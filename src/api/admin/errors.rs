@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{typed, with_allow};
-use crate::operations::Refusal;
+use crate::operations::OperationError;
 use crate::server::body::Body;
 use crate::server::problem::Problem;
 
@@ -36,13 +36,13 @@ pub(super) enum Error {
     /// Its body did not arrive in time.
     TooSlow,
     /// The operation did not happen.
-    Refused(Refusal),
+    Refused(OperationError),
     /// What can happen to every request.
     Problem(Problem),
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
+impl From<OperationError> for Error {
+    fn from(refusal: OperationError) -> Self {
         Self::Refused(refusal)
     }
 }
@@ -84,8 +84,8 @@ impl Error {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Refused(refusal) if refusal.may_pass() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(refusal) => match refusal {
-                Refusal::NotFound(_) | Refusal::NoCurrent(_) => StatusCode::NOT_FOUND,
-                Refusal::BadRequest { .. } | Refusal::UnsupportedAlgorithm(_) => {
+                OperationError::NotFound(_) | OperationError::NoCurrent(_) => StatusCode::NOT_FOUND,
+                OperationError::BadRequest { .. } | OperationError::UnsupportedAlgorithm(_) => {
                     StatusCode::BAD_REQUEST
                 }
                 _ => StatusCode::CONFLICT,

@@ -31,10 +31,10 @@ use self::routes::{Route, Routed};
 use crate::audit::{Attempt, Outcome};
 use crate::clock::Clock;
 use crate::operations::{
-    Issued, KeyPair, Operations, Prepared, Refusal, Terms, to_the_millisecond,
+    Issued, KeyPair, OperationError, OperationSettings, Operations, Prepared, to_the_millisecond,
 };
 use crate::publish::reload::Signal;
-use crate::publish::view::View;
+use crate::publish::status::ReloadStatus;
 use crate::server::Answer;
 use crate::server::body::Body;
 use crate::server::counts::Requests;
@@ -50,11 +50,11 @@ pub struct AdminHandler {
 
 struct Shared {
     operations: Mutex<Operations>,
-    terms: Arc<Terms>,
+    terms: Arc<OperationSettings>,
     access: Access,
     clock: Arc<dyn Clock>,
     signals: mpsc::Sender<Signal>,
-    view: watch::Receiver<Option<Arc<View>>>,
+    view: watch::Receiver<Option<Arc<ReloadStatus>>>,
     /// The document, which is the same for everybody.
     openapi: Value,
     requests: Arc<Requests>,
@@ -69,7 +69,7 @@ impl AdminHandler {
         access: Access,
         clock: Arc<dyn Clock>,
         signals: mpsc::Sender<Signal>,
-        view: watch::Receiver<Option<Arc<View>>>,
+        view: watch::Receiver<Option<Arc<ReloadStatus>>>,
     ) -> Self {
         let terms = Arc::clone(operations.terms());
         let operations = Mutex::new(operations);
@@ -183,7 +183,7 @@ impl Shared {
         Ok(called)
     }
 
-    fn perform(&self, request: requests::Call, now: Timestamp) -> Result<Called, Refusal> {
+    fn perform(&self, request: requests::Call, now: Timestamp) -> Result<Called, OperationError> {
         // Generating a key takes a while, and holds nobody else up.
         let prepared = match &request {
             requests::Call::Issue(issue) => Some(Prepared::new(issue.clone(), &self.terms, now)?),
@@ -191,7 +191,7 @@ impl Shared {
         };
         // What the daemon knows is more than the disk may have.
         let view = self.view.borrow().clone();
-        if let Some(View { records, .. }) = view.as_deref() {
+        if let Some(ReloadStatus { records, .. }) = view.as_deref() {
             let Self { terms, .. } = self;
             let pair = match &request {
                 requests::Call::List => return Ok(Called::List(terms.list(records, now))),
@@ -209,7 +209,7 @@ impl Shared {
         request: requests::Call,
         prepared: Option<&Prepared>,
         now: Timestamp,
-    ) -> Result<Called, Refusal> {
+    ) -> Result<Called, OperationError> {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = match request {
             requests::Call::List => return operations.list(now).map(Called::List),
@@ -217,7 +217,7 @@ impl Shared {
             requests::Call::Current(audience) => operations.current(&audience, now),
             requests::Call::Issue(_) => match prepared {
                 Some(prepared) => operations.issue(prepared, now).map(Issued::into_key),
-                None => Err(Refusal::Generate),
+                None => Err(OperationError::Generate),
             },
             requests::Call::Invalidate { kid, grace } => operations.invalidate(&kid, grace, now),
             requests::Call::Reactivate { kid, valid_from, valid_to } => {

@@ -9,11 +9,11 @@ use super::errors::ProblemDetails;
 use super::requests::{InvalidateRequest, IssueRequest, ReactivateRequest};
 use super::routes::Route;
 use crate::keys::{Audience, Kid};
-use crate::operations::{KeyPair, Terms};
+use crate::operations::{KeyPair, OperationSettings};
 
 /// The document, as it is served for these terms.
 #[must_use]
-pub fn document(terms: &Terms) -> Value {
+pub fn document(terms: &OperationSettings) -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut schemas = settings.into_generator();

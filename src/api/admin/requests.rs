@@ -13,7 +13,7 @@ use super::errors::Error;
 use super::routes::{Route, Routed};
 use crate::keys::attributes::{LONGEST_GRACE, parse_instant};
 use crate::keys::{Algorithm, Audience, Kid};
-use crate::operations::{Issue, Refusal, Start};
+use crate::operations::{Issue, OperationError, Start};
 
 /// A call whose every argument is valid by itself.
 #[derive(Debug)]
@@ -159,7 +159,7 @@ fn issue(request: &IssueRequest) -> Result<Call, Error> {
     let algorithm = request
         .algorithm
         .parse()
-        .map_err(|_| Refusal::UnsupportedAlgorithm(request.algorithm.clone()))?;
+        .map_err(|_| OperationError::UnsupportedAlgorithm(request.algorithm.clone()))?;
     let grace = request.invalidate_grace_period_sec.map_or(Duration::ZERO, |grace| grace.0);
     Ok(Call::Issue(Issue {
         audience: Audience::new(&request.audience),

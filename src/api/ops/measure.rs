@@ -17,8 +17,8 @@ use crate::keys::Audience;
 use crate::keys::lifecycle::{Dates, Phase, Policy, State};
 use crate::ledger::current_record;
 use crate::ledger::{Persistence, Record};
-use crate::publish::layout::Content;
-use crate::publish::view::View;
+use crate::publish::layout::DocumentKind;
+use crate::publish::status::ReloadStatus;
 use crate::sandbox::Restriction;
 use crate::source::watch::WatchState;
 
@@ -139,7 +139,13 @@ impl Measured {
         }
     }
 
-    fn keys(&mut self, view: &View, audiences: &[Audience], policy: &Policy, now: Timestamp) {
+    fn keys(
+        &mut self,
+        view: &ReloadStatus,
+        audiences: &[Audience],
+        policy: &Policy,
+        now: Timestamp,
+    ) {
         let states: Vec<Known> = view
             .records
             .values()
@@ -236,7 +242,13 @@ impl Measured {
         listed
     }
 
-    fn signers(&mut self, view: &View, audiences: &[Audience], policy: &Policy, now: Timestamp) {
+    fn signers(
+        &mut self,
+        view: &ReloadStatus,
+        audiences: &[Audience],
+        policy: &Policy,
+        now: Timestamp,
+    ) {
         let current = |audience| current_record(&view.records, audience, now, policy);
         let family = self.family("current_key_info", "The key that an audience signs with");
         for record in audiences.iter().filter_map(current) {
@@ -260,7 +272,7 @@ impl Measured {
         }
     }
 
-    fn state(&mut self, view: &View) {
+    fn state(&mut self, view: &ReloadStatus) {
         let family = self.counter("reloads", "Looks at the key directories by their outcome");
         let looks = view.looks;
         for (outcome, count) in
@@ -300,7 +312,7 @@ impl Measured {
         let contents = sources.published.layout().contents();
         let key_sets = || {
             contents.iter().zip(&snapshot.documents).filter_map(|(content, document)| {
-                let Content::KeySet(audience) = content else { return None };
+                let DocumentKind::KeySet(audience) = content else { return None };
                 Some((audience.as_ref().map_or("", Audience::as_str), document))
             })
         };

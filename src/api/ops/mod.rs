@@ -34,9 +34,9 @@ use tokio::task::spawn_blocking;
 use self::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::ListenAddress;
-use crate::operations::Terms;
-use crate::publish::snapshot::{Published, Snapshot};
-use crate::publish::view::View;
+use crate::operations::OperationSettings;
+use crate::publish::snapshot::{Snapshot, SnapshotReader};
+use crate::publish::status::ReloadStatus;
 use crate::sandbox::InForce;
 use crate::server::Answer;
 use crate::server::body::Body;
@@ -48,13 +48,13 @@ use crate::server::tls;
 /// Where everything that is shown comes from.
 pub struct Sources {
     /// The loop's knowledge.
-    pub view: watch::Receiver<Option<Arc<View>>>,
+    pub view: watch::Receiver<Option<Arc<ReloadStatus>>>,
     /// What is served.
-    pub published: Published,
+    pub published: SnapshotReader,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The operator's choices.
-    pub terms: Arc<Terms>,
+    pub terms: Arc<OperationSettings>,
     /// The listeners that are counted, by name.
     pub listeners: Vec<Counted>,
     /// What is counted of this one's requests, by [`requests`].
@@ -95,7 +95,7 @@ pub struct OpsHandler(Arc<Sources>);
 /// What is seen at one instant.
 struct Sight {
     now: Timestamp,
-    view: Option<Arc<View>>,
+    view: Option<Arc<ReloadStatus>>,
     snapshot: Option<Arc<Snapshot>>,
     readiness: Readiness,
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::publish::snapshot::Snapshot;
-use crate::publish::view::View;
+use crate::publish::status::ReloadStatus;
 
 /// Whether the program is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,7 +25,7 @@ pub(super) struct Check {
 
 impl Readiness {
     pub(super) fn of(
-        view: Option<&View>,
+        view: Option<&ReloadStatus>,
         snapshot: Option<&Snapshot>,
         now: Timestamp,
         is_stopping: bool,

@@ -14,7 +14,7 @@ use crate::ledger::current_record;
 use crate::ledger::{Persistence, Record};
 use crate::operations::KeyPair;
 use crate::publish::document::Document;
-use crate::publish::layout::Content;
+use crate::publish::layout::DocumentKind;
 use crate::sandbox::{InForce, Restriction};
 use crate::server::tls;
 use crate::source::watch::WatchState;
@@ -169,7 +169,7 @@ pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
     let (names, contents) = (layout.names(), layout.contents());
     let documents = snapshot.iter().flat_map(|snapshot| {
         names.iter().zip(contents).zip(&snapshot.documents).map(|((path, content), document)| {
-            Served::of(path, matches!(content, Content::KeySet(_)), document)
+            Served::of(path, matches!(content, DocumentKind::KeySet(_)), document)
         })
     });
     Status {

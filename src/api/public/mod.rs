@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use self::negotiate::Wishes;
 use crate::clock::Clock;
 use crate::publish::document::{Document, Representation};
-use crate::publish::snapshot::{Published, Snapshot};
+use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::server::Answer;
 use crate::server::body::{Body, LARGE};
 use crate::server::counts::Requests;
@@ -58,7 +58,7 @@ const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 pub struct PublicHandler(Arc<Shared>);
 
 struct Shared {
-    published: Published,
+    published: SnapshotReader,
     /// Where everybody's key set stands, which nearly every request is for.
     key_set: Option<usize>,
     clock: Arc<dyn Clock>,
@@ -89,7 +89,7 @@ impl PublicHandler {
     /// Serves `published` for at most `max_age` seconds in caches; with `cors`, to scripts of every
     /// origin.
     #[must_use]
-    pub fn new(published: Published, clock: Arc<dyn Clock>, max_age: u64, cors: bool) -> Self {
+    pub fn new(published: SnapshotReader, clock: Arc<dyn Clock>, max_age: u64, cors: bool) -> Self {
         let layout = published.layout();
         let key_set = layout.find(layout.key_set_path());
         let cache_control = cache_control(max_age);

@@ -17,9 +17,9 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, parse_duration};
 use crate::keys::attributes::LONGEST_GRACE;
 use crate::keys::{Algorithm, Audience, Kid};
-use crate::operations::timetable::{self, Event};
+use crate::operations::timetable::{self, TimetableEntry};
 use crate::operations::{
-    Issue, KeyPair, Operations, Prepared, Refusal, Start, timeline, to_the_millisecond,
+    Issue, KeyPair, OperationError, Operations, Prepared, Start, timeline, to_the_millisecond,
 };
 use crate::{logging, serve};
 
@@ -177,12 +177,14 @@ fn grace(text: &str) -> Result<Duration, String> {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        let is_usage =
-            matches!(refusal, Refusal::BadRequest { .. } | Refusal::UnsupportedAlgorithm(_));
+impl From<OperationError> for Failure {
+    fn from(refusal: OperationError) -> Self {
+        let is_usage = matches!(
+            refusal,
+            OperationError::BadRequest { .. } | OperationError::UnsupportedAlgorithm(_)
+        );
         let what = match refusal {
-            Refusal::Unfinished(_) => "the operation is not brought to its end",
+            OperationError::Unfinished(_) => "the operation is not brought to its end",
             _ => "the keys are unchanged",
         };
         Self {
@@ -195,7 +197,7 @@ impl From<Refusal> for Failure {
 }
 
 /// The same where nothing was to be changed.
-fn not_shown(refusal: Refusal) -> Failure {
+fn not_shown(refusal: OperationError) -> Failure {
     Failure { what: "there is nothing to show".to_owned(), ..Failure::from(refusal) }
 }
 
@@ -218,7 +220,7 @@ impl Run {
     fn attempt<T>(
         &mut self,
         mut attempt: Attempt,
-        act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, Refusal>,
+        act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, OperationError>,
         about: impl FnOnce(&T) -> &KeyPair,
     ) -> Result<T, Failure> {
         logging::init(self.config.log);
@@ -322,7 +324,7 @@ struct IssuedJson<'a> {
     key: &'a KeyPair,
     file: String,
     replaced: &'a [KeyPair],
-    timetable: &'a [Event],
+    timetable: &'a [TimetableEntry],
 }
 
 fn about(operation: &'static str, kid: &Kid) -> Attempt {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::cli::columns::columns;
 use crate::operations::relative::relative;
-use crate::operations::timetable::Event;
+use crate::operations::timetable::TimetableEntry;
 use crate::operations::{Issued, KeyPair};
 
 /// One line for each key.
@@ -74,7 +74,7 @@ pub(super) fn pair(pair: &KeyPair, now: Timestamp) -> String {
 }
 
 /// The new key and what has been set up.
-pub(super) fn issued(issued: &Issued, timetable: &[Event], now: Timestamp) -> String {
+pub(super) fn issued(issued: &Issued, timetable: &[TimetableEntry], now: Timestamp) -> String {
     let key = &issued.key;
     let mut text = format!(
         "issued {} for {}, {}\n{}\n\n",

@@ -16,7 +16,7 @@ use crate::cli::{FAILED, Failure};
 use crate::config::Config;
 use crate::keys::refusal::{escaped, plain};
 use crate::publish::document::{published_keys, render};
-use crate::publish::layout::Content;
+use crate::publish::layout::DocumentKind;
 use crate::serve;
 
 /// Where a JWK Set comes from.
@@ -95,7 +95,7 @@ pub(super) fn of_directories(config: &Config, now: Timestamp) -> Result<KeySet, 
     let keys = published_keys(&seen.outcome.records, now, &config.lifecycle, false);
     let layout = serve::layout(config);
     let documents = render(&layout, &keys, now, None);
-    let index = layout.contents().iter().position(|content| *content == Content::KeySet(None));
+    let index = layout.contents().iter().position(|content| *content == DocumentKind::KeySet(None));
     let document = index.and_then(|index| documents.get(index));
     let body = document.map(|document| document.identity.body.to_vec()).unwrap_or_default();
     KeySet::new(&body, "the key directories".to_owned())

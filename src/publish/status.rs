@@ -10,7 +10,7 @@ use crate::source::watch::WatchState;
 
 /// The state of the loop after a decision.
 #[derive(Debug, Clone)]
-pub struct View {
+pub struct ReloadStatus {
     /// When it was decided.
     pub decided_at: Timestamp,
     /// When every key directory could be read last.
@@ -28,12 +28,12 @@ pub struct View {
     /// Where it is kept.
     pub ledger: Option<PathBuf>,
     /// How the looks came out.
-    pub looks: Looks,
+    pub looks: ScanCounts,
 }
 
 /// How many looks came out in which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Looks {
+pub struct ScanCounts {
     /// Something was published that was not before.
     pub changed: u64,
     /// Everything was as before.

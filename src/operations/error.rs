@@ -1,5 +1,5 @@
 //! Why an operation did not happen: one variant for each cause, with a code for programs and words
-//! for people. Nothing was changed then, but for [`Refusal::Unfinished`].
+//! for people. Nothing was changed then, but for [`OperationError::Unfinished`].
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::keys::{Audience, Kid};
 
 /// Why an operation did not happen.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum OperationError {
     /// No key has this id, or it was deleted.
     NotFound(Kid),
     /// The audience has no key to sign with.
@@ -48,7 +48,7 @@ pub enum Refusal {
     Generate,
 }
 
-impl Refusal {
+impl OperationError {
     /// The code in every interface.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -138,10 +138,10 @@ pub(super) fn is_read_only(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for OperationError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.cause())
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for OperationError {}

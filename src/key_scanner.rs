@@ -10,8 +10,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{Reason, Refused};
-use crate::ledger::Sight;
-use crate::ledger::reconcile::Dark;
+use crate::ledger::Observation;
+use crate::ledger::reconcile::UnreadableSubtree;
 use crate::source::Slot;
 use crate::source::scan::{
     Content, DirectoryIdentity, EntryFiles, FileProblem, ScanError, ScanLimits, Unreadable, scan,
@@ -19,7 +19,7 @@ use crate::source::scan::{
 
 /// Looks at the key directories again and again.
 #[derive(Debug)]
-pub struct Looker {
+pub struct KeyScanner {
     directories: Vec<Arc<Path>>,
     limits: ScanLimits,
     rules: KeyRules,
@@ -31,9 +31,9 @@ type Parsed = ([u8; 32], Result<Arc<Entry>, Refused>);
 
 /// What a look showed.
 #[derive(Debug, Default)]
-pub struct Look {
+pub struct KeyScan {
     /// The entries, and what could not be seen.
-    pub sight: Sight,
+    pub observation: Observation,
     /// The directories that were read, to be watched.
     pub directories: BTreeSet<DirectoryIdentity>,
     /// What was passed over and may surprise, one sentence each.
@@ -44,7 +44,7 @@ pub struct Look {
     pub directories_read: usize,
 }
 
-impl Looker {
+impl KeyScanner {
     /// For the key `directories` (absolute).
     #[must_use]
     pub fn new(directories: Vec<Arc<Path>>, limits: ScanLimits, rules: KeyRules) -> Self {
@@ -58,8 +58,8 @@ impl Looker {
     }
 
     /// Looks once.
-    pub fn look(&mut self) -> Look {
-        let mut look = Look::default();
+    pub fn look(&mut self) -> KeyScan {
+        let mut look = KeyScan::default();
         let mut parsed = HashMap::with_capacity(self.parsed.len());
         for directory in &self.directories {
             let known = |slot: &Slot| matches!(self.parsed.get(slot), Some((_, Ok(_))));
@@ -80,7 +80,7 @@ impl Looker {
                         look.is_unsettled |=
                             outcome.as_ref().is_err_and(|refused| refused.reason.is_passing());
                         parsed.insert(slot.clone(), (digest, outcome.clone()));
-                        look.sight.entries.insert(slot, outcome);
+                        look.observation.entries.insert(slot, outcome);
                     }
                 }
                 Err(error) => {
@@ -101,20 +101,24 @@ impl Looker {
     }
 }
 
-impl Look {
+impl KeyScan {
     /// Notes that everything below a path is unknown.
     fn see_nothing(&mut self, directory: &Arc<Path>, below: String, reason: Reason) {
         self.is_unsettled |= reason.is_passing();
         let slot = Slot::new(Arc::clone(directory), &below);
         let refused = Refused { file: slot.full_path(), slot, reason };
-        self.sight.dark.push(Dark { directory: Arc::clone(directory), below, refused });
+        self.observation.unreadable.push(UnreadableSubtree {
+            directory: Arc::clone(directory),
+            below,
+            refused,
+        });
     }
 
     /// What the accepted entries have to note, by slot.
     #[must_use]
     pub fn entry_notes(&self) -> BTreeMap<&Slot, &[String]> {
         let accepted = self
-            .sight
+            .observation
             .entries
             .iter()
             .filter_map(|(slot, entry)| entry.as_ref().ok().map(|entry| (slot, &*entry.notes)));

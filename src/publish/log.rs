@@ -8,24 +8,24 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{error, info, warn};
 
 use super::snapshot::Snapshot;
+use crate::key_scanner::KeyScan;
 use crate::keys::Kid;
 use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::refusal::{Refused, plain};
-use crate::ledger::store::SetAside;
+use crate::ledger::store::DamagedFile;
 use crate::ledger::{Change, Persistence, Record, Records};
-use crate::look::Look;
 use crate::source::watch::WatchState;
 
 /// What was said already about states that last, so that it is said once.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct LoggedStates {
     watcher: Option<String>,
     persistence: Option<Persistence>,
     hand_off: Option<String>,
     notes: BTreeSet<String>,
 }
 
-impl Told {
+impl LoggedStates {
     /// How changes are noticed.
     pub fn watcher(&mut self, state: &WatchState) {
         let why = match state {
@@ -97,7 +97,7 @@ impl Told {
     }
 
     /// What looks odd without being wrong.
-    pub fn notes(&mut self, look: &Look) {
+    pub fn notes(&mut self, look: &KeyScan) {
         let mut notes: BTreeSet<String> = look.notes.iter().cloned().collect();
         for (slot, entry) in look.entry_notes() {
             notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
@@ -212,7 +212,7 @@ pub fn no_longer_refused(file: &Path) {
 }
 
 /// A record was damaged.
-pub fn set_aside(aside: &SetAside) {
+pub fn set_aside(aside: &DamagedFile) {
     let remedy = if aside.restored {
         "nothing is lost: the record's other copy is used; look after the disk"
     } else {

@@ -9,11 +9,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::Clock;
 use crate::keys::Kid;
 use crate::keys::lifecycle::{Policy, before};
-use crate::ledger::{Looked, Outcome, Records, Sight, reconcile};
+use crate::ledger::{Observation, ReconcileContext, Reconciliation, Records, reconcile};
 
 /// The operator's choices.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct ReconcileSettings {
     /// The operator's durations.
     pub policy: Policy,
     /// The grace of a key whose files are gone; zero to drop it at once.
@@ -24,10 +24,10 @@ pub struct Terms {
 
 /// What the loop remembers from one decision to the next.
 #[derive(Debug)]
-pub struct Judge {
-    terms: Terms,
+pub struct Reconciler {
+    terms: ReconcileSettings,
     missed: BTreeSet<Kid>,
-    steadiness: Steadiness,
+    step_detector: ClockStepDetector,
 }
 
 /// How long the clock must have run evenly before records are given up by it.
@@ -36,33 +36,33 @@ const STEADY_FOR: Duration = Duration::from_secs(3600);
 /// A difference between the clocks that is a step, not drift.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
 
-impl Judge {
+impl Reconciler {
     /// One that has seen nothing yet.
     #[must_use]
-    pub fn new(terms: Terms, clock: &dyn Clock) -> Self {
-        Self { terms, missed: BTreeSet::new(), steadiness: Steadiness::new(clock) }
+    pub fn new(terms: ReconcileSettings, clock: &dyn Clock) -> Self {
+        Self { terms, missed: BTreeSet::new(), step_detector: ClockStepDetector::new(clock) }
     }
 
     /// The step that the clock made since the last call, if it made one. To be called before each
     /// decision.
     pub fn observe(&mut self, clock: &dyn Clock) -> Option<SignedDuration> {
-        self.steadiness.observe(clock)
+        self.step_detector.observe(clock)
     }
 
     /// Brings `records` up to date: with a new look, before which they were `known`, or with the
     /// time and what others wrote.
-    pub fn judge(
+    pub fn reconcile(
         &mut self,
         records: &Records,
-        sight: &Sight,
+        observation: &Observation,
         known: Option<&Records>,
         now: Timestamp,
         clock: &dyn Clock,
-    ) -> Outcome {
-        let Terms { policy, grace_on_removal, retention } = self.terms;
+    ) -> Reconciliation {
+        let ReconcileSettings { policy, grace_on_removal, retention } = self.terms;
         let (none_missed, none_known) = (BTreeSet::new(), Records::new());
-        let is_steady = self.steadiness.steady_for(clock) >= STEADY_FOR.min(retention);
-        let looked = Looked {
+        let is_steady = self.step_detector.time_since_step(clock) >= STEADY_FOR.min(retention);
+        let context = ReconcileContext {
             now,
             policy: &policy,
             grace_on_removal,
@@ -73,7 +73,7 @@ impl Judge {
             known: Some(known.unwrap_or(&none_known)),
             is_served: true,
         };
-        let mut outcome = reconcile(records, sight, looked);
+        let mut outcome = reconcile(records, observation, context);
         if known.is_some() {
             self.missed = std::mem::take(&mut outcome.missed);
         }
@@ -96,13 +96,13 @@ pub fn next_change(records: &Records, now: Timestamp, policy: &Policy) -> Option
 
 /// Since when the wall clock has run evenly.
 #[derive(Debug)]
-struct Steadiness {
+struct ClockStepDetector {
     since: Duration,
     /// What the wall clock showed at the zero of the other one, by the last look.
     zero: Timestamp,
 }
 
-impl Steadiness {
+impl ClockStepDetector {
     fn new(clock: &dyn Clock) -> Self {
         let since = clock.elapsed();
         Self { since, zero: before(clock.now(), since) }
@@ -119,7 +119,7 @@ impl Steadiness {
         })
     }
 
-    fn steady_for(&self, clock: &dyn Clock) -> Duration {
+    fn time_since_step(&self, clock: &dyn Clock) -> Duration {
         clock.elapsed().saturating_sub(self.since)
     }
 }
