@@ -3,5 +3,6 @@
 
 pub mod daemon;
 pub mod faults;
+pub mod http_server;
 pub mod keys;
 pub mod tokens;

@@ -1,0 +1,269 @@
+//! The configuration: its layers, its errors, its samples, and what `jwksd config` prints.
+
+use crate::common;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::daemon::jwksd;
+use jwksd::config::settings::{KNOWN, variable};
+use jwksd::config::{ConfigError, Flags, Loaded, Origin, load};
+
+fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn of_environment(variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    load(&Flags::default(), environment(variables))
+}
+
+fn of_file(text: &str) -> Result<Loaded, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("jwksd.toml");
+    fs::write(&file, text).unwrap();
+    load(&Flags { config: Some(file), ..Flags::default() }, [])
+}
+
+fn samples() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn flags_win_over_the_environment_the_file_and_the_defaults() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("jwksd.toml");
+    fs::write(&file, "workers = 2\ndrain = \"2s\"\n[log]\nlevel = \"warn\"\n").unwrap();
+    let flags = Flags { config: Some(file.clone()), workers: Some(4), ..Flags::default() };
+    let variables = environment(&[("JWKSD_WORKERS", "3"), ("JWKSD_DRAIN", "3s")]);
+    let loaded = load(&flags, variables).unwrap();
+    assert_eq!(loaded.config.workers, 4);
+    assert_eq!(loaded.config.drain, Duration::from_secs(3));
+    assert_eq!(loaded.config.log.level, tracing::Level::WARN);
+    assert_eq!(loaded.config.publish.max_age, Duration::from_secs(300));
+    let origin = |name: &str| loaded.settings.value(name).unwrap().1.clone();
+    assert_eq!(origin("workers"), Origin::Flag("--workers"));
+    assert_eq!(origin("drain"), Origin::Environment("JWKSD_DRAIN".to_owned()));
+    assert_eq!(origin("log.level"), Origin::File(file));
+    assert_eq!(origin("publish.max_age"), Origin::Default);
+}
+
+#[test]
+fn every_setting_has_a_variable() {
+    let values = BTreeMap::from([
+        ("keys.audiences", "a,b"),
+        ("keys.default_audience", "a"),
+        ("keys.key_id", "cyoda"),
+        ("lifecycle.on_removal", "drop"),
+        ("publish.path", "/keys"),
+        ("publish.issuer", "https://id.example"),
+        ("public.listen", "127.0.0.1:1,[::1]:2"),
+        ("ops.listen", "unix:/run/ops.sock"),
+        ("admin.listen", "[]"),
+        ("admin.socket_mode", "0660"),
+        ("admin.allowed_uids", "1,2"),
+        ("accept_risk", "default_grace,propagation"),
+        ("issue.rsa_bits", "3072"),
+        ("limits.max_header_bytes", "9000"),
+        ("log.level", "debug"),
+        ("log.format", "text"),
+    ]);
+    let variables: Vec<(OsString, OsString)> = KNOWN
+        .iter()
+        .map(|(name, kind, default)| {
+            let value = values.get(name).copied().unwrap_or(match (kind, default) {
+                (jwksd::config::settings::Kind::Integer, _) => "7",
+                (jwksd::config::settings::Kind::Boolean, _) => "false",
+                (_, Some(default)) if default.contains(char::is_numeric) => "13s",
+                _ => "/some/path",
+            });
+            let value = if *name == "lifecycle.default_grace" { "13s" } else { value };
+            (variable(name).into(), value.into())
+        })
+        .collect();
+    let loaded = load(&Flags::default(), variables).unwrap();
+    for (name, ..) in KNOWN {
+        let (_, origin) = loaded.settings.value(name).unwrap();
+        assert_eq!(*origin, Origin::Environment(variable(name)), "{name}");
+    }
+    assert_eq!(loaded.config.public.listen.len(), 2);
+    assert_eq!(loaded.config.admin.allowed_uids, [1, 2]);
+    assert_eq!(loaded.config.lifecycle.default_grace, Duration::from_secs(13));
+}
+
+#[test]
+fn the_default_grace_is_derived_from_what_tokens_need() {
+    let loaded = of_environment(&[("JWKSD_LIFECYCLE_TOKEN_LIFETIME", "15m")]).unwrap();
+    assert_eq!(loaded.config.lifecycle.default_grace, Duration::from_secs((15 + 5 + 2) * 60));
+    let grace = of_environment(&[]).unwrap().config.lifecycle.default_grace;
+    assert_eq!(grace, Duration::from_secs(67 * 60));
+}
+
+#[test]
+fn an_unknown_member_is_an_error_that_says_where_and_what_was_meant() {
+    let error = of_file("[lifecycle]\n\npropogation = \"3h\"\n").unwrap_err();
+    assert!(error.what.contains("lifecycle.propogation"), "{error}");
+    assert!(error.what.contains("line 3"), "{error}");
+    assert!(error.remedy.contains("lifecycle.propagation"), "{error}");
+}
+
+#[test]
+fn values_that_make_no_sense_are_errors_that_name_the_member() {
+    for text in [
+        "workers = 0",
+        "workers = \"two\"",
+        "drain = 10",
+        "drain = \"10\"",
+        "[keys]\naudiences = []",
+        "[keys]\naudiences = [\"a\", \"a\"]",
+        "[keys]\naudiences = [\"..\"]",
+        "[keys]\ndefault_audience = \"nobody\"",
+        "[keys]\nkey_id = \"md5\"",
+        "[keys]\npoll_interval = \"1ms\"",
+        "[keys]\nmax_files = 0",
+        "[keys]\ndirs = [\"/a\", \"/a/b\"]",
+        "[keys]\ndirs = [\"/a\", \"/a/\"]",
+        "[lifecycle]\non_removal = \"keep\"",
+        "[publish]\npath = \"jwks\"",
+        "[publish]\npath = \"/jwks?x\"",
+        "[publish]\nissuer = \"http://id.example\"",
+        "[publish]\nissuer = \"https://id.example?x\"",
+        "[public]\nlisten = \"8080\"",
+        "[public.tls]\nkey = \"/x\"",
+        "[admin]\nsocket_mode = \"rw\"",
+        "[admin.jwt]\nissuer = \"x\"",
+        "[issue]\nrsa_bits = 1024",
+        "[issue]\nrsa_bits = 2049",
+        "[limits]\nmax_header_bytes = 100",
+        "[log]\nlevel = \"loud\"",
+        "accept_risk = [\"everything\"]",
+    ] {
+        let error = of_file(text).expect_err(text);
+        let member = text.lines().last().unwrap().split(' ').next().unwrap();
+        let named = format!("{error}");
+        assert!(named.contains(member) || member == "key" || member == "issuer", "{text}: {named}");
+    }
+}
+
+#[test]
+fn what_kubernetes_puts_into_the_environment_is_no_mistake() {
+    let loaded = of_environment(&[
+        ("JWKSD_SERVICE_HOST", "10.0.0.1"),
+        ("JWKSD_SERVICE_PORT", "8080"),
+        ("JWKSD_SERVICE_PORT_HTTP", "8080"),
+        ("JWKSD_PORT", "tcp://10.0.0.1:8080"),
+        ("JWKSD_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("JWKSD_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("JWKSD_PUBLIC_SERVICE_HOST", "10.0.0.2"),
+        ("JWKSD_PUBLIC_PORT", "tcp://10.0.0.2:8080"),
+    ])
+    .unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let loaded = of_environment(&[("JWKSD_LIFECYCLE_PROPOGATION", "1h")]).unwrap();
+    assert!(loaded.warnings[0].contains("JWKSD_LIFECYCLE_PROPAGATION"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn every_sample_can_be_used() {
+    let samples = samples();
+    assert!(samples.len() > 1);
+    for sample in samples {
+        let flags = Flags { config: Some(sample.clone()), ..Flags::default() };
+        let loaded =
+            load(&flags, []).unwrap_or_else(|error| panic!("{}: {error}", sample.display()));
+        assert_eq!(loaded.risks, [], "{}", sample.display());
+    }
+}
+
+#[test]
+fn the_reference_names_every_setting_with_its_default() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/jwksd.toml");
+    let text = fs::read_to_string(&reference).unwrap();
+    let loaded = load(&Flags { config: Some(reference), ..Flags::default() }, []).unwrap();
+    let defaults = load(&Flags::default(), []).unwrap();
+    for (name, _, default) in KNOWN {
+        let value = loaded.settings.value(name).map(|(value, _)| value);
+        assert_eq!(value, defaults.settings.value(name).map(|(value, _)| value), "{name}");
+        if default.is_some() {
+            let (_, origin) = loaded.settings.value(name).unwrap();
+            assert!(matches!(origin, Origin::File(_)), "{name} is not in the reference");
+        } else {
+            let member = name.rsplit('.').next().unwrap();
+            let line = format!("\n# {member} = ");
+            assert!(text.contains(&line), "{name} is not in the reference");
+        }
+    }
+}
+
+#[test]
+fn what_config_prints_is_a_file_that_gives_the_same() {
+    let print = |file: &Path| {
+        let mut command = jwksd();
+        let output = command.arg("config").arg("--config").arg(file).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let directory = tempfile::tempdir().unwrap();
+    for sample in samples() {
+        let first = print(&sample);
+        let again = directory.path().join("again.toml");
+        fs::write(&again, &first).unwrap();
+        let values = |text: &[u8]| {
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            let value = |line: &str| line.split('#').next().unwrap().trim_end().to_owned();
+            text.lines().map(value).collect::<Vec<_>>()
+        };
+        assert_eq!(values(&first), values(&print(&again)), "{}", sample.display());
+    }
+}
+
+#[test]
+fn a_configuration_that_breaks_a_promise_is_refused_unless_it_says_so_twice() {
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = jwksd();
+        command.arg("config").envs(variables.iter().copied()).output().unwrap()
+    };
+    for (variable, value, risk) in [
+        ("JWKSD_LIFECYCLE_DEFAULT_GRACE", "1m", "default_grace"),
+        ("JWKSD_LIFECYCLE_PROPAGATION", "1m", "propagation"),
+    ] {
+        let refused = run(&[(variable, value)]);
+        assert_eq!(refused.status.code(), Some(2));
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains("cause:") && error.contains(risk), "{error}");
+        let accepted = run(&[(variable, value), ("JWKSD_ACCEPT_RISK", risk)]);
+        assert_eq!(accepted.status.code(), Some(0));
+    }
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_failures_with_1() {
+    let code = |arguments: &[&str]| jwksd().args(arguments).output().unwrap().status.code();
+    assert_eq!(code(&["serve"]), Some(2), "no key directory");
+    assert_eq!(code(&["nonsense"]), Some(2));
+    assert_eq!(code(&["check", "--keys", "/nowhere/at/all"]), Some(1));
+    assert_eq!(code(&["check", "--config", "/nowhere"]), Some(2));
+    assert_eq!(code(&["render", "--keys", "/tmp", "--at", "never"]), Some(2));
+    assert_eq!(code(&["--version"]), Some(0));
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = jwksd().args(["completions", shell]).output().unwrap();
+        assert!(String::from_utf8(output.stdout).unwrap().contains("jwksd"), "{shell}");
+    }
+    let output = jwksd().arg("man").output().unwrap();
+    let pages = String::from_utf8(output.stdout).unwrap();
+    for command in ["serve", "check", "render", "config"] {
+        assert!(pages.contains(&format!(".TH jwksd-{command}")), "{command}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    assert!(
+        jwksd().args(["man", "--out"]).arg(directory.path()).output().unwrap().status.success()
+    );
+    assert!(directory.path().join("jwksd-serve.1").exists());
+}

@@ -1,0 +1,326 @@
+//! The ledger on disk: what survives damage, failing disks, other processes and crashes.
+
+use crate::common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::keys::{kid, seen};
+use jiff::Timestamp;
+use jwksd::ledger::codec::{self, Damage};
+use jwksd::ledger::store::{self, Store};
+use jwksd::ledger::{Ledger, Persistence, Record, Records};
+use jwksd::source::Slot;
+
+fn record(name: &str, number: u8) -> Record {
+    let slot = Slot::new(Arc::from(Path::new("/keys")), name);
+    Record::of_newcomer(&seen(name, number), &slot, Timestamp::UNIX_EPOCH)
+}
+
+/// Adds a record, or counts up one that is there.
+fn touch(ledger: &mut Ledger, name: &str, number: u8) {
+    ledger.update(|records| {
+        let mut records = records.clone();
+        let entry = records.entry(kid(name)).or_insert_with(|| Arc::new(record(name, number)));
+        Arc::make_mut(entry).revision += 1;
+        (records, ())
+    });
+}
+
+fn read(directory: &Path) -> Records {
+    store::read(directory).unwrap().records
+}
+
+fn reopened(directory: &Path) -> Ledger {
+    let mut ledger = Ledger::new(Some(directory.to_owned()));
+    ledger.update(|records| (records.clone(), ()));
+    ledger
+}
+
+fn main_and_mirror(directory: &Path, name: &str) -> [PathBuf; 2] {
+    let name = codec::file_name(&kid(name));
+    [directory.join(&name), directory.join("mirror").join(&name)]
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let mut ledger = Ledger::new(Some(state.clone()));
+    touch(&mut ledger, "a", 1);
+    touch(&mut ledger, "b/../\"odd\" kid", 2);
+    assert_eq!(ledger.persistence(), &Persistence::Disk);
+    assert_eq!(reopened(&state).records(), ledger.records());
+    assert_eq!(ledger.records().len(), 2);
+}
+
+#[test]
+fn every_damage_to_one_copy_is_mended_from_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    touch(&mut ledger, "b", 2);
+    let whole = fs::read(&main_and_mirror(state, "a")[0]).unwrap();
+    for copy in main_and_mirror(state, "a") {
+        let prefixes = (0..whole.len()).step_by(7).map(|length| whole[..length].to_vec());
+        let flips = (0..whole.len() - 1).step_by(11).map(|at| {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            flipped
+        });
+        for damaged in prefixes.chain(flips) {
+            fs::write(&copy, &damaged).unwrap();
+            let mut ledger = reopened(state);
+            assert_eq!(ledger.records().len(), 2);
+            let aside = ledger.take_set_aside();
+            assert_eq!(aside.len(), 1, "{}", String::from_utf8_lossy(&damaged));
+            assert!(aside[0].restored);
+            assert_eq!(fs::read(&aside[0].file).unwrap(), damaged, "kept, not overwritten");
+            assert_eq!(fs::read(&copy).unwrap(), whole, "and written again");
+            fs::remove_file(&aside[0].file).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_record_damaged_in_both_copies_costs_no_other_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    touch(&mut ledger, "b", 2);
+    for copy in main_and_mirror(state, "a") {
+        fs::write(copy, "{}").unwrap();
+    }
+    let mut ledger = reopened(state);
+    assert_eq!(ledger.records().keys().collect::<Vec<_>>(), [&kid("b")]);
+    let aside = ledger.take_set_aside();
+    assert_eq!(aside.len(), 2);
+    assert!(aside.iter().all(|aside| !aside.restored && aside.file.exists()));
+}
+
+#[test]
+fn a_running_process_mends_what_is_damaged_behind_its_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    for copy in main_and_mirror(state, "a") {
+        fs::write(copy, "").unwrap();
+    }
+    // Another process writes, and so this one reads again.
+    touch(&mut Ledger::new(Some(state.to_owned())), "b", 2);
+    touch(&mut ledger, "c", 3);
+    assert_eq!(read(state).len(), 3);
+}
+
+#[test]
+fn a_record_of_a_later_version_is_set_aside_unchanged() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    fs::create_dir(state.join("mirror")).unwrap();
+    let later = r#"{"format":99,"anything":true}"#;
+    fs::write(state.join("a.json"), later).unwrap();
+    let mut ledger = reopened(state);
+    touch(&mut ledger, "a", 1);
+    let aside = ledger.take_set_aside();
+    assert_eq!(aside[0].damage, Damage::NewerFormat(99));
+    assert_eq!(fs::read_to_string(&aside[0].file).unwrap(), later);
+    assert_eq!(read(state).len(), 1);
+}
+
+#[test]
+fn a_record_under_another_keys_name_is_not_believed() {
+    let bytes = codec::encode(&record("a", 1));
+    assert_eq!(codec::decode(&bytes, "b.json"), Err(Damage::WrongName(kid("a"))));
+}
+
+#[test]
+fn a_record_whose_algorithm_does_not_fit_its_key_is_not_believed() {
+    let mut record = record("a", 1);
+    record.algorithm = jwksd::keys::Algorithm::RS256;
+    let bytes = codec::encode(&record);
+    assert!(matches!(codec::decode(&bytes, "a.json"), Err(Damage::NotARecord(_))));
+}
+
+#[test]
+fn of_two_copies_the_newer_one_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    let [main, mirror] = main_and_mirror(state, "a");
+    let old = fs::read(&main).unwrap();
+    touch(&mut ledger, "a", 1);
+    for copy in [main, mirror] {
+        // As a crash between the two renames leaves it.
+        let new = fs::read(&copy).unwrap();
+        fs::write(&copy, &old).unwrap();
+        let mended = reopened(state);
+        assert_eq!(mended.records()[&kid("a")].revision, 2);
+        assert_eq!(fs::read(&copy).unwrap(), new);
+    }
+}
+
+#[test]
+fn temporary_files_of_a_crash_are_neither_read_nor_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    touch(&mut Ledger::new(Some(state.to_owned())), "a", 1);
+    let leftovers = [state.join("b.json.tmp"), state.join("mirror/b.json.tmp")];
+    for leftover in &leftovers {
+        fs::write(leftover, codec::encode(&record("b", 2))).unwrap();
+    }
+    assert_eq!(reopened(state).records().len(), 1);
+    assert!(leftovers.iter().all(|leftover| !leftover.exists()));
+}
+
+#[test]
+fn a_directory_that_fails_is_caught_up_when_it_works_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let mut ledger = Ledger::new(Some(state.clone()));
+    touch(&mut ledger, "a", 1);
+    // A file in the directory's place: every write fails, whoever is asking.
+    fs::rename(&state, directory.path().join("away")).unwrap();
+    fs::write(&state, "").unwrap();
+    touch(&mut ledger, "b", 2);
+    assert!(matches!(ledger.persistence(), Persistence::Failing(_)), "{:?}", ledger.persistence());
+    assert_eq!(ledger.records().len(), 2, "the memory is whole");
+    fs::remove_file(&state).unwrap();
+    fs::rename(directory.path().join("away"), &state).unwrap();
+    ledger.update(|records| (records.clone(), ()));
+    assert_eq!(ledger.persistence(), &Persistence::Disk);
+    assert_eq!(&read(&state), ledger.records());
+}
+
+#[test]
+fn a_directory_that_was_removed_is_made_and_filled_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let mut ledger = Ledger::new(Some(state.clone()));
+    touch(&mut ledger, "a", 1);
+    fs::remove_dir_all(&state).unwrap();
+    ledger.update(|records| (records.clone(), ()));
+    ledger.update(|records| (records.clone(), ()));
+    assert_eq!(read(&state).len(), 1);
+}
+
+#[test]
+fn two_processes_at_once_lose_nothing_of_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    // On a busy machine the lock may take longer than it is waited for: then the disk is promised
+    // nothing, and the ledger says so.
+    let kept = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for writer in 0..4_u8 {
+            let kept = &kept;
+            scope.spawn(move || {
+                let mut ledger = Ledger::new(Some(state.to_owned()));
+                for number in 0..20 {
+                    touch(&mut ledger, &format!("own-{writer}-{number}"), writer);
+                    touch(&mut ledger, "shared", 1);
+                    let is_kept = *ledger.persistence() == Persistence::Disk;
+                    kept.fetch_add(is_kept.into(), std::sync::atomic::Ordering::Relaxed);
+                }
+                while *ledger.persistence() != Persistence::Disk {
+                    ledger.update(|records| (records.clone(), ()));
+                }
+            });
+        }
+    });
+    let records = read(state);
+    assert_eq!(records.len(), 4 * 20 + 1);
+    let kept = kept.into_inner();
+    let revision = records[&kid("shared")].revision;
+    assert!(kept <= revision && revision <= 80, "{kept} kept, {revision} found");
+    assert!(kept > 0);
+}
+
+#[test]
+fn a_lock_that_is_held_for_long_stops_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    let holder = Store::open(state).unwrap();
+    let lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
+    touch(&mut ledger, "b", 2);
+    assert_eq!(ledger.records().len(), 2);
+    assert!(matches!(ledger.persistence(), Persistence::Failing(_)));
+    drop(lock);
+    ledger.update(|records| (records.clone(), ()));
+    assert_eq!(read(state).len(), 2);
+}
+
+#[test]
+fn a_start_that_finds_the_lock_held_knows_what_is_remembered_and_overwrites_none_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut before = Ledger::new(Some(state.to_owned()));
+    touch(&mut before, "a", 1);
+    let holder = Store::open(state).unwrap();
+    let lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    ledger.update(|records| (records.clone(), ()));
+    assert_eq!(ledger.records(), before.records());
+    drop(lock);
+}
+
+#[test]
+fn what_another_process_wrote_meanwhile_is_not_overwritten_by_a_memory_that_did_not_know_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    let holder = Store::open(state).unwrap();
+    let mut lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
+    // Locked out, this process goes on in memory, further than the other one on disk.
+    touch(&mut ledger, "a", 1);
+    touch(&mut ledger, "a", 1);
+    let mut ordered = Record::clone(&read(state)[&kid("a")]);
+    ordered.revision += 1;
+    ordered.deleted_at = Some(Timestamp::UNIX_EPOCH);
+    lock.write(&[Arc::new(ordered)], &[]).unwrap();
+    drop(lock);
+    ledger.update(|records| (records.clone(), ()));
+    assert!(ledger.records()[&kid("a")].deleted_at.is_some(), "the order is not lost");
+}
+
+#[test]
+fn a_forgotten_record_stays_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    touch(&mut ledger, "b", 2);
+    ledger.update(|records| {
+        let mut records = records.clone();
+        records.remove(&kid("a"));
+        (records, ())
+    });
+    assert_eq!(reopened(state).records().len(), 1);
+    assert!(main_and_mirror(state, "a").iter().all(|copy| !copy.exists()));
+}
+
+#[test]
+fn without_a_directory_everything_is_in_memory_and_says_so() {
+    let mut ledger = Ledger::new(None);
+    touch(&mut ledger, "a", 1);
+    assert_eq!(ledger.records().len(), 1);
+    assert_eq!(ledger.persistence(), &Persistence::Memory);
+}
+
+#[test]
+fn records_are_readable_by_all_and_writable_by_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    touch(&mut Ledger::new(Some(directory.path().to_owned())), "a", 1);
+    for copy in main_and_mirror(directory.path(), "a") {
+        let mode = fs::metadata(copy).unwrap().permissions().mode();
+        assert_eq!(mode & 0o022, 0);
+    }
+}

@@ -1,0 +1,19 @@
+//! The library's own interfaces, and what the commands make of them.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod config;
+mod http_in_pieces;
+mod http_sockets;
+mod http_whole;
+mod keys;
+mod ledger;
+mod lifecycle;
+mod material;
+mod operations;
+mod reconcile;
+mod reload;
+mod source;
+mod token;
+mod vectors;

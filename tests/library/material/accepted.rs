@@ -1,0 +1,134 @@
+//! Every accepted file gives the key that other software found in it, and nothing private.
+
+use jwksd::keys::entry::{Entry, KeyIdScheme, KeyRules};
+use jwksd::keys::jwk::Jwk;
+use jwksd::source::scan::Content;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{accepted, fixtures, read, read_content, rules};
+
+/// Every member that a JWK may have.
+const MEMBERS: [&str; 11] =
+    ["kty", "kid", "use", "alg", "n", "e", "crv", "x", "y", "x5c", "x5t#S256"];
+
+/// Checks that the published form of every key of an entry has public members alone.
+pub fn has_public_members_alone(entry: &Entry) {
+    for key in &entry.keys {
+        let jwk = Jwk {
+            kid: &key.kid,
+            algorithm: key.algorithm,
+            public: &key.public,
+            certificates: Some(&key.certificates),
+        };
+        let jwk = serde_json::to_value(jwk).unwrap();
+        for (member, value) in jwk.as_object().unwrap() {
+            assert!(MEMBERS.contains(&&**member), "{member}");
+            assert!(*member == "x5c" || value.is_string(), "{member}");
+        }
+    }
+}
+
+#[test]
+fn every_accepted_file_gives_the_key_in_it() {
+    for fixture in fixtures("accepted") {
+        let stem = &fixture.stem;
+        let entry = fixture.read().unwrap_or_else(|refused| panic!("{stem}: {refused:?}"));
+        let expected = fixture.expected["keys"].as_array().unwrap();
+        assert_eq!(entry.keys.len(), expected.len(), "{stem}");
+        for (key, expected) in entry.keys.iter().zip(expected) {
+            assert_eq!(key.kid.as_str(), expected["kid"], "{stem}");
+            assert_eq!(key.algorithm.as_str(), expected["algorithm"], "{stem}");
+            assert_eq!(key.public.thumbprint(), expected["thumbprint"].as_str().unwrap(), "{stem}");
+            assert_eq!(Value::from(key.private.is_some()), fixture.expected["private"], "{stem}");
+        }
+        has_public_members_alone(&entry);
+    }
+}
+
+#[test]
+fn every_scheme_gives_the_kid_that_other_software_computes() {
+    for fixture in fixtures("accepted") {
+        let keys = fixture.expected["keys"].as_array().unwrap();
+        // Kids that are given win over every scheme.
+        let [expected] = &keys[..] else { continue };
+        if expected["kid"] != expected["thumbprint"] {
+            continue;
+        }
+        for (key_id, expected) in [
+            (KeyIdScheme::Thumbprint, expected["thumbprint"].as_str().unwrap()),
+            (KeyIdScheme::SpkiSha256, expected["spkiSha256"].as_str().unwrap()),
+            (KeyIdScheme::Cyoda, expected["cyoda"].as_str().unwrap()),
+            (KeyIdScheme::FileName, &fixture.stem),
+        ] {
+            let rules = KeyRules { key_id, ..rules() };
+            let below = format!("client/{}", fixture.stem);
+            let entry = read(&below, &fixture.files, &rules).unwrap();
+            assert_eq!(entry.keys[0].kid.as_str(), expected, "{key_id:?} of {}", fixture.stem);
+        }
+    }
+}
+
+#[test]
+fn a_chain_is_kept_leaf_first_and_the_leafs_dates_count() {
+    let entry = accepted("ec-key-and-chain").read().unwrap();
+    assert_eq!(entry.keys[0].certificates.len(), 2);
+    let alone = accepted("ec-certificate").read().unwrap();
+    assert_eq!(entry.keys[0].certificates[0], alone.keys[0].certificates[0]);
+    for entry in [entry, alone] {
+        let declared = entry.keys[0].declared;
+        assert_eq!(declared.valid_from, Some("2026-01-02T03:04:05Z".parse().unwrap()));
+        assert_eq!(declared.valid_to, Some("2036-01-02T03:04:05Z".parse().unwrap()));
+    }
+}
+
+#[test]
+fn what_is_passed_over_or_unchecked_is_noted() {
+    for (stem, noted) in [
+        ("jwk-set", "\"enc\""),
+        ("encrypted-with-public", "encrypted"),
+        ("encrypted-legacy-with-public", "encrypted"),
+    ] {
+        let notes = accepted(stem).read().unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains(noted)), "{stem}: {notes:?}");
+    }
+    assert_eq!(accepted("cert-manager").read().unwrap().notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_private_part_that_was_left_closed_is_known_by_its_public_part() {
+    let fixture = accepted("cert-manager");
+    let rules = KeyRules { verify_pairs: false, ..rules() };
+    let [(certificate, bytes), (key, _)] = &fixture.files[..] else { panic!("two files") };
+    let public = || Content::Bytes(Zeroizing::new(bytes.clone()));
+    let files = [(&**certificate, public()), (&**key, Content::LeftClosed)];
+    let entry = read_content("cert-manager", files, &rules).unwrap();
+    assert_eq!(entry.keys[0].kid.as_str(), fixture.expected["keys"][0]["kid"]);
+    assert!(entry.keys[0].private.as_ref().unwrap().ends_with(key));
+    // Without its public part it is no key.
+    let refused = read_content("cert-manager", [(&**key, Content::LeftClosed)], &rules);
+    assert_eq!(refused.unwrap_err().reason.code(), "no-key");
+}
+
+#[test]
+fn without_verify_pairs_a_private_block_is_not_opened_beside_a_public_one() {
+    let certificate = super::text("ec-certificate");
+    let unopened = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let files = [("ec.pem", unopened.to_owned() + &certificate)];
+    let rules = KeyRules { verify_pairs: false, ..rules() };
+    let entry = read("ec", &files, &rules).unwrap();
+    assert!(entry.keys[0].private.is_some());
+    assert_eq!(read("ec", &files, &super::rules()).unwrap_err().reason.code(), "bad-key");
+    // Where nothing else tells the key, it is opened all the same.
+    let refused = read("ec", &[("ec.pem", unopened)], &rules).unwrap_err();
+    assert_eq!(refused.reason.code(), "bad-key");
+}
+
+#[test]
+fn an_encrypted_key_beside_a_jwk_is_its_private_half() {
+    let encrypted = accepted("encrypted-with-public").files.remove(0);
+    let jwk = ("encrypted-with-public.jwk".to_owned(), super::bytes("jwk-ec-public"));
+    let entry = read("ec", &[jwk, encrypted], &rules()).unwrap();
+    assert!(entry.keys[0].private.as_ref().unwrap().ends_with("encrypted-with-public.key"));
+    assert_eq!(entry.notes.len(), 1, "{:?}", entry.notes);
+}

@@ -1,0 +1,18 @@
+//! The real program, from outside.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod admin;
+mod canary;
+mod crash;
+mod descriptors;
+mod faults;
+mod injected;
+mod ops;
+mod orders;
+mod publishing;
+mod rotation;
+mod sandbox;
+mod story;
+mod transport;
