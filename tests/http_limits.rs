@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use http_server::{BIG, Client, GET, PATIENCE, SHORT, Server, eventually, limits};
-use jwksd::server::connections::Limits;
+use jwksd::config::ConnectionLimits as Limits;
 
 #[test]
 fn a_silent_client_is_closed_on() {
