@@ -11,10 +11,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::audit::AUDIT;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
 /// Installs the log for the whole process. A second call changes nothing.
-pub fn init(log: Log) {
+pub fn init(log: LogConfig) {
     let as_text = match log.format {
         LogFormat::Auto => io::stderr().is_terminal(),
         LogFormat::Text => true,

@@ -105,8 +105,8 @@ fn accepted<'a>(
     now: Timestamp,
 ) -> impl Iterator<Item = Line> + 'a {
     entry.keys.iter().enumerate().filter_map(move |(index, key)| {
-        let state =
-            seen.outcome.records.get(&key.kid)?.dates(&config.lifecycle).at(now, &config.lifecycle);
+        let policy = &config.lifecycle.policy;
+        let state = seen.outcome.records.get(&key.kid)?.dates(policy).at(now, policy);
         Some(Line {
             slot: slot.to_string(),
             directory: slot.directory().display().to_string(),

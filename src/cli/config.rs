@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use super::{ConfigFormat, DONE, Failure, WRONG_USAGE, print};
-use crate::config::settings::KNOWN;
-use crate::config::{Loaded, Origin, format_duration};
+use crate::config::{LoadedConfig, format_duration};
 
-pub(super) fn run(loaded: &Loaded, format: ConfigFormat) -> Result<u8, Failure> {
+pub(super) fn run(loaded: &LoadedConfig, format: ConfigFormat) -> Result<u8, Failure> {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
@@ -30,20 +29,20 @@ pub(super) fn run(loaded: &Loaded, format: ConfigFormat) -> Result<u8, Failure> 
 }
 
 /// A file that gives the same configuration, with the origins as comments.
-fn as_toml(loaded: &Loaded) -> String {
+fn as_toml(loaded: &LoadedConfig) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
-    let mut section = "";
-    for (name, ..) in KNOWN {
-        let (prefix, member) = name.rsplit_once('.').unwrap_or(("", name));
-        if prefix != section {
+    let mut current = "";
+    for setting in loaded.settings.iter() {
+        let (section, member) = setting.section_and_member();
+        if section != current {
             lines.push((String::new(), String::new()));
-            lines.push((format!("[{prefix}]"), String::new()));
-            section = prefix;
+            lines.push((format!("[{section}]"), String::new()));
+            current = section;
         }
-        lines.push(match loaded.settings.value(name) {
-            Some((value, origin)) => (format!("{member} = {value}"), origin.to_string()),
-            None if *name == "lifecycle.default_grace" => {
-                let grace = format_duration(loaded.config.lifecycle.default_grace);
+        lines.push(match &setting.value {
+            Some(value) => (format!("{member} = {value}"), setting.origin.to_string()),
+            None if setting.name == "lifecycle.default_grace" => {
+                let grace = format_duration(loaded.config.lifecycle.policy.default_grace);
                 let derived = "derived: token_lifetime + clock_skew + 2m";
                 (format!("{member} = \"{grace}\""), derived.to_owned())
             }
@@ -60,25 +59,20 @@ fn as_toml(loaded: &Loaded) -> String {
         .collect()
 }
 
-fn as_json(loaded: &Loaded) -> String {
+fn as_json(loaded: &LoadedConfig) -> String {
     #[derive(Serialize)]
-    struct Setting<'a> {
+    struct SettingInForce<'a> {
         name: &'a str,
         value: Option<&'a toml::Value>,
         origin: Option<String>,
     }
-    let settings: Vec<Setting<'_>> = KNOWN
-        .iter()
-        .map(|(name, ..)| {
-            let value = loaded.settings.value(name);
-            Setting {
-                name,
-                value: value.map(|(value, _)| value),
-                origin: value.map(|(_, origin)| Origin::to_string(origin)),
-            }
-        })
-        .collect();
-    let mut text = serde_json::to_string_pretty(&settings).unwrap_or_default();
+    let in_force = loaded.settings.iter().map(|setting| {
+        let value = setting.value.as_ref();
+        let origin = value.map(|_| setting.origin.to_string());
+        SettingInForce { name: &setting.name, value, origin }
+    });
+    let in_force: Vec<_> = in_force.collect();
+    let mut text = serde_json::to_string_pretty(&in_force).unwrap_or_default();
     text.push('\n');
     text
 }

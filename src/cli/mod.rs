@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use self::moment::Moment;
 use crate::api::admin::openapi;
 use crate::clock::SystemClock;
-use crate::config::{ConfigError, Flags, Loaded, load};
+use crate::config::{ConfigError, Flags, LoadedConfig, load};
 use crate::keys::Audience;
 use crate::{sandbox, serve};
 
@@ -269,7 +269,7 @@ impl Cli {
 }
 
 impl Common {
-    fn load(self, daemon: Option<&DaemonFlags>) -> Result<Loaded, Failure> {
+    fn load(self, daemon: Option<&DaemonFlags>) -> Result<LoadedConfig, Failure> {
         let mut flags = Flags {
             config: self.config,
             keys: self.keys,
@@ -288,7 +288,7 @@ impl Common {
     }
 }
 
-impl Loaded {
+impl LoadedConfig {
     fn with_directories(self) -> Result<Self, Failure> {
         if self.config.keys.dirs.is_empty() {
             return Err(Failure {

@@ -26,7 +26,7 @@ pub(super) fn run(
         return Err(Failure::no_such_audience(&config.keys.audiences));
     };
     let seen = serve::look_once(config, now)?;
-    let policy = &config.lifecycle;
+    let policy = &config.lifecycle.policy;
     let keys = published_keys(&seen.outcome.records, at, policy, config.publish.certificates);
     let documents = render(&layout, &keys, at, None);
     let document = documents.get(index).map(Arc::as_ref);

@@ -98,7 +98,7 @@ fn sign(
     }
     let now = clock.now();
     let seen = serve::look_once(config, now)?;
-    let policy = &config.lifecycle;
+    let policy = &config.lifecycle.policy;
     let record =
         current_record(&seen.outcome.records, audience, now, policy).ok_or_else(|| Failure {
             what: format!("can't sign for {audience}"),
@@ -145,7 +145,7 @@ fn warnings(
     config: &Config,
     now: Timestamp,
 ) -> Vec<String> {
-    let (kid, policy) = (&record.key_id, &config.lifecycle);
+    let (kid, policy) = (&record.key_id, &config.lifecycle.policy);
     let state = record.dates(policy).at(now, policy);
     let mut warnings = Vec::new();
     if !state.is_safe_to_sign(now) {

@@ -1,93 +1,46 @@
-//! Every setting by name, and the layers it may come from: flags over environment over file over
-//! defaults. What a value means is not decided here.
+//! Every setting by name, and the layers that its value may come from: flags over environment over
+//! file over defaults. What a value means is not decided here.
+//!
+//! `config/jwksd.toml` describes every setting, and is the layer of the defaults itself: its lines
+//! `member = value` are the defaults, and a line `# member = value` is an example of a member that
+//! has none. The value's type is that of the setting.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use toml::Value;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IntoDeserializer as _};
+use toml::de::DeTable;
+use toml::{Table, Value};
 
-/// How a setting is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `true` or `false`.
-    Boolean,
-    /// A whole number.
-    Integer,
-    /// Text, such as a duration or a path.
-    Text,
-    /// A list of texts; a single text counts as a list of one.
-    List,
+const REFERENCE: &str = include_str!("../../config/jwksd.toml");
+
+/// The variable that names the configuration file.
+pub const CONFIG_VARIABLE: &str = "JWKSD_CONFIG";
+
+/// One setting, and what is said about it.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// As in `section.member`.
+    pub name: String,
+    /// `None` where no layer says anything.
+    pub value: Option<Value>,
+    pub origin: Origin,
+    /// Where the origin is a file.
+    line: Option<usize>,
+    has_default: bool,
+    example: Value,
 }
-
-/// A setting: its name as in `section.member`, how it is written, and its default in TOML.
-pub type Known = (&'static str, Kind, Option<&'static str>);
-
-/// Every setting, in the order in which they are shown.
-pub const KNOWN: &[Known] = &[
-    ("workers", Kind::Integer, Some("1")),
-    ("drain", Kind::Text, Some("\"10s\"")),
-    ("accept_risk", Kind::List, Some("[]")),
-    ("keys.dirs", Kind::List, Some("[]")),
-    ("keys.audiences", Kind::List, Some("[\"client\", \"human\"]")),
-    ("keys.default_audience", Kind::Text, Some("\"client\"")),
-    ("keys.key_id", Kind::Text, Some("\"thumbprint\"")),
-    ("keys.verify_pairs", Kind::Boolean, Some("true")),
-    ("keys.poll_interval", Kind::Text, Some("\"10s\"")),
-    ("keys.settle", Kind::Text, Some("\"50ms\"")),
-    ("keys.max_files", Kind::Integer, Some("10000")),
-    ("keys.max_file_size", Kind::Integer, Some("65536")),
-    ("ledger.state", Kind::Text, None),
-    ("ledger.retention", Kind::Text, Some("\"30d\"")),
-    ("lifecycle.announce", Kind::Text, Some("\"24h\"")),
-    ("lifecycle.propagation", Kind::Text, Some("\"3h\"")),
-    ("lifecycle.token_lifetime", Kind::Text, Some("\"1h\"")),
-    ("lifecycle.clock_skew", Kind::Text, Some("\"5m\"")),
-    ("lifecycle.default_grace", Kind::Text, None),
-    ("lifecycle.on_removal", Kind::Text, Some("\"grace\"")),
-    ("publish.path", Kind::Text, Some("\"/.well-known/jwks.json\"")),
-    ("publish.max_age", Kind::Text, Some("\"5m\"")),
-    ("publish.issuer", Kind::Text, None),
-    ("publish.certificates", Kind::Boolean, Some("false")),
-    ("publish.cors", Kind::Boolean, Some("true")),
-    ("public.listen", Kind::List, Some("[\"127.0.0.1:8080\"]")),
-    ("public.tls.certificate", Kind::Text, None),
-    ("public.tls.key", Kind::Text, None),
-    ("ops.listen", Kind::List, Some("[\"127.0.0.1:9090\"]")),
-    ("admin.listen", Kind::List, Some("[]")),
-    ("admin.socket_mode", Kind::Text, Some("\"0600\"")),
-    ("admin.allowed_uids", Kind::List, Some("[]")),
-    ("admin.token_file", Kind::Text, None),
-    ("admin.jwt.issuer", Kind::Text, None),
-    ("admin.jwt.audience", Kind::Text, None),
-    ("admin.jwt.role_claim", Kind::Text, Some("\"roles\"")),
-    ("admin.jwt.role", Kind::Text, Some("\"ROLE_ADMIN\"")),
-    ("admin.tls.certificate", Kind::Text, None),
-    ("admin.tls.key", Kind::Text, None),
-    ("issue.rsa_bits", Kind::Integer, Some("2048")),
-    ("issue.validity", Kind::Text, Some("\"365d\"")),
-    ("limits.max_connections", Kind::Integer, Some("1024")),
-    ("limits.header_timeout", Kind::Text, Some("\"5s\"")),
-    ("limits.idle_timeout", Kind::Text, Some("\"75s\"")),
-    ("limits.write_timeout", Kind::Text, Some("\"10s\"")),
-    ("limits.max_connection_age", Kind::Text, Some("\"10m\"")),
-    ("limits.max_header_bytes", Kind::Integer, Some("16384")),
-    ("limits.max_headers", Kind::Integer, Some("32")),
-    ("log.level", Kind::Text, Some("\"info\"")),
-    ("log.format", Kind::Text, Some("\"auto\"")),
-];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody said anything else.
     Default,
-    /// This file.
     File(PathBuf),
-    /// This variable.
+    /// The variable.
     Environment(String),
-    /// This flag.
+    /// The flag.
     Flag(&'static str),
 }
 
@@ -102,140 +55,202 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with a configuration. Says where, what and why, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is wrong with a configuration: what can't be used and where it stands, why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {cause} ({remedy})")]
 pub struct ConfigError {
-    /// What can't be used, and where it stands.
     pub what: String,
-    /// Why.
     pub cause: String,
-    /// What to do.
     pub remedy: String,
 }
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.what, self.cause, self.remedy)
+impl Setting {
+    /// The section, which is empty at the top level, and the member in it.
+    #[must_use]
+    pub fn section_and_member(&self) -> (&str, &str) {
+        self.name.rsplit_once('.').unwrap_or(("", &self.name))
+    }
+
+    /// The environment variable of the setting.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("JWKSD_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    fn set(&mut self, value: Value, origin: Origin, line: Option<usize>) {
+        (self.value, self.origin, self.line) = (Some(value), origin, line);
+    }
+
+    /// `value` in the type of this setting, in which a single text is a list of one.
+    fn typed(&self, value: Value) -> Result<Value, &'static str> {
+        match (&self.example, value) {
+            (Value::Array(_), value @ Value::String(_)) => Ok(Value::Array(vec![value])),
+            (Value::Array(_), Value::Array(mut list))
+                if list.iter().all(|item| item.is_str() || item.is_integer()) =>
+            {
+                for item in &mut list {
+                    if let Value::Integer(number) = item {
+                        *item = Value::String(number.to_string());
+                    }
+                }
+                Ok(Value::Array(list))
+            }
+            (example, value) if example.same_type(&value) && !value.is_array() => Ok(value),
+            (_, value) => Err(match value {
+                Value::String(_) => "a text",
+                Value::Integer(_) => "a number without a unit",
+                Value::Float(_) => "a fraction",
+                Value::Boolean(_) => "a boolean",
+                Value::Datetime(_) => "a date",
+                Value::Array(_) => "a list",
+                Value::Table(_) => "a table",
+            }),
+        }
+    }
+
+    /// The value that an environment variable's `text` stands for.
+    fn parse(&self, text: &str) -> Option<Value> {
+        let text = text.trim();
+        match self.example {
+            Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
+            Value::Integer(_) => text.parse().ok().map(Value::Integer),
+            Value::Array(_) if text.starts_with('[') => self.typed(text.parse().ok()?).ok(),
+            Value::Array(_) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Some(Value::from(items.collect::<Vec<_>>()))
+            }
+            _ => Some(Value::from(text)),
+        }
+    }
+
+    const fn expected(&self) -> &'static str {
+        match self.example {
+            Value::Boolean(_) => "true or false",
+            Value::Integer(_) => "a whole number",
+            Value::Array(_) => "a list of texts",
+            _ => "a text",
+        }
     }
 }
 
-impl std::error::Error for ConfigError {}
-
-/// The values in force, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    values: BTreeMap<&'static str, (Value, Origin)>,
-}
+/// Every setting, in the order of the reference.
+#[derive(Debug, Clone)]
+pub struct Settings(Vec<Setting>);
 
 impl Settings {
-    /// The defaults.
     #[must_use]
     pub fn of_defaults() -> Self {
-        let mut settings = Self::default();
-        for (name, _, default) in KNOWN {
-            let parsed = default.and_then(|text| text.parse::<Value>().ok());
-            if let Some(value) = parsed {
-                settings.values.insert(name, (value, Origin::Default));
+        let (mut settings, mut section) = (Vec::new(), String::new());
+        for line in REFERENCE.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.replace(']', ".");
             }
+            let (has_default, line) = match line.strip_prefix("# ") {
+                Some(commented) => (false, commented),
+                None => (true, line),
+            };
+            let Some((member, example)) = line.split_once(" = ") else { continue };
+            let Ok(example) = example.parse::<Value>() else { continue };
+            settings.push(Setting {
+                name: format!("{section}{member}"),
+                value: has_default.then(|| example.clone()),
+                origin: Origin::Default,
+                line: None,
+                has_default,
+                example,
+            });
         }
-        settings
+        Self(settings)
     }
 
-    /// The value and origin of a setting that has one.
+    pub fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.0.iter()
+    }
+
+    /// The setting of this name, where there is one.
     #[must_use]
-    pub fn value(&self, name: &str) -> Option<&(Value, Origin)> {
-        self.values.get(name)
+    pub fn setting(&self, name: &str) -> Option<&Setting> {
+        self.0.iter().find(|setting| setting.name == name)
     }
 
     /// Sets what a flag says.
-    pub fn set_flag(&mut self, name: &'static str, flag: &'static str, value: Value) {
-        self.values.insert(name, (value, Origin::Flag(flag)));
+    pub(super) fn set_flag(&mut self, name: &str, flag: &'static str, value: Value) {
+        if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
+            setting.set(value, Origin::Flag(flag), None);
+        }
     }
 
-    /// Takes over a file.
-    ///
     /// # Errors
     /// Where it can't be read, is no TOML, or has a member that is unknown or of the wrong type.
-    pub fn read_file(&mut self, file: &Path) -> Result<(), ConfigError> {
+    pub(super) fn read_file(&mut self, file: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
             what: format!("can't read the configuration file {}", file.display()),
             cause: error.to_string(),
             remedy: "name a readable file with --config".to_owned(),
         })?;
-        self.read_text(&text, file)
-    }
-
-    /// Takes over the text of a file.
-    ///
-    /// # Errors
-    /// As [`Self::read_file`].
-    pub fn read_text(&mut self, text: &str, file: &Path) -> Result<(), ConfigError> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError {
+        let table = DeTable::parse(&text).map_err(|error| ConfigError {
             what: format!("can't use the configuration file {}", file.display()),
             cause: error.to_string().trim().to_owned(),
             remedy: "correct the TOML".to_owned(),
         })?;
-        self.read_table(
-            "",
-            table,
-            &|name| {
-                let member = name.rsplit('.').next().unwrap_or(name);
-                let line = text.lines().position(|line| line.trim_start().starts_with(member));
-                let line = line.map_or_else(String::new, |line| format!(", line {}", line + 1));
-                format!("{}{line}", file.display())
-            },
-            file,
-        )
+        self.read_table("", table.into_inner(), file, &text)
     }
 
     fn read_table(
         &mut self,
         prefix: &str,
-        table: toml::Table,
-        place: &dyn Fn(&str) -> String,
+        table: DeTable<'_>,
         file: &Path,
+        text: &str,
     ) -> Result<(), ConfigError> {
         for (member, value) in table {
-            let name = format!("{prefix}{member}");
-            let is_section = KNOWN.iter().any(|(known, ..)| {
-                known.strip_prefix(&*name).is_some_and(|rest| rest.starts_with('.'))
-            });
-            match (known(&name), value) {
-                (Some(&(known, kind, _)), value) => {
-                    let value = typed(value, kind).map_err(|found| ConfigError {
-                        what: format!("can't use {known} in {}", place(&name)),
-                        cause: format!("it is {found}, and {} is expected", expected(kind)),
-                        remedy: format!("write it as in `{known} = {}`", example(known)),
-                    })?;
-                    self.values.insert(known, (value, Origin::File(file.to_owned())));
+            let name = format!("{prefix}{}", member.get_ref());
+            let line = 1 + text[..member.span().start].matches('\n').count();
+            let place = format!("{}, line {line}", file.display());
+            let section = format!("{name}.");
+            if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
+                let value = Value::deserialize(value.into_deserializer());
+                let value = value.map_err(|error| error.message().to_owned());
+                let value = value.and_then(|value| {
+                    let expected = setting.expected();
+                    let wrong = |found| format!("it is {found}, and {expected} is expected");
+                    setting.typed(value).map_err(wrong)
+                });
+                let value = value.map_err(|cause| ConfigError {
+                    what: format!("can't use {name} in {place}"),
+                    cause,
+                    remedy: format!("write it as in `{name} = {}`", setting.example),
+                })?;
+                setting.set(value, Origin::File(file.to_owned()), Some(line));
+            } else if value.get_ref().is_table()
+                && self.0.iter().any(|setting| setting.name.starts_with(&section))
+            {
+                if let toml::de::DeValue::Table(table) = value.into_inner() {
+                    self.read_table(&section, table, file, text)?;
                 }
-                (None, Value::Table(table)) if is_section => {
-                    self.read_table(&format!("{name}."), table, place, file)?;
-                }
-                (None, _) => {
-                    return Err(ConfigError {
-                        what: format!("unknown member {name} in {}", place(&name)),
-                        cause: "jwksd has no such setting".to_owned(),
-                        remedy: suggestion(&name, KNOWN.iter().map(|(known, ..)| *known))
-                            .map_or_else(
-                                || "remove it; `jwksd config` lists every setting".to_owned(),
-                                |near| format!("did you mean {near}?"),
-                            ),
-                    });
-                }
+            } else {
+                let near = suggestion(&name, self.0.iter().map(|setting| setting.name.clone()));
+                return Err(ConfigError {
+                    what: format!("unknown member {name} in {place}"),
+                    cause: "jwksd has no such setting".to_owned(),
+                    remedy: near.map_or_else(
+                        || "remove it; `jwksd config` lists every setting".to_owned(),
+                        |near| format!("did you mean {near}?"),
+                    ),
+                });
             }
         }
         Ok(())
     }
 
-    /// Takes over the variables whose names begin with `JWKSD_`. Returns what looks like a typing
-    /// mistake: others may set such variables too, so they are no errors.
+    /// Reads the variables whose names begin with `JWKSD_`. Returns a warning for each that looks
+    /// like a typing mistake: others may set such variables too, so they are no errors.
     ///
     /// # Errors
     /// Where a value is of the wrong type.
-    pub fn read_environment(
+    pub(super) fn read_environment(
         &mut self,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        environment: &[(OsString, OsString)],
     ) -> Result<Vec<String>, ConfigError> {
         let mut warnings = Vec::new();
         for (variable, value) in environment {
@@ -246,11 +261,9 @@ impl Settings {
             if variable == CONFIG_VARIABLE || is_of_kubernetes(variable) || value.is_empty() {
                 continue;
             }
-            let Some((name, kind, _)) =
-                KNOWN.iter().find(|(name, ..)| self::variable(name) == variable)
-            else {
-                let known = KNOWN.iter().map(|(name, ..)| self::variable(name));
-                let near = suggestion(variable, known);
+            let setting = self.0.iter_mut().find(|setting| setting.variable() == variable);
+            let Some(setting) = setting else {
+                let near = suggestion(variable, self.0.iter().map(Setting::variable));
                 let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 warnings.push(format!(
                     "the environment variable {} names no setting{near}",
@@ -258,30 +271,73 @@ impl Settings {
                 ));
                 continue;
             };
-            let value = value.to_str().and_then(|text| of_text(text, *kind)).ok_or_else(|| {
+            let value = value.to_str().and_then(|text| setting.parse(text)).ok_or_else(|| {
+                let example = setting.example.to_string();
+                let example = example.trim_matches(['[', ']', '"']).replace("\", \"", ",");
                 ConfigError {
                     what: format!("can't use the environment variable {variable}"),
-                    cause: format!("{} is expected", expected(*kind)),
-                    remedy: format!("write it as in {variable}={}", environment_example(name)),
+                    cause: format!("{} is expected", setting.expected()),
+                    remedy: format!("write it as in {variable}={example}"),
                 }
             })?;
-            self.values.insert(name, (value, Origin::Environment(variable.to_owned())));
+            setting.set(value, Origin::Environment(variable.to_owned()), None);
         }
         Ok(warnings)
     }
-}
 
-/// The variable that names the configuration file.
-pub const CONFIG_VARIABLE: &str = "JWKSD_CONFIG";
+    /// The values in force, in the type that they are meant for.
+    pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        serde_path_to_error::deserialize(self.table()).map_err(|error| {
+            let path = error.path().to_string();
+            // Of a list's item the member is named.
+            let name = path.split('[').next().unwrap_or_default();
+            self.error(name, error.inner().message())
+        })
+    }
 
-fn known(name: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|(known, ..)| *known == name)
-}
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        for setting in &self.0 {
+            let (section, member) = setting.section_and_member();
+            // A section in a section (tls, jwt) is optional: it is there as soon as a member is set
+            // that has no default.
+            let is_there = !section.contains('.')
+                || self.0.iter().any(|other| {
+                    other.section_and_member().0 == section
+                        && !other.has_default
+                        && other.value.is_some()
+                });
+            let Some(value) = setting.value.as_ref().filter(|_| is_there) else { continue };
+            let mut at = Some(&mut table);
+            for name in section.split('.').filter(|name| !name.is_empty()) {
+                let inner = at.map(|at| at.entry(name).or_insert_with(|| Table::new().into()));
+                at = inner.and_then(Value::as_table_mut);
+            }
+            at.map(|at| at.insert(member.to_owned(), value.clone()));
+        }
+        table
+    }
 
-/// The environment variable of a setting.
-#[must_use]
-pub fn variable(name: &str) -> String {
-    format!("JWKSD_{}", name.replace('.', "_").to_uppercase())
+    /// An error about a member, or about a section as a whole, which says where it was set.
+    pub(super) fn error(&self, name: &str, cause: &str) -> ConfigError {
+        let place = |setting: &Setting| {
+            let line = setting.line.map_or_else(String::new, |line| format!(", line {line}"));
+            format!("{}{line}", setting.origin)
+        };
+        let in_section = |setting: &&Setting| {
+            setting.section_and_member().0 == name && setting.origin != Origin::Default
+        };
+        let set = self.setting(name).and_then(|setting| Some((setting, setting.value.as_ref()?)));
+        let what = match (set, self.0.iter().find(in_section)) {
+            (Some((setting, value)), _) => {
+                format!("can't use {name} = {value} (from {})", place(setting))
+            }
+            (None, Some(setting)) => format!("can't use {name} (from {})", place(setting)),
+            (None, None) => format!("can't use {name}"),
+        };
+        let remedy = format!("correct {name}; config/jwksd.toml describes it");
+        ConfigError { what, cause: cause.to_owned(), remedy }
+    }
 }
 
 /// Kubernetes describes every Service of the namespace to every container; one that is called
@@ -295,71 +351,10 @@ fn is_of_kubernetes(variable: &str) -> bool {
             .is_some_and(|(_, rest)| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn typed(value: Value, kind: Kind) -> Result<Value, &'static str> {
-    let is_text = |value: &Value| value.is_str() || value.is_integer();
-    match (kind, value) {
-        (Kind::Boolean, value @ Value::Boolean(_))
-        | (Kind::Integer, value @ Value::Integer(_))
-        | (Kind::Text, value @ Value::String(_)) => Ok(value),
-        (Kind::List, value @ Value::String(_)) => Ok(Value::Array(vec![value])),
-        (Kind::List, Value::Array(list)) if list.iter().all(is_text) => {
-            Ok(Value::Array(list.into_iter().map(text_of).collect()))
-        }
-        (_, value) => Err(match value {
-            Value::String(_) => "a text",
-            Value::Integer(_) => "a number without a unit",
-            Value::Float(_) => "a fraction",
-            Value::Boolean(_) => "a boolean",
-            Value::Datetime(_) => "a date",
-            Value::Array(_) => "a list",
-            Value::Table(_) => "a table",
-        }),
-    }
-}
-
-fn text_of(value: Value) -> Value {
-    match value {
-        Value::Integer(number) => Value::String(number.to_string()),
-        other => other,
-    }
-}
-
-fn of_text(text: &str, kind: Kind) -> Option<Value> {
-    let text = text.trim();
-    match kind {
-        Kind::Boolean => text.parse().ok().map(Value::Boolean),
-        Kind::Integer => text.parse().ok().map(Value::Integer),
-        Kind::Text => Some(Value::String(text.to_owned())),
-        Kind::List if text.starts_with('[') => typed(text.parse().ok()?, kind).ok(),
-        Kind::List => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
-        }
-    }
-}
-
-const fn expected(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Boolean => "true or false",
-        Kind::Integer => "a whole number",
-        Kind::Text => "a text",
-        Kind::List => "a list of texts",
-    }
-}
-
-fn example(name: &str) -> &'static str {
-    known(name).and_then(|(_, _, default)| *default).unwrap_or("\"...\"")
-}
-
-fn environment_example(name: &str) -> String {
-    example(name).trim_matches(['[', ']', '"']).replace("\", \"", ",")
-}
-
 /// The candidate that `name` most looks like, where one does.
-fn suggestion<S: AsRef<str>>(name: &str, candidates: impl Iterator<Item = S>) -> Option<S> {
-    let likeness = |candidate: &S| strsim::jaro_winkler(name, candidate.as_ref());
+fn suggestion(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     candidates
-        .map(|candidate| (likeness(&candidate), candidate))
+        .map(|candidate| (strsim::jaro_winkler(name, &candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, candidate)| candidate)

@@ -106,7 +106,8 @@ pub struct KeyRules {
 }
 
 /// How a key without a kid gets one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum KeyIdScheme {
     /// The JWK thumbprint (RFC 7638) by SHA-256.
     Thumbprint,

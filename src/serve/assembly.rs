@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::warn;
 
 use super::{ServeError, descriptors};
 use crate::clock::SystemClock;
-use crate::config::{Config, ListenAddress, OnRemoval};
+use crate::config::{Config, ConnectionLimits, ListenAddress};
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::entry::KeyRules;
 use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
@@ -18,7 +17,6 @@ use crate::operations::{OperationSettings, Operations};
 use crate::publish::layout::Layout;
 use crate::publish::reload::ReloadSettings;
 use crate::sandbox::Needs;
-use crate::server::connections::Limits;
 use crate::source::scan::ScanLimits;
 
 /// What was seen without touching anything.
@@ -41,8 +39,8 @@ pub fn look_once(config: &Config, now: Timestamp) -> Result<Seen, ServeError> {
     let look = scanner(config).look();
     let context = ReconcileContext {
         now,
-        policy: &config.lifecycle,
-        grace_on_removal: grace_on_removal(config),
+        policy: &config.lifecycle.policy,
+        grace_on_removal: config.lifecycle.grace_on_removal,
         // One look alone removes and forgets nothing.
         missed_before: &BTreeSet::new(),
         retention: None,
@@ -84,32 +82,17 @@ pub(super) fn rules(config: &Config) -> ReloadSettings {
     ReloadSettings {
         poll_interval: config.keys.poll_interval,
         settle: config.keys.settle,
-        policy: config.lifecycle,
-        grace_on_removal: grace_on_removal(config),
+        policy: config.lifecycle.policy,
+        grace_on_removal: config.lifecycle.grace_on_removal,
         retention: config.ledger.retention,
         certificates: config.publish.certificates,
         audiences: config.keys.audiences.clone(),
     }
 }
 
-const fn grace_on_removal(config: &Config) -> Duration {
-    match config.on_removal {
-        OnRemoval::Grace => config.lifecycle.default_grace,
-        OnRemoval::Drop => Duration::ZERO,
-    }
-}
-
-pub(super) fn limits(config: &Config) -> Limits {
-    let limits = &config.limits;
-    Limits {
-        max_connections: descriptors::room(limits.max_connections, listeners(config)),
-        header_timeout: limits.header_timeout,
-        idle_timeout: limits.idle_timeout,
-        write_timeout: limits.write_timeout,
-        max_connection_age: limits.max_connection_age,
-        max_header_bytes: limits.max_header_bytes,
-        max_headers: limits.max_headers,
-    }
+pub(super) fn limits(config: &Config) -> ConnectionLimits {
+    let max_connections = descriptors::room(config.limits.max_connections, listeners(config));
+    ConnectionLimits { max_connections, ..config.limits.clone() }
 }
 
 /// How many listeners there are, each of which has its own limit of connections.
@@ -169,7 +152,7 @@ pub(super) fn needs(config: &Config, issues: bool) -> Needs {
 pub fn operations(config: &Config) -> Operations {
     let directory = config.keys.dirs.first().cloned().unwrap_or_else(|| Path::new(".").into());
     let terms = OperationSettings {
-        policy: config.lifecycle,
+        policy: config.lifecycle.policy,
         max_age: config.publish.max_age,
         validity: config.issue.validity,
         rsa_bits: config.issue.rsa_bits,

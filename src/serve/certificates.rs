@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::ServeError;
 use crate::clock::Clock;
-use crate::config::{Config, Tls};
+use crate::config::{Config, TlsFiles};
 use crate::server::tls::Secured;
 use crate::server::tls::pair::Files;
 use crate::server::tls::served::{Reloader, Served};
@@ -35,10 +35,10 @@ impl Certificates {
     fn add(
         &mut self,
         listener: &'static str,
-        tls: Option<&Tls>,
+        tls: Option<&TlsFiles>,
         now: Timestamp,
     ) -> Result<Option<Secured>, ServeError> {
-        let Some(Tls { certificate, key }) = tls.cloned() else { return Ok(None) };
+        let Some(TlsFiles { certificate, key }) = tls.cloned() else { return Ok(None) };
         let reloader = Reloader::start(listener, Files { certificate, key }, now)
             .map_err(|refusal| ServeError::Certificate { listener, refusal })?;
         let secured = Secured::by(reloader.served())

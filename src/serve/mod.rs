@@ -33,7 +33,7 @@ use crate::api::admin::access::Access;
 use crate::api::ops::{self, Counted, OpsHandler, PublicListener, Sources};
 use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
 use crate::ledger::{Ledger, Record};
 use crate::logging;
@@ -51,7 +51,7 @@ use crate::server::{self, Answer};
 ///
 /// # Errors
 /// [`ServeError`] where it can't start; nothing that happens later ends it.
-pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
+pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let config = &loaded.config;
     // Before there is any thread.
     let passed = systemd::passed()?;
@@ -158,7 +158,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
 }
 
 /// What is odd about the configuration, and what is dangerous.
-fn warn_of(loaded: &Loaded) {
+fn warn_of(loaded: &LoadedConfig) {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }

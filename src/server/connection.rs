@@ -25,11 +25,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::{Activity, Order, Phase};
 use super::body::Body;
-use super::connections::{Connections, Limits, Place};
+use super::connections::{Connections, Place};
 use super::counts::Limit;
 use super::io::Stream;
 use super::problem::Problem;
 use super::{Answer, head};
+use crate::config::ConnectionLimits;
 
 /// How long a client may go on sending after it was refused.
 const LINGER: Duration = Duration::from_secs(1);
@@ -166,7 +167,7 @@ where
 }
 
 /// How long the phase may last.
-fn time_for(phase: Phase, limits: &Limits) -> Option<Duration> {
+fn time_for(phase: Phase, limits: &ConnectionLimits) -> Option<Duration> {
     match phase {
         Phase::Fresh | Phase::Head => Some(limits.header_timeout),
         Phase::Stuck => Some(limits.write_timeout),

@@ -11,32 +11,14 @@ use jiff::Timestamp;
 use super::activity::{Activity, Order};
 use super::counts::{Limit, Refusals};
 use crate::clock::Clock;
-
-/// How much a client may have of this server.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// How many connections there are at most.
-    pub max_connections: usize,
-    /// The time to the first byte of the first head, and from the first to the last byte of each.
-    pub header_timeout: Duration,
-    /// The time between two requests.
-    pub idle_timeout: Duration,
-    /// The time for which a client may take no byte of what is written to it.
-    pub write_timeout: Duration,
-    /// The time after which a connection ends with the request that it is in.
-    pub max_connection_age: Duration,
-    /// The size of a head.
-    pub max_header_bytes: usize,
-    /// The fields of a head.
-    pub max_headers: usize,
-}
+use crate::config::ConnectionLimits;
 
 /// How many refused connections are given the time to read why, at most at once.
 const MAX_REFUSALS: usize = 64;
 
 /// The connections of one listener. Workers share it.
 pub struct Connections {
-    limits: Limits,
+    limits: ConnectionLimits,
     clock: Arc<dyn Clock>,
     start: Instant,
     open: Mutex<Open>,
@@ -64,7 +46,7 @@ pub(super) struct Refusal(Arc<Connections>);
 impl Connections {
     /// None are open yet. The clock dates what is said to refused clients.
     #[must_use]
-    pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(limits: ConnectionLimits, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             limits,
             clock,
@@ -77,7 +59,7 @@ impl Connections {
 
     /// The limits that they have.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &ConnectionLimits {
         &self.limits
     }
 

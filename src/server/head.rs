@@ -4,8 +4,8 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Request, Version};
 
-use super::connections::Limits;
 use super::problem::Problem;
+use crate::config::ConnectionLimits;
 
 /// The longest target that is looked at, in bytes (RFC 9112 §3 asks for at least 8000).
 pub const MAX_TARGET: usize = 8 * 1024;
@@ -52,7 +52,7 @@ pub fn check<B>(request: &Request<B>, takes_bodies: bool) -> Result<(), Problem>
 pub fn check_http2<B: Body>(
     request: &Request<B>,
     takes_bodies: bool,
-    limits: &Limits,
+    limits: &ConnectionLimits,
 ) -> Result<(), Problem> {
     let fields = request.headers();
     let size: usize =
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_request_in_http2_has_one_authority() {
-        let limits = Limits {
+        let limits = ConnectionLimits {
             max_connections: 1,
             header_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,

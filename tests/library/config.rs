@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::daemon::jwksd;
-use jwksd::config::settings::{KNOWN, variable};
-use jwksd::config::{ConfigError, Flags, Loaded, Origin, load};
+use jwksd::config::{ConfigError, Flags, LoadedConfig, Origin, Settings, load};
+use toml::Value;
 
 fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
-fn of_environment(variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+fn of_environment(variables: &[(&str, &str)]) -> Result<LoadedConfig, ConfigError> {
     load(&Flags::default(), environment(variables))
 }
 
-fn of_file(text: &str) -> Result<Loaded, ConfigError> {
+fn of_file(text: &str) -> Result<LoadedConfig, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("jwksd.toml");
     fs::write(&file, text).unwrap();
@@ -44,7 +44,7 @@ fn flags_win_over_the_environment_the_file_and_the_defaults() {
     assert_eq!(loaded.config.drain, Duration::from_secs(3));
     assert_eq!(loaded.config.log.level, tracing::Level::WARN);
     assert_eq!(loaded.config.publish.max_age, Duration::from_secs(300));
-    let origin = |name: &str| loaded.settings.value(name).unwrap().1.clone();
+    let origin = |name: &str| loaded.settings.setting(name).unwrap().origin.clone();
     assert_eq!(origin("workers"), Origin::Flag("--workers"));
     assert_eq!(origin("drain"), Origin::Environment("JWKSD_DRAIN".to_owned()));
     assert_eq!(origin("log.level"), Origin::File(file));
@@ -57,6 +57,7 @@ fn every_setting_has_a_variable() {
         ("keys.audiences", "a,b"),
         ("keys.default_audience", "a"),
         ("keys.key_id", "cyoda"),
+        ("lifecycle.default_grace", "13s"),
         ("lifecycle.on_removal", "drop"),
         ("publish.path", "/keys"),
         ("publish.issuer", "https://id.example"),
@@ -71,34 +72,34 @@ fn every_setting_has_a_variable() {
         ("log.level", "debug"),
         ("log.format", "text"),
     ]);
-    let variables: Vec<(OsString, OsString)> = KNOWN
-        .iter()
-        .map(|(name, kind, default)| {
-            let value = values.get(name).copied().unwrap_or(match (kind, default) {
-                (jwksd::config::settings::Kind::Integer, _) => "7",
-                (jwksd::config::settings::Kind::Boolean, _) => "false",
-                (_, Some(default)) if default.contains(char::is_numeric) => "13s",
-                _ => "/some/path",
-            });
-            let value = if *name == "lifecycle.default_grace" { "13s" } else { value };
-            (variable(name).into(), value.into())
-        })
-        .collect();
+    let defaults = Settings::of_defaults();
+    let variables = defaults.iter().map(|setting| {
+        let value = values.get(&*setting.name).copied().unwrap_or(match &setting.value {
+            Some(Value::Integer(_)) => "7",
+            Some(Value::Boolean(_)) => "false",
+            Some(Value::String(default)) if default.contains(char::is_numeric) => "13s",
+            _ => "/some/path",
+        });
+        (setting.variable().into(), value.into())
+    });
+    // Each of them is a member of its section's struct, which knows no others.
     let loaded = load(&Flags::default(), variables).unwrap();
-    for (name, ..) in KNOWN {
-        let (_, origin) = loaded.settings.value(name).unwrap();
-        assert_eq!(*origin, Origin::Environment(variable(name)), "{name}");
+    for setting in loaded.settings.iter() {
+        assert_eq!(setting.origin, Origin::Environment(setting.variable()), "{}", setting.name);
     }
     assert_eq!(loaded.config.public.listen.len(), 2);
     assert_eq!(loaded.config.admin.allowed_uids, [1, 2]);
-    assert_eq!(loaded.config.lifecycle.default_grace, Duration::from_secs(13));
+    assert_eq!(loaded.config.lifecycle.policy.default_grace, Duration::from_secs(13));
 }
 
 #[test]
 fn the_default_grace_is_derived_from_what_tokens_need() {
     let loaded = of_environment(&[("JWKSD_LIFECYCLE_TOKEN_LIFETIME", "15m")]).unwrap();
-    assert_eq!(loaded.config.lifecycle.default_grace, Duration::from_secs((15 + 5 + 2) * 60));
-    let grace = of_environment(&[]).unwrap().config.lifecycle.default_grace;
+    assert_eq!(
+        loaded.config.lifecycle.policy.default_grace,
+        Duration::from_secs((15 + 5 + 2) * 60)
+    );
+    let grace = of_environment(&[]).unwrap().config.lifecycle.policy.default_grace;
     assert_eq!(grace, Duration::from_secs(67 * 60));
 }
 
@@ -108,6 +109,36 @@ fn an_unknown_member_is_an_error_that_says_where_and_what_was_meant() {
     assert!(error.what.contains("lifecycle.propogation"), "{error}");
     assert!(error.what.contains("line 3"), "{error}");
     assert!(error.remedy.contains("lifecycle.propagation"), "{error}");
+}
+
+#[test]
+fn an_error_names_the_line_on_which_the_member_stands() {
+    let with_two =
+        |second: &str| format!("drain = \"1s\"\n\n[public]\n\nlisten = []\n[ops]\n{second}");
+    for (text, name, line) in [
+        (&*with_two("listen = 5"), "ops.listen", 7),
+        (&*with_two("  listen = [\"8080\"]"), "ops.listen", 7),
+        (&*with_two("listen.at = []"), "ops.listen", 7),
+        (&*with_two("\nlisten_to = []"), "ops.listen_to", 8),
+        ("workers = 1\nops.listen = \"8080\"", "ops.listen", 2),
+        ("[limits]\nidle_timeout = \"0s\"\nwrite_timeout = \"0s\"", "limits.idle_timeout", 2),
+        ("[keys]\nkey_id = \"thumbprint\"\naudiences = [\n\"a\",\n\"A\"]", "keys.audiences", 3),
+        ("accept_risk = []\n[public.tls]\nkey = \"/x\"", "public.tls", 3),
+    ] {
+        let error = of_file(text).expect_err(text);
+        assert!(error.what.contains(name), "{text}: {error}");
+        assert!(error.what.contains(&format!("jwksd.toml, line {line}")), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_section_in_a_section_is_there_where_a_member_without_a_default_is_set() {
+    let jwt = |text: &str| of_file(text).map(|loaded| loaded.config.admin.jwt);
+    assert!(jwt("[admin.jwt]\nrole = \"x\"").unwrap().is_none());
+    let role = jwt("[admin.jwt]\nissuer = \"x\"\naudience = \"y\"").unwrap().unwrap().role;
+    assert_eq!(role, "ROLE_ADMIN");
+    let error = jwt("[admin.jwt]\nissuer = \"x\"").unwrap_err();
+    assert!(error.cause.contains("audience"), "{error}");
 }
 
 #[test]
@@ -183,18 +214,15 @@ fn the_reference_names_every_setting_with_its_default() {
     let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/jwksd.toml");
     let text = fs::read_to_string(&reference).unwrap();
     let loaded = load(&Flags { config: Some(reference), ..Flags::default() }, []).unwrap();
-    let defaults = load(&Flags::default(), []).unwrap();
-    for (name, _, default) in KNOWN {
-        let value = loaded.settings.value(name).map(|(value, _)| value);
-        assert_eq!(value, defaults.settings.value(name).map(|(value, _)| value), "{name}");
-        if default.is_some() {
-            let (_, origin) = loaded.settings.value(name).unwrap();
-            assert!(matches!(origin, Origin::File(_)), "{name} is not in the reference");
-        } else {
-            let member = name.rsplit('.').next().unwrap();
-            let line = format!("\n# {member} = ");
-            assert!(text.contains(&line), "{name} is not in the reference");
-        }
+    let members = text.lines().filter(|line| {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        line.split_once(" = ").is_some_and(|(member, _)| !member.contains([' ', '"']))
+    });
+    assert_eq!(loaded.settings.iter().count(), members.count());
+    for (setting, default) in loaded.settings.iter().zip(Settings::of_defaults().iter()) {
+        assert_eq!(setting.value, default.value, "{}", setting.name);
+        let is_in_file = matches!(setting.origin, Origin::File(_));
+        assert_eq!(is_in_file, setting.value.is_some(), "{}", setting.name);
     }
 }
 

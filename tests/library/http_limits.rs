@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Server;
 use http_server::{BIG, Client, GET, PATIENCE, SHORT, eventually, limits};
-use jwksd::server::connections::Limits;
+use jwksd::config::ConnectionLimits as Limits;
 
 #[test]
 fn a_silent_client_is_closed_on() {

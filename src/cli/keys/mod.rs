@@ -282,7 +282,7 @@ impl Run {
             operations.issue(&prepared, now)
         };
         let issued = self.attempt(attempt, issue, |issued| &issued.key)?;
-        let timetable = timetable::of(&issued, self.config.lifecycle.announce, self.now);
+        let timetable = timetable::of(&issued, self.config.lifecycle.policy.announce, self.now);
         let shown = IssuedJson {
             key: &issued.key,
             file: issued.file.display().to_string(),
@@ -347,7 +347,7 @@ impl Command {
             } => {
                 let mut run = Run::new(shared)?;
                 let now = run.now;
-                let grace = grace.unwrap_or(run.config.lifecycle.default_grace);
+                let grace = grace.unwrap_or(run.config.lifecycle.policy.default_grace);
                 run.issue(
                     "issue",
                     Issue {
@@ -366,7 +366,7 @@ impl Command {
                 // What is wrong with the audience is said when the key is issued.
                 let current = run.operations.current(&audience, run.now);
                 let current = current.ok().map(|pair| pair.algorithm);
-                let grace = grace.unwrap_or(run.config.lifecycle.default_grace);
+                let grace = grace.unwrap_or(run.config.lifecycle.policy.default_grace);
                 run.issue(
                     "rotate",
                     Issue {
@@ -402,7 +402,8 @@ impl Command {
                 let mut run = Run::new(shared)?;
                 let records = run.operations.records(run.now).map_err(not_shown)?;
                 let [from, to] = [from, to].map(|end| end.map(|end| end.resolve(run.now)));
-                let timeline = timeline::of(&records, (from, to), run.now, &run.config.lifecycle);
+                let timeline =
+                    timeline::of(&records, (from, to), run.now, &run.config.lifecycle.policy);
                 run.print(&timeline, || drawing::draw(&timeline))
             }
             Self::Invalidate { shared, kid, end } => {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::LINGER;
 use super::frames::Sight;
-use crate::server::connections::Limits;
+use crate::config::ConnectionLimits;
 
 /// What the connection is doing.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +70,7 @@ impl Waits {
     pub(super) fn look(
         &mut self,
         state: State,
-        limits: &Limits,
+        limits: &ConnectionLimits,
         now: Instant,
     ) -> Option<(Instant, Why)> {
         let State { sight, is_working, is_finishing, is_blocked, moves } = state;
@@ -86,7 +86,7 @@ impl Waits {
                 first = Some((end, why));
             }
         };
-        let Limits { header_timeout, write_timeout, idle_timeout, .. } = *limits;
+        let ConnectionLimits { header_timeout, write_timeout, idle_timeout, .. } = *limits;
         bound(self.fresh.hold((!is_begun).then_some(0), now), header_timeout, Why::Head);
         let partial = (is_begun && is_partial).then_some(rests);
         bound(self.partial.hold(partial, now), header_timeout, Why::Head);
@@ -111,8 +111,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn limits() -> Limits {
-        Limits {
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits {
             max_connections: 1,
             header_timeout: 5 * SECOND,
             idle_timeout: 75 * SECOND,

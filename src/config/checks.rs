@@ -1,21 +1,24 @@
-//! What is wrong with a configuration although each of its settings is right by itself.
+//! What is wrong with a configuration although each of its members is right by itself.
 
-use super::reader::Reader;
-use super::{Admin, Config, ConfigError, ListenAddress, Risk, Settings, format_duration};
+use super::{AdminConfig, Config, ConfigError, ListenAddress, Risk, Settings, format_duration};
 use crate::keys::lifecycle::Policy;
 
 /// The members that can be named in `accept_risk`.
 const RISKS: [&str; 3] = ["default_grace", "propagation", "announce"];
 
-/// Refuses an administration listener that would let everybody in, or tell tokens to everybody.
-pub(super) fn admin(admin: &Admin, settings: &Settings) -> Result<(), ConfigError> {
-    let objection = objection_to_admin(admin, &admin.listen);
-    objection.map_or(Ok(()), |why| Err(Reader(settings).error("admin.listen", why)))
+/// Refuses members that contradict each other, and an administration listener that is open to
+/// everybody or would send tokens in clear.
+pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    if !config.keys.audiences.contains(&config.keys.default_audience) {
+        return Err(settings.error("keys.default_audience", "it is none of keys.audiences"));
+    }
+    let objection = objection_to_admin(&config.admin, &config.admin.listen);
+    objection.map_or(Ok(()), |why| Err(settings.error("admin.listen", why)))
 }
 
-/// Why an administration listener must not listen there, if it must not.
+/// Why an administration listener must not listen on these addresses, if it must not.
 #[must_use]
-pub fn objection_to_admin(admin: &Admin, listen: &[ListenAddress]) -> Option<&'static str> {
+pub fn objection_to_admin(admin: &AdminConfig, listen: &[ListenAddress]) -> Option<&'static str> {
     let tcp = || {
         listen.iter().filter_map(|address| match address {
             ListenAddress::Tcp(address) => Some(address),
@@ -37,15 +40,13 @@ pub fn objection_to_admin(admin: &Admin, listen: &[ListenAddress]) -> Option<&'s
 
 /// What breaks a promise of this program and was not accepted as such.
 pub(super) fn risks(config: &Config, settings: &Settings) -> Result<Vec<Risk>, ConfigError> {
-    let accepted = Reader(settings).each("accept_risk", |member| {
-        let member = member.rsplit('.').next().unwrap_or(member);
-        RISKS
-            .into_iter()
-            .find(|risk| *risk == member)
-            .ok_or_else(|| format!("risks that can be accepted are {}", RISKS.join(", ")))
-    })?;
+    let mut accepted = config.accept_risk.iter().map(|name| name.rsplit('.').next());
+    if !accepted.all(|member| member.is_some_and(|member| RISKS.contains(&member))) {
+        let cause = format!("risks that can be accepted are {}", RISKS.join(", "));
+        return Err(settings.error("accept_risk", &cause));
+    }
     let Policy { announce, default_grace, token_lifetime, clock_skew, propagation } =
-        config.lifecycle;
+        config.lifecycle.policy;
     let mut risks = Vec::new();
     if default_grace < token_lifetime + clock_skew {
         risks.push(Risk {
@@ -81,6 +82,9 @@ pub(super) fn risks(config: &Config, settings: &Settings) -> Result<Vec<Risk>, C
             ),
         });
     }
-    risks.retain(|risk| !accepted.contains(&risk.member));
+    let is_accepted = |risk: &Risk| {
+        config.accept_risk.iter().any(|name| name.rsplit('.').next() == Some(risk.member))
+    };
+    risks.retain(|risk| !is_accepted(risk));
     Ok(risks)
 }

@@ -1,0 +1,178 @@
+//! How members are read where their type alone does not say it: functions for serde's
+//! `deserialize_with`, whose errors say what is expected.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::values::{ListenAddress, format_duration, parse_duration};
+use crate::keys::Audience;
+
+fn checked<'de, D: Deserializer<'de>, T, E: Display>(
+    deserializer: D,
+    check: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, D::Error> {
+    check(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn checked_list<'de, D: Deserializer<'de>, T, E: Display>(
+    deserializer: D,
+    check: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| check(text).map_err(D::Error::custom)).collect()
+}
+
+/// A whole number from `MIN` to `MAX`.
+pub(super) fn integer<'de, D, T, const MIN: i64, const MAX: i64>(
+    deserializer: D,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<i64>,
+{
+    let number = Some(i64::deserialize(deserializer)?);
+    let number = number.filter(|number| (MIN..=MAX).contains(number));
+    let expected = || D::Error::custom(format!("a whole number from {MIN} to {MAX} is expected"));
+    number.and_then(|number| T::try_from(number).ok()).ok_or_else(expected)
+}
+
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    checked(deserializer, parse_duration)
+}
+
+/// A duration of at least `MIN` milliseconds.
+pub(super) fn duration_from<'de, D: Deserializer<'de>, const MIN: u64>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
+    let (duration, min) = (self::duration(deserializer)?, Duration::from_millis(MIN));
+    let expected = || D::Error::custom(format!("at least {} is expected", format_duration(min)));
+    (min <= duration).then_some(duration).ok_or_else(expected)
+}
+
+pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+pub(super) fn absolute_path<'de, D: Deserializer<'de>, T: From<PathBuf>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    checked(deserializer, |path| std::path::absolute(path).map(T::from))
+}
+
+/// Absolute directories, none of which lies in another one.
+pub(super) fn directories<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Arc<Path>>, D::Error> {
+    // Without a trailing slash, so that the same directory has one name.
+    let absolute = |dir: &str| {
+        std::path::absolute(dir).map(|path| Arc::from(path.components().collect::<PathBuf>()))
+    };
+    let dirs: Vec<Arc<Path>> = checked_list(deserializer, absolute)?;
+    for (index, dir) in dirs.iter().enumerate() {
+        let lies_in = |other: &&Arc<Path>| dir.starts_with(other) || other.starts_with(dir);
+        if let Some(other) = dirs[..index].iter().find(lies_in) {
+            let (one, other) = (dir.display(), other.display());
+            return Err(D::Error::custom(format!("{one} and {other} lie in each other")));
+        }
+    }
+    Ok(dirs)
+}
+
+pub(super) fn audiences<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Audience>, D::Error> {
+    let audiences = checked_list(deserializer, |audience| {
+        let plain = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+        };
+        let starts_plain = audience.starts_with(|first: char| first.is_ascii_alphanumeric());
+        if starts_plain && audience.len() <= 64 && audience.bytes().all(plain) {
+            Ok(Audience::new(audience))
+        } else {
+            Err("an audience is made of a-z, 0-9, - and _, at most 64 of them")
+        }
+    })?;
+    let is_doubled = |index: usize| audiences[..index].contains(&audiences[index]);
+    if audiences.is_empty() || (0..audiences.len()).any(is_doubled) {
+        return Err(D::Error::custom("at least one audience is needed, each of them once"));
+    }
+    Ok(audiences)
+}
+
+/// The path of an URL, without query and fragment.
+pub(super) fn url_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, |path| {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        if path.len() > 1
+            && path.starts_with('/')
+            && path.bytes().all(is_plain)
+            && !path.contains("..")
+        {
+            Ok(path.to_owned())
+        } else {
+            Err("an absolute path without a query is expected, as in \"/.well-known/jwks.json\"")
+        }
+    })
+}
+
+pub(super) fn issuer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    checked(deserializer, |issuer| {
+        let uri = issuer.parse::<hyper::Uri>().ok();
+        let is_issuer = uri.is_some_and(|uri| match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(_)) => true,
+            (Some("http"), Some(host)) => {
+                host == "localhost" || host == "[::1]" || host.starts_with("127.")
+            }
+            _ => false,
+        });
+        if is_issuer && !issuer.contains(['?', '#']) {
+            Ok(Some(issuer.to_owned()))
+        } else {
+            Err("an https URL without query and fragment is expected, as in \
+                 \"https://id.example.com\" (http for loopback addresses only)")
+        }
+    })
+}
+
+pub(super) fn addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<ListenAddress>, D::Error> {
+    checked_list(deserializer, str::parse)
+}
+
+pub(super) fn file_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    checked(deserializer, |mode| {
+        let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.ok_or("a mode in octal digits is expected, as in \"0600\"")
+    })
+}
+
+pub(super) fn user_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    checked_list(deserializer, |uid| {
+        uid.parse().map_err(|_| "a list of numeric user ids is expected")
+    })
+}
+
+pub(super) fn rsa_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        bits @ (2048 | 3072 | 4096) => Ok(bits),
+        _ => Err(D::Error::custom("2048, 3072 or 4096 is expected")),
+    }
+}
+
+pub(super) fn log_level<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<tracing::Level, D::Error> {
+    checked(deserializer, |level| {
+        level.parse().map_err(|_| "one of error, warn, info, debug and trace is expected")
+    })
+}
