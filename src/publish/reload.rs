@@ -19,7 +19,7 @@ use super::snapshot::Publisher;
 use super::view::{Looks, View};
 use crate::clock::Clock;
 use crate::keys::lifecycle::Policy;
-use crate::keys::refusal::{Reason, Refused};
+use crate::keys::refusal::{RefusalReason, Refused};
 use crate::keys::{Audience, Kid};
 use crate::ledger::{Change, HandedOff, Ledger, Outcome, Persistence, Records};
 use crate::look::{Look, Looker};
@@ -248,7 +248,7 @@ impl Reload {
         if !is_new_look {
             // Thinking again about an old look mends no half of an entry.
             let halves = self.refused.values();
-            let halves = halves.filter(|half| half.reason == Reason::AttributesWithoutKey);
+            let halves = halves.filter(|half| half.reason == RefusalReason::AttributesWithoutKey);
             refused.extend(halves.cloned());
         }
         self.tell(&changes, refused, now);

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
-use jwksd::keys::refusal::{Reason, Refused};
+use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, Kid, PublicKey};
 use jwksd::ledger::Sight;
 use jwksd::ledger::reconcile::Dark;
@@ -115,7 +115,8 @@ impl Directory {
     pub fn sight(&self) -> Sight {
         if self.is_dark {
             let slot = Slot::new(place(), "");
-            let reason = Reason::DirectoryUnreadable { error: "permission denied".to_owned() };
+            let reason =
+                RefusalReason::DirectoryUnreadable { error: "permission denied".to_owned() };
             let refused = Refused { file: slot.full_path(), slot, reason };
             let dark = vec![Dark { directory: place(), below: String::new(), refused }];
             return Sight { entries: BTreeMap::new(), dark };
@@ -123,7 +124,7 @@ impl Directory {
         let entry = |(name, lying): (&String, &Lying)| {
             let slot = Slot::new(place(), name);
             let shown = if lying.is_bad {
-                let reason = Reason::File(FileProblem::Dangling);
+                let reason = RefusalReason::File(FileProblem::Dangling);
                 Err(Refused { file: slot.full_path(), slot: slot.clone(), reason })
             } else {
                 Ok(Arc::clone(&lying.entry))
