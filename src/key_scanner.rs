@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::keys::entry::{self, Entry, KeyRules};
-use crate::keys::refusal::{Reason, Refused};
+use crate::keys::refusal::{RefusalReason, Refused};
 use crate::ledger::Observation;
 use crate::ledger::reconcile::UnreadableSubtree;
 use crate::source::Slot;
@@ -69,7 +69,7 @@ impl KeyScanner {
                     look.directories.extend(scan.directories);
                     look.notes.extend(scan.notes);
                     for Unreadable { path, problem } in scan.unreadable {
-                        look.see_nothing(directory, path, Reason::File(problem));
+                        look.see_nothing(directory, path, RefusalReason::File(problem));
                     }
                     for (slot, files) in scan.entries {
                         let digest = digest(&files);
@@ -85,8 +85,8 @@ impl KeyScanner {
                 }
                 Err(error) => {
                     let reason = match error {
-                        ScanError::Changing { .. } => Reason::File(FileProblem::Changing),
-                        error => Reason::DirectoryUnreadable { error: error.to_string() },
+                        ScanError::Changing { .. } => RefusalReason::File(FileProblem::Changing),
+                        error => RefusalReason::DirectoryUnreadable { error: error.to_string() },
                     };
                     look.see_nothing(directory, String::new(), reason);
                     // What was parsed stays known: the directory may come back as it was.
@@ -103,7 +103,7 @@ impl KeyScanner {
 
 impl KeyScan {
     /// Notes that everything below a path is unknown.
-    fn see_nothing(&mut self, directory: &Arc<Path>, below: String, reason: Reason) {
+    fn see_nothing(&mut self, directory: &Arc<Path>, below: String, reason: RefusalReason) {
         self.is_unsettled |= reason.is_passing();
         let slot = Slot::new(Arc::clone(directory), &below);
         let refused = Refused { file: slot.full_path(), slot, reason };

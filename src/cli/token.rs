@@ -17,7 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, format_duration, parse_duration};
 use crate::keys::Audience;
 use crate::keys::lifecycle::after;
-use crate::keys::refusal::{Reason, plain};
+use crate::keys::refusal::{RefusalReason, plain};
 use crate::ledger::current_record;
 use crate::ledger::record::Record;
 use crate::serve;
@@ -197,7 +197,7 @@ fn private_file(record: &Record, config: &Config) -> Result<Zeroizing<Vec<u8>>, 
     };
     let scan =
         scan(record.slot.directory(), &limits, &|slot| *slot == record.slot).map_err(|error| {
-            let reason = Reason::DirectoryUnreadable { error: error.to_string() };
+            let reason = RefusalReason::DirectoryUnreadable { error: error.to_string() };
             failure(reason.cause(), reason.remedy())
         })?;
     let mut entries = scan.entries;
@@ -206,7 +206,7 @@ fn private_file(record: &Record, config: &Config) -> Result<Zeroizing<Vec<u8>>, 
     match file.map(|file| file.content) {
         Some(Ok(Content::Bytes(bytes))) => Ok(bytes),
         Some(Err(problem)) => {
-            let reason = Reason::File(problem);
+            let reason = RefusalReason::File(problem);
             Err(failure(reason.cause(), reason.remedy()))
         }
         Some(Ok(Content::LeftClosed)) | None => Err(failure(

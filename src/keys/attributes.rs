@@ -9,7 +9,7 @@ use super::algorithm::Algorithm;
 use super::ids::{Audience, Kid};
 use super::material;
 use super::material::json::{self, Json};
-use super::refusal::{Reason, escaped};
+use super::refusal::{RefusalReason, escaped};
 use jiff::Timestamp;
 
 /// The attributes of a key pair. All of them are optional.
@@ -43,11 +43,11 @@ pub const MOST_ALIASES: usize = 16;
 /// left out.
 ///
 /// # Errors
-/// [`Reason::BadAttributes`] and its like, naming the member.
-pub fn parse(bytes: &[u8], audiences: &[Audience]) -> Result<Attributes, Reason> {
+/// [`RefusalReason::BadAttributes`] and its like, naming the member.
+pub fn parse(bytes: &[u8], audiences: &[Audience]) -> Result<Attributes, RefusalReason> {
     let value = json::parse(material::text_of(bytes)?).map_err(|reason| match reason {
-        Reason::DuplicateMember(member) => bad(&escaped(&member), "stands twice"),
-        Reason::BadJson(what) => bad("the attributes", &format!("can't be used: {what}")),
+        RefusalReason::DuplicateMember(member) => bad(&escaped(&member), "stands twice"),
+        RefusalReason::BadJson(what) => bad("the attributes", &format!("can't be used: {what}")),
         reason => reason,
     })?;
     let Json::Object(members) = value else {
@@ -61,7 +61,12 @@ pub fn parse(bytes: &[u8], audiences: &[Audience]) -> Result<Attributes, Reason>
 }
 
 impl Attributes {
-    fn set(&mut self, name: &str, value: &Json, audiences: &[Audience]) -> Result<(), Reason> {
+    fn set(
+        &mut self,
+        name: &str,
+        value: &Json,
+        audiences: &[Audience],
+    ) -> Result<(), RefusalReason> {
         match name {
             "keyId" => self.kid = text(name, value)?.map(kid).transpose()?,
             "audience" => {
@@ -109,11 +114,11 @@ fn beyond_all_time(text: &str) -> Option<Timestamp> {
     format!("9998{in_the_last_year}").parse::<Timestamp>().ok().map(|_| Timestamp::MAX)
 }
 
-fn bad(member: &str, why: &str) -> Reason {
-    Reason::BadAttributes(format!("{member} {why}"))
+fn bad(member: &str, why: &str) -> RefusalReason {
+    RefusalReason::BadAttributes(format!("{member} {why}"))
 }
 
-fn text<'a>(name: &str, value: &'a Json) -> Result<Option<&'a str>, Reason> {
+fn text<'a>(name: &str, value: &'a Json) -> Result<Option<&'a str>, RefusalReason> {
     match value {
         Json::Null => Ok(None),
         Json::Text(text) => Ok(Some(text)),
@@ -121,11 +126,11 @@ fn text<'a>(name: &str, value: &'a Json) -> Result<Option<&'a str>, Reason> {
     }
 }
 
-fn kid(text: &str) -> Result<Kid, Reason> {
-    Kid::new(text).map_err(Reason::BadKid)
+fn kid(text: &str) -> Result<Kid, RefusalReason> {
+    Kid::new(text).map_err(RefusalReason::BadKid)
 }
 
-fn audience(name: &str, audiences: &[Audience]) -> Result<Audience, Reason> {
+fn audience(name: &str, audiences: &[Audience]) -> Result<Audience, RefusalReason> {
     audiences.iter().find(|known| known.as_str() == name).cloned().ok_or_else(|| {
         let names: Vec<&str> = audiences.iter().map(Audience::as_str).collect();
         let (name, names) = (escaped(&material::shown(name)), names.join(", "));
@@ -133,16 +138,16 @@ fn audience(name: &str, audiences: &[Audience]) -> Result<Audience, Reason> {
     })
 }
 
-fn algorithm(name: &str) -> Result<Algorithm, Reason> {
-    name.parse().map_err(|_| Reason::UnknownAlgorithm(material::shown(name)))
+fn algorithm(name: &str) -> Result<Algorithm, RefusalReason> {
+    name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::shown(name)))
 }
 
-fn instant(name: &str, value: &Json) -> Result<Option<Timestamp>, Reason> {
+fn instant(name: &str, value: &Json) -> Result<Option<Timestamp>, RefusalReason> {
     let wrong = || bad(name, "is no time as in \"2026-11-01T00:00:00Z\" (RFC 3339)");
     text(name, value)?.map(|text| parse_instant(text).ok_or_else(wrong)).transpose()
 }
 
-fn grace(name: &str, value: &Json) -> Result<Option<Duration>, Reason> {
+fn grace(name: &str, value: &Json) -> Result<Option<Duration>, RefusalReason> {
     match value {
         Json::Null => Ok(None),
         Json::Unsigned(seconds) if *seconds <= LONGEST_GRACE.as_secs() => {
@@ -155,7 +160,7 @@ fn grace(name: &str, value: &Json) -> Result<Option<Duration>, Reason> {
     }
 }
 
-fn aliases(name: &str, value: &Json) -> Result<Vec<Kid>, Reason> {
+fn aliases(name: &str, value: &Json) -> Result<Vec<Kid>, RefusalReason> {
     let wrong = || bad(name, "is not a list of strings");
     let values = match value {
         Json::Null => return Ok(Vec::new()),
@@ -170,7 +175,7 @@ fn aliases(name: &str, value: &Json) -> Result<Vec<Kid>, Reason> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Attributes, Reason> {
+    fn read(text: &str) -> Result<Attributes, RefusalReason> {
         parse(text.as_bytes(), &["client", "human"].map(Audience::new))
     }
 
@@ -226,7 +231,7 @@ mod tests {
             let cause = reason.cause();
             assert!(cause.contains(named), "{text}: {cause}");
         }
-        assert_eq!(read(r#"{"keyId""#), Err(Reason::Truncated));
-        assert_eq!(read(""), Err(Reason::EmptyFile));
+        assert_eq!(read(r#"{"keyId""#), Err(RefusalReason::Truncated));
+        assert_eq!(read(""), Err(RefusalReason::EmptyFile));
     }
 }

@@ -15,7 +15,7 @@ use super::attributes::{self, Attributes};
 use super::ids::{Audience, Kid};
 use super::material::{self, Chain, JsonKey, Part};
 use super::public_key::{Curve, Numbers, PublicKey};
-use super::refusal::{Reason, Refused};
+use super::refusal::{RefusalReason, Refused};
 use crate::encoding::base64url;
 use crate::encoding::hex;
 use crate::source::Slot;
@@ -120,14 +120,14 @@ pub enum KeyIdScheme {
 }
 
 impl KeyIdScheme {
-    fn kid(self, key: &PublicKey, slot: &Slot) -> Result<Kid, Reason> {
+    fn kid(self, key: &PublicKey, slot: &Slot) -> Result<Kid, RefusalReason> {
         let text = match self {
             Self::Thumbprint => key.thumbprint(),
             Self::SpkiSha256 => base64url(&key.spki_sha256()),
             Self::Cyoda => hex(&key.spki_sha256()[..16]),
             Self::FileName => slot.stem().to_owned(),
         };
-        Kid::new(&text).map_err(Reason::BadKid)
+        Kid::new(&text).map_err(RefusalReason::BadKid)
     }
 }
 
@@ -136,7 +136,7 @@ impl KeyIdScheme {
 /// # Errors
 /// The first reason against it, with the file at fault. One bad file is one bad entry.
 pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
-    let refuse = |file: &Path, reason: Reason| Refused {
+    let refuse = |file: &Path, reason: RefusalReason| Refused {
         slot: files.slot.clone(),
         file: file.to_owned(),
         reason,
@@ -145,8 +145,10 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
     let mut attributes: Option<(&Path, Attributes)> = None;
     for file in &files.files {
         let path = &*file.path;
-        let content =
-            file.content.as_ref().map_err(|problem| refuse(path, Reason::File(problem.clone())))?;
+        let content = file
+            .content
+            .as_ref()
+            .map_err(|problem| refuse(path, RefusalReason::File(problem.clone())))?;
         match content {
             Content::LeftClosed => halves.private_file = Some(path.to_owned()),
             Content::Bytes(bytes) if is_attributes(path) => {
@@ -224,9 +226,9 @@ struct Halves {
 }
 
 impl Halves {
-    fn add(&mut self, part: Part, file: &Path) -> Result<(), Reason> {
+    fn add(&mut self, part: Part, file: &Path) -> Result<(), RefusalReason> {
         let same = |known: &Option<PublicKey>, key: &PublicKey, what| match known {
-            Some(known) if known != key => Err(Reason::SeveralKeys(what)),
+            Some(known) if known != key => Err(RefusalReason::SeveralKeys(what)),
             _ => Ok(()),
         };
         match part {
@@ -249,7 +251,7 @@ impl Halves {
                 match &self.chain {
                     // The dates of which of them would count?
                     Some(known) if known.der.first() != chain.der.first() => {
-                        return Err(Reason::SeveralKeys("certificates of one key"));
+                        return Err(RefusalReason::SeveralKeys("certificates of one key"));
                     }
                     // The same leaf with less of its chain says nothing new.
                     Some(known) if known.der.len() >= chain.der.len() => {}
@@ -276,12 +278,12 @@ impl Halves {
     }
 
     /// Puts the parts together: to one key pair, or to the keys of a JWK Set.
-    fn finish(mut self) -> Result<Finished, (Option<PathBuf>, Reason)> {
+    fn finish(mut self) -> Result<Finished, (Option<PathBuf>, RefusalReason)> {
         let has_pem = self.private.is_some() || self.public.is_some();
         if let (Some(private), Some(public)) = (&self.private, &self.public)
             && private != public
         {
-            return Err((self.private_file, Reason::PairMismatch));
+            return Err((self.private_file, RefusalReason::PairMismatch));
         }
         let notes = self.jwks.iter().filter_map(|(key, _)| key.note.map(str::to_owned));
         self.notes.extend(notes);
@@ -293,9 +295,9 @@ impl Halves {
         if self.jwks.is_empty() {
             let Some(public) = public else {
                 return Err(match (self.encrypted_file, self.private_file) {
-                    (Some(file), _) => (Some(file), Reason::Encrypted),
-                    (None, Some(file)) => (Some(file), Reason::NoKey),
-                    (None, None) => (None, Reason::AttributesWithoutKey),
+                    (Some(file), _) => (Some(file), RefusalReason::Encrypted),
+                    (None, Some(file)) => (Some(file), RefusalReason::NoKey),
+                    (None, None) => (None, RefusalReason::AttributesWithoutKey),
                 });
             };
             let private = self.private_file.or(self.encrypted_file);
@@ -306,7 +308,10 @@ impl Halves {
         }
         if has_pem && self.jwks.len() > 1 {
             let file = self.jwks.pop().map(|(_, file)| file);
-            return Err((file, Reason::SeveralKeys("keys, some in a JWK Set and some beside it")));
+            return Err((
+                file,
+                RefusalReason::SeveralKeys("keys, some in a JWK Set and some beside it"),
+            ));
         }
         // Beside several keys nothing tells whose private half it is.
         let is_one = self.jwks.len() == 1;
@@ -315,7 +320,7 @@ impl Halves {
         let mut materials = Vec::new();
         for (jwk, file) in self.jwks {
             if public.as_ref().is_some_and(|public| *public != jwk.public) {
-                return Err((Some(file), Reason::PairMismatch));
+                return Err((Some(file), RefusalReason::PairMismatch));
             }
             materials.push(Material {
                 public: jwk.public,
@@ -339,15 +344,15 @@ fn describe(
     slot: &Slot,
     rules: &KeyRules,
     notes: &mut Vec<String>,
-) -> Result<SeenKey, (Source, Reason)> {
+) -> Result<SeenKey, (Source, RefusalReason)> {
     let Material { file: _, public, private, chain, kid, algorithm } = material;
     let of_attributes = |reason| (Source::Attributes, reason);
     let of_material = |reason| (Source::Material, reason);
     if several && (attributes.kid.is_some() || !attributes.aliases.is_empty()) {
         let why = "keyId and keyIdAliases can't be given to several keys at once";
-        return Err(of_attributes(Reason::BadAttributes(why.to_owned())));
+        return Err(of_attributes(RefusalReason::BadAttributes(why.to_owned())));
     }
-    let said = kid.map(|kid| Kid::new(&kid).map_err(Reason::BadKid)).transpose();
+    let said = kid.map(|kid| Kid::new(&kid).map_err(RefusalReason::BadKid)).transpose();
     let kid = match attributes.kid.clone().or(said.map_err(of_material)?) {
         Some(kid) => kid,
         None => rules.key_id.kid(&public, slot).map_err(of_material)?,
@@ -355,7 +360,7 @@ fn describe(
     let said = algorithm.map(|name| algorithm_of_jwk(&name)).transpose().map_err(of_material)?;
     let algorithm = attributes.algorithm.or(said).unwrap_or_else(|| public.default_algorithm());
     if !public.supports(algorithm) {
-        let reason = Reason::AlgorithmMismatch { algorithm, key: kind(&public) };
+        let reason = RefusalReason::AlgorithmMismatch { algorithm, key: kind(&public) };
         return Err(match attributes.algorithm {
             Some(_) => of_attributes(reason),
             None => of_material(reason),
@@ -378,8 +383,8 @@ fn describe(
         let why = format!("validTo ({to}) is not after validFrom ({from})");
         // A certificate whose dates are reversed is at fault itself.
         return Err(match attributes.valid_from.or(attributes.valid_to) {
-            Some(_) => of_attributes(Reason::BadAttributes(why)),
-            None => of_material(Reason::BadAttributes(why)),
+            Some(_) => of_attributes(RefusalReason::BadAttributes(why)),
+            None => of_material(RefusalReason::BadAttributes(why)),
         });
     }
     if declared.grace_period_sec.is_some() && declared.invalidated_at.is_none() {
@@ -391,10 +396,10 @@ fn describe(
 }
 
 /// RFC 9864 has a new name for `EdDSA` with Ed25519, which consumers do not know yet.
-fn algorithm_of_jwk(name: &str) -> Result<Algorithm, Reason> {
+fn algorithm_of_jwk(name: &str) -> Result<Algorithm, RefusalReason> {
     match name {
         "Ed25519" => Ok(Algorithm::EdDSA),
-        name => name.parse().map_err(|_| Reason::UnknownAlgorithm(material::shown(name))),
+        name => name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::shown(name))),
     }
 }
 
@@ -409,12 +414,12 @@ const fn kind(key: &PublicKey) -> &'static str {
 }
 
 /// Kids are distinct within an entry (RFC 7517 §5).
-fn check_names(keys: &[SeenKey]) -> Result<(), Reason> {
+fn check_names(keys: &[SeenKey]) -> Result<(), RefusalReason> {
     let mut names = BTreeSet::new();
     let all = keys.iter().flat_map(|key| std::iter::once(&key.kid).chain(&key.aliases));
     for name in all {
         if !names.insert(name) {
-            return Err(Reason::DuplicateKid(name.clone()));
+            return Err(RefusalReason::DuplicateKid(name.clone()));
         }
     }
     Ok(())

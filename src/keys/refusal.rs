@@ -18,12 +18,12 @@ pub struct Refused {
     /// The file at fault.
     pub file: PathBuf,
     /// Why.
-    pub reason: Reason,
+    pub reason: RefusalReason,
 }
 
 /// Why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum RefusalReason {
     /// The file can't be read.
     File(FileProblem),
     /// A whole key directory can't be read.
@@ -101,7 +101,7 @@ pub enum Reason {
     AttributesWithoutKey,
 }
 
-impl Reason {
+impl RefusalReason {
     /// A short name for programs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -376,11 +376,11 @@ mod tests {
 
     #[test]
     fn names_from_outside_are_escaped_and_cut_short() {
-        let reason = Reason::DuplicateMember("a\u{1b}[2J\n\u{202e}".to_owned());
+        let reason = RefusalReason::DuplicateMember("a\u{1b}[2J\n\u{202e}".to_owned());
         assert_eq!(reason.cause(), r#"the member "a\u{1b}[2J\n\u{202e}" stands twice"#);
-        let endless = Reason::UnknownLabel("\u{e9}".repeat(10_000));
+        let endless = RefusalReason::UnknownLabel("\u{e9}".repeat(10_000));
         assert!(endless.cause().len() < 2000);
         let error = "/keys/a\nb: denied".to_owned();
-        assert!(!Reason::DirectoryUnreadable { error }.cause().contains('\n'));
+        assert!(!RefusalReason::DirectoryUnreadable { error }.cause().contains('\n'));
     }
 }

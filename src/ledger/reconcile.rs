@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::record::{Record, Records};
 use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::{Loss, Policy, after};
-use crate::keys::refusal::{Reason, Refused};
+use crate::keys::refusal::{RefusalReason, Refused};
 use crate::keys::{Kid, PublicKey};
 use crate::source::Slot;
 
@@ -109,7 +109,7 @@ pub enum Change {
 /// Leaves out the halves of entries whose keys others have changed since the records were `known`: they
 /// may have been at the files, one after the other.
 fn forget_halves(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
-    let is_half = |refused: &Refused| refused.reason == Reason::AttributesWithoutKey;
+    let is_half = |refused: &Refused| refused.reason == RefusalReason::AttributesWithoutKey;
     let Some(known) = known.filter(|_| refused.iter().any(is_half)) else { return };
     let changed = records.iter().filter(|(kid, record)| known.get(*kid) != Some(*record));
     let changed: BTreeSet<&Slot> = changed.map(|(_, record)| &record.slot).collect();
@@ -333,7 +333,7 @@ fn adopt<'a>(
         };
         let kid =
             deleted.get(&key.public).filter(|_| !records.get(&key.kid).is_some_and(is_its_own));
-        Some(Reason::KeyDeleted(Kid::clone(kid?)))
+        Some(RefusalReason::KeyDeleted(Kid::clone(kid?)))
     };
     let mut accepted = Vec::new();
     refused.extend(observation.unreadable.iter().map(|subtree| subtree.refused.clone()));
@@ -365,10 +365,10 @@ fn adopt<'a>(
     (present, refused)
 }
 
-fn taken_name(key: &SeenKey, names: &BTreeMap<&Kid, (&PublicKey, &Slot)>) -> Option<Reason> {
+fn taken_name(key: &SeenKey, names: &BTreeMap<&Kid, (&PublicKey, &Slot)>) -> Option<RefusalReason> {
     std::iter::once(&key.kid).chain(&key.aliases).find_map(|name| {
         let (public, slot) = names.get(name)?;
         (**public != key.public)
-            .then(|| Reason::KidTaken { kid: (*name).clone(), holder: slot.to_string() })
+            .then(|| RefusalReason::KidTaken { kid: (*name).clone(), holder: slot.to_string() })
     })
 }

@@ -20,7 +20,7 @@ use super::status::{ReloadStatus, ScanCounts};
 use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::lifecycle::Policy;
-use crate::keys::refusal::{Reason, Refused};
+use crate::keys::refusal::{RefusalReason, Refused};
 use crate::keys::{Audience, Kid};
 use crate::ledger::{Change, HandOffStatus, Ledger, Persistence, Reconciliation, Records};
 use crate::source::Slot;
@@ -250,7 +250,7 @@ impl Reload {
         if !is_new_look {
             // Thinking again about an old look mends no half of an entry.
             let halves = self.refused.values();
-            let halves = halves.filter(|half| half.reason == Reason::AttributesWithoutKey);
+            let halves = halves.filter(|half| half.reason == RefusalReason::AttributesWithoutKey);
             refused.extend(halves.cloned());
         }
         self.tell(&changes, refused, now);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::{MAX_LENGTH, private, signature};
-use crate::keys::refusal::Reason;
+use crate::keys::refusal::RefusalReason;
 use crate::keys::{Algorithm, Kid, PublicKey};
 
 /// The key that signs, as it is published.
@@ -25,7 +25,7 @@ pub struct Signer<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignError {
     /// The key file is none that the key directory would take.
-    File(Reason),
+    File(RefusalReason),
     /// The key file holds no private half.
     NoPrivateHalf,
     /// The key file holds a private half of other keys alone.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{MAX_LENGTH, NotAnObject, object, signature};
 use crate::keys::material::{self, JsonKey, Part};
-use crate::keys::refusal::{Reason, escaped};
+use crate::keys::refusal::{RefusalReason, escaped};
 use crate::keys::{Algorithm, Kid, PublicKey};
 
 /// What the claims must say.
@@ -61,7 +61,7 @@ pub enum Refusal {
     /// There is no key of this id, as the token has it.
     UnknownKid(String),
     /// The key of that id can't be relied on.
-    BadKey(Reason),
+    BadKey(RefusalReason),
     /// The key of that id does not say that it is for signatures (`use`).
     KeyNotForSignatures,
     /// The key of that id does not name one of the ten algorithms (`alg`) that fits it.
@@ -198,7 +198,7 @@ fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), Refusal> {
         purpose: Option<String>,
     }
     let parts = material::parse(jwk.as_bytes(), false).map_err(|reason| match reason {
-        Reason::NoSigningKey => Refusal::KeyNotForSignatures,
+        RefusalReason::NoSigningKey => Refusal::KeyNotForSignatures,
         reason => Refusal::BadKey(reason),
     })?;
     let Ok([Part::Jwk(JsonKey { public, algorithm, .. })]) = <[Part; 1]>::try_from(parts) else {

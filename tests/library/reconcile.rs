@@ -11,7 +11,7 @@ use common::keys::{kid, public_key, seen};
 use jiff::Timestamp;
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::lifecycle::{Invalidation, Phase, Policy};
-use jwksd::keys::refusal::{Reason, Refused};
+use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Algorithm, Audience, Kid};
 use jwksd::ledger::reconcile::UnreadableSubtree;
 use jwksd::ledger::record::{DeclaredInvalidation, MemberOrder};
@@ -58,7 +58,7 @@ impl World {
         self
     }
 
-    fn spoil(&mut self, path: &str, reason: Reason) -> &mut Self {
+    fn spoil(&mut self, path: &str, reason: RefusalReason) -> &mut Self {
         let slot = slot(path);
         let refused = Refused { slot: slot.clone(), file: slot.full_path(), reason };
         self.observation.entries.insert(slot, Err(refused));
@@ -72,7 +72,7 @@ impl World {
 
     fn darken(&mut self, below: &str) -> &mut Self {
         let slot = slot(below);
-        let reason = Reason::DirectoryUnreadable { error: "permission denied".to_owned() };
+        let reason = RefusalReason::DirectoryUnreadable { error: "permission denied".to_owned() };
         self.observation.unreadable.push(UnreadableSubtree {
             directory: Arc::clone(slot.directory()),
             below: below.to_owned(),
@@ -232,7 +232,7 @@ fn a_declared_invalidation_without_a_grace_has_the_default_one() {
 fn a_bad_file_keeps_the_last_good_state_of_its_entry_alone() {
     let mut world = World::default();
     world.put("a", vec![seen("a", 1)]).put("b", vec![seen("b", 2)]).look(0);
-    world.spoil("a", Reason::EmptyFile).remove("b").look(10);
+    world.spoil("a", RefusalReason::EmptyFile).remove("b").look(10);
     assert_eq!(world.phase("a", 10), Phase::Active);
     assert_eq!(world.phase("b", 10), Phase::Grace);
 }
@@ -241,7 +241,7 @@ fn a_bad_file_keeps_the_last_good_state_of_its_entry_alone() {
 fn attributes_without_a_key_do_not_keep_a_removed_key() {
     let mut world = World::default();
     world.put("a", vec![seen("a", 1)]).look(0);
-    world.spoil("a", Reason::AttributesWithoutKey).look(10);
+    world.spoil("a", RefusalReason::AttributesWithoutKey).look(10);
     assert_eq!(world.phase("a", 10), Phase::Grace);
 }
 
@@ -279,7 +279,7 @@ fn a_taken_kid_stays_with_its_first_holder() {
     let outcome = world.put("a", vec![seen("same", 2)]).look_once(10);
     let [refused] = &outcome.refused[..] else { panic!("{:?}", outcome.refused) };
     assert_eq!(refused.slot, slot("a"));
-    assert!(matches!(refused.reason, Reason::KidTaken { .. }));
+    assert!(matches!(refused.reason, RefusalReason::KidTaken { .. }));
     assert_eq!(world.record("same").public_key, public_key(1));
     // Even when the first holder's file is gone: consumers may still hold its key.
     world.remove("z").look(20);
@@ -313,7 +313,7 @@ fn an_alias_can_be_the_same_keys_former_id_but_no_other_keys() {
     world.put("a", vec![alias("former", seen("latter", 1))]);
     assert_eq!(world.look_once(10).refused, []);
     let outcome = world.put("b", vec![alias("former", seen("b", 2))]).look_once(20);
-    assert!(matches!(outcome.refused[0].reason, Reason::KidTaken { .. }));
+    assert!(matches!(outcome.refused[0].reason, RefusalReason::KidTaken { .. }));
 }
 
 #[test]
@@ -338,14 +338,14 @@ fn a_deleted_key_does_not_come_back_under_another_id() {
     for days in [0, 29, 31, 365] {
         let outcome = world.look_once(10 + days * day);
         let [refused] = &outcome.refused[..] else { panic!("{:?}", outcome.refused) };
-        assert_eq!(refused.reason, Reason::KeyDeleted(kid("a")));
+        assert_eq!(refused.reason, RefusalReason::KeyDeleted(kid("a")));
         assert_eq!(world.phase("a", 10 + days * day), Phase::Deleted);
     }
     // What can't be read, or is torn, may still be it; and one look can miss a file.
     world.remove("b").darken("").look(366 * day);
     assert_eq!(world.phase("a", 366 * day), Phase::Deleted);
     world.observation.unreadable.clear();
-    world.spoil("b", Reason::EmptyFile).look(366 * day + 1);
+    world.spoil("b", RefusalReason::EmptyFile).look(366 * day + 1);
     assert_eq!(world.phase("a", 366 * day + 1), Phase::Deleted);
     world.remove("b").look_once(366 * day + 2);
     assert_eq!(world.phase("a", 366 * day + 2), Phase::Deleted);
@@ -417,7 +417,7 @@ fn an_ended_key_is_not_forgotten_while_its_file_lies_there_good_or_bad() {
     let long_after = 400 * 86_400;
     world.look(long_after);
     assert_eq!(world.phase("a", long_after), Phase::Retired);
-    world.spoil("a", Reason::EmptyFile).look(long_after + 1);
+    world.spoil("a", RefusalReason::EmptyFile).look(long_after + 1);
     assert_eq!(world.records.len(), 1);
 }
 
@@ -529,7 +529,7 @@ fn a_key_that_is_given_a_former_id_again_is_what_it_was_under_the_latter() {
     world.order("latter", |record| record.deleted_at = Some(at(15)));
     let outcome = world.put("a", vec![seen("former", 1)]).look_once(20);
     let [refused] = &outcome.refused[..] else { panic!("{:?}", outcome.refused) };
-    assert_eq!(refused.reason, Reason::KeyDeleted(kid("latter")));
+    assert_eq!(refused.reason, RefusalReason::KeyDeleted(kid("latter")));
     assert!(!world.phase("former", 20).is_published());
 }
 
@@ -614,7 +614,7 @@ fn a_copy_elsewhere_has_no_say_while_a_keys_own_place_is_bad() {
     world.put("a", vec![invalidated(seen("a", 1), 0, Some(0))]).put("b", vec![seen("a", 1)]);
     world.look(1);
     assert_eq!(world.phase("a", 1), Phase::Retired);
-    world.spoil("a", Reason::EmptyFile).look(2);
+    world.spoil("a", RefusalReason::EmptyFile).look(2);
     assert_eq!(world.phase("a", 2), Phase::Retired);
 }
 
@@ -669,7 +669,7 @@ proptest! {
                         record.slot.path() == names[slot]
                     });
                     holds[slot] = kept;
-                    world.spoil(names[slot], Reason::EmptyFile);
+                    world.spoil(names[slot], RefusalReason::EmptyFile);
                 }
                 Event::Wait(seconds) => now += i64::from(seconds),
             }
@@ -699,7 +699,7 @@ proptest! {
             match event {
                 Event::Put(slot, key) => { world.put(names[slot], vec![seen(&format!("k{key}"), key)]); }
                 Event::Remove(slot) => { world.remove(names[slot]); }
-                Event::Spoil(slot) => { world.spoil(names[slot], Reason::EmptyFile); }
+                Event::Spoil(slot) => { world.spoil(names[slot], RefusalReason::EmptyFile); }
                 Event::Wait(_) => {}
             }
             world.look(now);
@@ -717,7 +717,9 @@ fn half_of_an_entry_is_no_refusal_while_others_are_at_its_key() {
     let before = world.records.clone();
     // A look that began before the key was deleted, and saw its attributes alone.
     world.observation.entries.clear();
-    world.spoil("a", Reason::AttributesWithoutKey).spoil("b", Reason::AttributesWithoutKey);
+    world
+        .spoil("a", RefusalReason::AttributesWithoutKey)
+        .spoil("b", RefusalReason::AttributesWithoutKey);
     let mut deleted = Record::clone(&world.records[&kid("a")]);
     deleted.deleted_at = Some(at(10));
     deleted.revision += 1;

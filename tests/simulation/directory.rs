@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
-use jwksd::keys::refusal::{Reason, Refused};
+use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, Kid, PublicKey};
 use jwksd::ledger::Observation;
 use jwksd::ledger::reconcile::UnreadableSubtree;
@@ -115,7 +115,8 @@ impl Directory {
     pub fn observation(&self) -> Observation {
         if self.is_dark {
             let slot = Slot::new(place(), "");
-            let reason = Reason::DirectoryUnreadable { error: "permission denied".to_owned() };
+            let reason =
+                RefusalReason::DirectoryUnreadable { error: "permission denied".to_owned() };
             let refused = Refused { file: slot.full_path(), slot, reason };
             let unreadable =
                 vec![UnreadableSubtree { directory: place(), below: String::new(), refused }];
@@ -124,7 +125,7 @@ impl Directory {
         let entry = |(name, lying): (&String, &Lying)| {
             let slot = Slot::new(place(), name);
             let shown = if lying.is_bad {
-                let reason = Reason::File(FileProblem::Dangling);
+                let reason = RefusalReason::File(FileProblem::Dangling);
                 Err(Refused { file: slot.full_path(), slot: slot.clone(), reason })
             } else {
                 Ok(Arc::clone(&lying.entry))

@@ -16,7 +16,7 @@ use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use super::Chain;
 use crate::keys::public_key::{Curve, PublicKey, UNCOMPRESSED, verification};
-use crate::keys::refusal::Reason;
+use crate::keys::refusal::RefusalReason;
 
 const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 const RSA_PSS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
@@ -41,11 +41,12 @@ const CONTEXT_0: u8 = 0xa0;
 /// `[1]`, a bit string without a tag of its own.
 const CONTEXT_1: u8 = 0x81;
 
-const NOT_DER: Reason = Reason::BadKey("its DER can't be read");
-const INCONSISTENT: Reason = Reason::BadKey("its private numbers do not fit together");
+const NOT_DER: RefusalReason = RefusalReason::BadKey("its DER can't be read");
+const INCONSISTENT: RefusalReason =
+    RefusalReason::BadKey("its private numbers do not fit together");
 
 /// A private key of any kind, by its public half.
-pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, Reason> {
+pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     key.next(INTEGER)?;
     let mut algorithm = Elements(key.next(SEQUENCE)?);
@@ -72,10 +73,10 @@ pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, Reason> {
 }
 
 /// An RSA private key, by its public half.
-pub(super) fn rsa_private(der: &[u8]) -> Result<PublicKey, Reason> {
+pub(super) fn rsa_private(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     if key.next(INTEGER)? != [0] {
-        return Err(Reason::BadKey("it has more than two primes"));
+        return Err(RefusalReason::BadKey("it has more than two primes"));
     }
     let public = PublicKey::rsa(key.unsigned()?, key.unsigned()?)?;
     RsaKeyPair::from_der(der).map_err(|_| INCONSISTENT)?;
@@ -83,17 +84,17 @@ pub(super) fn rsa_private(der: &[u8]) -> Result<PublicKey, Reason> {
 }
 
 /// An elliptic-curve private key, by its public half.
-pub(super) fn sec1(der: &[u8]) -> Result<PublicKey, Reason> {
+pub(super) fn sec1(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     key.next(INTEGER)?;
     key.next(OCTET_STRING)?;
     let parameters = key
         .next(CONTEXT_0)
-        .map_err(|_| Reason::BadKey("it does not name its curve; convert it to PKCS#8"))?;
+        .map_err(|_| RefusalReason::BadKey("it does not name its curve; convert it to PKCS#8"))?;
     elliptic_private(named_curve(Elements(parameters))?, der)
 }
 
-fn elliptic_private(curve: Curve, der: &[u8]) -> Result<PublicKey, Reason> {
+fn elliptic_private(curve: Curve, der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let algorithm: &'static EcdsaSigningAlgorithm = signing(curve);
     let pair = EcdsaKeyPair::from_private_key_der(algorithm, der).map_err(|_| INCONSISTENT)?;
     point(curve, pair.public_key().as_ref())
@@ -109,7 +110,7 @@ pub(super) fn signing(curve: Curve) -> &'static EcdsaSigningAlgorithm {
 }
 
 /// A public key of any kind.
-pub(super) fn spki(der: &[u8]) -> Result<PublicKey, Reason> {
+pub(super) fn spki(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     let mut algorithm = Elements(key.next(SEQUENCE)?);
     let kind = algorithm.next(OBJECT_IDENTIFIER)?;
@@ -132,7 +133,7 @@ pub(super) fn spki(der: &[u8]) -> Result<PublicKey, Reason> {
 }
 
 /// An RSA public key in PKCS#1.
-pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, Reason> {
+pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     let public = PublicKey::rsa(key.unsigned()?, key.unsigned()?)?;
     key.end()?;
@@ -140,7 +141,7 @@ pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, Reason> {
 }
 
 /// A point, compressed or not (SEC 1 §2.3.3).
-fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, Reason> {
+fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, RefusalReason> {
     let width = curve.coordinate_length();
     match bytes {
         [UNCOMPRESSED, coordinates @ ..] if coordinates.len() == 2 * width => {
@@ -149,21 +150,21 @@ fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, Reason> {
         }
         [2 | 3, x @ ..] if x.len() == width => {
             let key = ParsedPublicKey::new(verification(curve), bytes);
-            let key = key.map_err(|_| Reason::NotOnCurve)?;
-            let der: PublicKeyX509Der<'_> = key.as_der().map_err(|_| Reason::NotOnCurve)?;
+            let key = key.map_err(|_| RefusalReason::NotOnCurve)?;
+            let der: PublicKeyX509Der<'_> = key.as_der().map_err(|_| RefusalReason::NotOnCurve)?;
             // The library writes the point in full.
             let full = der.as_ref().len().checked_sub(2 * width + 1).map(|at| &der.as_ref()[at..]);
             match full {
                 Some(full @ [UNCOMPRESSED, ..]) => point(curve, full),
-                _ => Err(Reason::NotOnCurve),
+                _ => Err(RefusalReason::NotOnCurve),
             }
         }
-        _ => Err(Reason::NotOnCurve),
+        _ => Err(RefusalReason::NotOnCurve),
     }
 }
 
 /// A certificate, as the leaf of a chain of one.
-pub(super) fn certificate(der: &[u8]) -> Result<Chain, Reason> {
+pub(super) fn certificate(der: &[u8]) -> Result<Chain, RefusalReason> {
     let certificate = x509(der)?;
     let validity = certificate.validity();
     let instant = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
@@ -176,18 +177,18 @@ pub(super) fn certificate(der: &[u8]) -> Result<Chain, Reason> {
 }
 
 /// A certificate, whatever its key.
-pub(super) fn x509(der: &[u8]) -> Result<X509Certificate<'_>, Reason> {
+pub(super) fn x509(der: &[u8]) -> Result<X509Certificate<'_>, RefusalReason> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
-        Ok(_) => Err(Reason::BadKey("something follows the certificate in its block")),
-        Err(_) => Err(Reason::BadKey("the certificate's DER can't be read")),
+        Ok(_) => Err(RefusalReason::BadKey("something follows the certificate in its block")),
+        Err(_) => Err(RefusalReason::BadKey("the certificate's DER can't be read")),
     }
 }
 
 /// The curve that parameters name (RFC 5480 §2.1.1), and nothing behind it.
-fn named_curve(mut parameters: Elements<'_>) -> Result<Curve, Reason> {
+fn named_curve(mut parameters: Elements<'_>) -> Result<Curve, RefusalReason> {
     if parameters.0.first() == Some(&SEQUENCE) {
-        return Err(Reason::BadKey("its curve is spelled out in numbers instead of named"));
+        return Err(RefusalReason::BadKey("its curve is spelled out in numbers instead of named"));
     }
     let oid = parameters.next(OBJECT_IDENTIFIER)?;
     parameters.end()?;
@@ -195,13 +196,13 @@ fn named_curve(mut parameters: Elements<'_>) -> Result<Curve, Reason> {
         P256 => Ok(Curve::P256),
         P384 => Ok(Curve::P384),
         P521 => Ok(Curve::P521),
-        SECP256K1 => Err(Reason::UnsupportedCurve("secp256k1".to_owned())),
-        other => Err(Reason::UnsupportedCurve(dotted(other))),
+        SECP256K1 => Err(RefusalReason::UnsupportedCurve("secp256k1".to_owned())),
+        other => Err(RefusalReason::UnsupportedCurve(dotted(other))),
     }
 }
 
-fn unsupported(kind: &[u8]) -> Reason {
-    Reason::UnsupportedKey(match kind {
+fn unsupported(kind: &[u8]) -> RefusalReason {
+    RefusalReason::UnsupportedKey(match kind {
         RSA_PSS => "RSASSA-PSS".to_owned(),
         DSA => "DSA".to_owned(),
         X25519 => "X25519".to_owned(),
@@ -220,7 +221,7 @@ struct Elements<'a>(&'a [u8]);
 
 impl<'a> Elements<'a> {
     /// The elements of the one element that `der` is.
-    fn whole(der: &'a [u8], tag: u8) -> Result<Self, Reason> {
+    fn whole(der: &'a [u8], tag: u8) -> Result<Self, RefusalReason> {
         let mut outer = Self(der);
         let inner = outer.next(tag)?;
         outer.end()?;
@@ -228,7 +229,7 @@ impl<'a> Elements<'a> {
     }
 
     /// The content of the next element, which has this tag.
-    fn next(&mut self, tag: u8) -> Result<&'a [u8], Reason> {
+    fn next(&mut self, tag: u8) -> Result<&'a [u8], RefusalReason> {
         let [found, length, rest @ ..] = self.0 else { return Err(NOT_DER) };
         if *found != tag {
             return Err(NOT_DER);
@@ -255,19 +256,19 @@ impl<'a> Elements<'a> {
     }
 
     /// Passes over the next element where it has this tag.
-    fn skip(&mut self, tag: u8) -> Result<(), Reason> {
+    fn skip(&mut self, tag: u8) -> Result<(), RefusalReason> {
         if self.0.first() == Some(&tag) { self.next(tag).map(|_| ()) } else { Ok(()) }
     }
 
     /// The big-endian magnitude of the next element, a number that is not negative.
-    fn unsigned(&mut self) -> Result<&'a [u8], Reason> {
+    fn unsigned(&mut self) -> Result<&'a [u8], RefusalReason> {
         match self.next(INTEGER)? {
             [] | [0x80..=0xff, ..] | [0, 0..=0x7f, ..] => Err(NOT_DER),
             number => Ok(number),
         }
     }
 
-    fn end(&self) -> Result<(), Reason> {
+    fn end(&self) -> Result<(), RefusalReason> {
         if self.0.is_empty() { Ok(()) } else { Err(NOT_DER) }
     }
 }

@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use zeroize::Zeroizing;
 
 use super::shown;
-use crate::keys::refusal::Reason;
+use crate::keys::refusal::RefusalReason;
 
 /// A JSON value (RFC 8259 §3).
 pub enum Json {
@@ -47,20 +47,20 @@ impl Json {
 /// Reads the one value of a text.
 ///
 /// # Errors
-/// [`Reason::BadJson`], [`Reason::Truncated`] and [`Reason::DuplicateMember`]; no value is quoted.
-pub fn parse(text: &str) -> Result<Json, Reason> {
+/// [`RefusalReason::BadJson`], [`RefusalReason::Truncated`] and [`RefusalReason::DuplicateMember`]; no value is quoted.
+pub fn parse(text: &str) -> Result<Json, RefusalReason> {
     let duplicate = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Value { duplicate: &duplicate }
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| match duplicate.take() {
-        Some(member) => Reason::DuplicateMember(shown(&member)),
+        Some(member) => RefusalReason::DuplicateMember(shown(&member)),
         // Where it is, and not what it is: that may be private.
-        None if error.is_eof() => Reason::Truncated,
+        None if error.is_eof() => RefusalReason::Truncated,
         None => {
             let (line, column) = (error.line(), error.column());
-            Reason::BadJson(format!("line {line}, column {column} makes no sense"))
+            RefusalReason::BadJson(format!("line {line}, column {column} makes no sense"))
         }
     })
 }
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for Value<'_> {
 mod tests {
     use super::*;
 
-    fn refused(text: &str) -> Reason {
+    fn refused(text: &str) -> RefusalReason {
         parse(text).err().unwrap()
     }
 
@@ -145,7 +145,7 @@ mod tests {
         for text in
             [r#"{"d":1,"d":1}"#, r#"{"a":[{"b":{"d":1,"\u0064":2}}]}"#, r#"{"d":{"d":1},"d":{}}"#]
         {
-            assert_eq!(refused(text), Reason::DuplicateMember("d".to_owned()), "{text}");
+            assert_eq!(refused(text), RefusalReason::DuplicateMember("d".to_owned()), "{text}");
         }
         assert!(parse(r#"{"a":{"d":1},"b":{"d":1}}"#).is_ok());
     }
@@ -153,11 +153,11 @@ mod tests {
     #[test]
     fn nothing_may_follow_the_value() {
         for text in ["{} x", "{}{}", "{}]", r#"{"a" 1}"#, &"[".repeat(100_000)] {
-            assert!(matches!(refused(text), Reason::BadJson(_)));
+            assert!(matches!(refused(text), RefusalReason::BadJson(_)));
         }
         assert!(parse(" {} \r\n").is_ok());
         for text in ["{", r#"{"a":"#, r#"{"a":"b"#, "[1,"] {
-            assert_eq!(refused(text), Reason::Truncated, "{text}");
+            assert_eq!(refused(text), RefusalReason::Truncated, "{text}");
         }
     }
 }

@@ -10,9 +10,9 @@ use super::json::{self, Json, Object};
 use super::{JsonKey, Part, shown};
 use crate::keys::der_writer::{sequence, unsigned};
 use crate::keys::public_key::{Curve, Numbers, PublicKey, UNCOMPRESSED};
-use crate::keys::refusal::{Reason, escaped};
+use crate::keys::refusal::{RefusalReason, escaped};
 
-pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason> {
+pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, RefusalReason> {
     let Json::Object(object) = json::parse(text)? else {
         return Err(bad("it is no object"));
     };
@@ -32,8 +32,8 @@ pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason>
     };
     match parts.iter().any(|part| matches!(part, Part::Jwk(_))) {
         true => Ok(parts),
-        false if parts.is_empty() => Err(Reason::NoKey),
-        false => Err(Reason::NoSigningKey),
+        false if parts.is_empty() => Err(RefusalReason::NoKey),
+        false => Err(RefusalReason::NoSigningKey),
     }
 }
 
@@ -43,10 +43,10 @@ const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 /// The members by which RSA is computed faster: all of them are there, or none (RFC 7518 §6.3.2).
 const RSA_FACTORS: [&str; 5] = ["p", "q", "dp", "dq", "qi"];
 
-fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
+fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, RefusalReason> {
     // A secret must not lie in a directory that is published, whatever else is said about it.
     if jwk.text("kty")? == Some("oct") || jwk.find("k").is_some() {
-        return Err(Reason::Symmetric);
+        return Err(RefusalReason::Symmetric);
     }
     if let Some(purpose) = jwk.text("use")?.filter(|purpose| *purpose != "sig") {
         return Ok(Part::PassedOver(format!(
@@ -67,7 +67,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
         "RSA" => {
             let public = PublicKey::rsa(&jwk.bytes("n")?, &jwk.bytes("e")?)?;
             if jwk.find("oth").is_some() {
-                return Err(Reason::BadKey("it has more than two primes"));
+                return Err(RefusalReason::BadKey("it has more than two primes"));
             }
             match RSA_FACTORS.iter().filter(|name| jwk.find(name).is_some()).count() {
                 0 if open => {
@@ -86,7 +86,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
                 "P-256" => Curve::P256,
                 "P-384" => Curve::P384,
                 "P-521" => Curve::P521,
-                other => return Err(Reason::UnsupportedCurve(shown(other))),
+                other => return Err(RefusalReason::UnsupportedCurve(shown(other))),
             };
             let public = PublicKey::ec(curve, &jwk.bytes("x")?, &jwk.bytes("y")?)?;
             if open {
@@ -97,37 +97,39 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, Reason> {
         "OKP" => {
             match jwk.needed("crv")? {
                 "Ed25519" => {}
-                other => return Err(Reason::UnsupportedCurve(shown(other))),
+                other => return Err(RefusalReason::UnsupportedCurve(shown(other))),
             }
             let x = jwk.bytes("x")?;
             let public = PublicKey::ed25519(&x)?;
             if open {
                 let pair = Ed25519KeyPair::from_seed_and_public_key(&jwk.bytes("d")?, &x);
-                pair.map_err(|_| Reason::PairMismatch)?;
+                pair.map_err(|_| RefusalReason::PairMismatch)?;
             }
             public
         }
-        other => return Err(Reason::UnsupportedKey(shown(other))),
+        other => return Err(RefusalReason::UnsupportedKey(shown(other))),
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let (kid, algorithm) = (owned(jwk.text("kid")?), owned(jwk.text("alg")?));
     Ok(Part::Jwk(JsonKey { public, is_private, kid, algorithm, note }))
 }
 
-fn check_ec(public: &PublicKey, scalar: &[u8]) -> Result<(), Reason> {
-    let Numbers::Ec { curve, x, y } = public.numbers() else { return Err(Reason::PairMismatch) };
+fn check_ec(public: &PublicKey, scalar: &[u8]) -> Result<(), RefusalReason> {
+    let Numbers::Ec { curve, x, y } = public.numbers() else {
+        return Err(RefusalReason::PairMismatch);
+    };
     if scalar.len() != curve.coordinate_length() {
         // RFC 7518 §6.2.2.1
-        return Err(Reason::BadKey("\"d\" does not have the full width of its curve"));
+        return Err(RefusalReason::BadKey("\"d\" does not have the full width of its curve"));
     }
     let point = [&[UNCOMPRESSED], &**x, &**y].concat();
     EcdsaKeyPair::from_private_key_and_public_key(signing(*curve), scalar, &point)
         .map(|_| ())
-        .map_err(|_| Reason::PairMismatch)
+        .map_err(|_| RefusalReason::PairMismatch)
 }
 
 /// Has the library open the private half, in the form that it reads: PKCS#1.
-fn check_rsa(jwk: Members<'_>) -> Result<(), Reason> {
+fn check_rsa(jwk: Members<'_>) -> Result<(), RefusalReason> {
     let mut elements = vec![Zeroizing::new(unsigned(&[0]))];
     for name in ["n", "e", "d", "p", "q", "dp", "dq", "qi"] {
         let number = jwk.bytes(name)?;
@@ -137,7 +139,7 @@ fn check_rsa(jwk: Members<'_>) -> Result<(), Reason> {
     }
     let parts: Vec<&[u8]> = elements.iter().map(|element| &***element).collect();
     let der = Zeroizing::new(sequence(&parts));
-    RsaKeyPair::from_der(&der).map(|_| ()).map_err(|_| Reason::PairMismatch)
+    RsaKeyPair::from_der(&der).map(|_| ()).map_err(|_| RefusalReason::PairMismatch)
 }
 
 /// The members of one JWK, by their names and types.
@@ -149,17 +151,17 @@ impl<'a> Members<'a> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    fn text(self, name: &str) -> Result<Option<&'a str>, Reason> {
+    fn text(self, name: &str) -> Result<Option<&'a str>, RefusalReason> {
         self.find(name)
             .map(|value| value.as_text().ok_or_else(|| bad(&format!("\"{name}\" is no text"))))
             .transpose()
     }
 
-    fn needed(self, name: &str) -> Result<&'a str, Reason> {
+    fn needed(self, name: &str) -> Result<&'a str, RefusalReason> {
         self.text(name)?.ok_or_else(|| bad(&format!("a key has no \"{name}\"")))
     }
 
-    fn bytes(self, name: &str) -> Result<Zeroizing<Vec<u8>>, Reason> {
+    fn bytes(self, name: &str) -> Result<Zeroizing<Vec<u8>>, RefusalReason> {
         URL_SAFE_NO_PAD
             .decode(self.needed(name)?)
             .map(Zeroizing::new)
@@ -167,7 +169,7 @@ impl<'a> Members<'a> {
     }
 
     /// Whether `key_ops` is absent or names signatures (RFC 7517 §4.3).
-    fn is_for_signatures(self) -> Result<bool, Reason> {
+    fn is_for_signatures(self) -> Result<bool, RefusalReason> {
         let no_list = || bad("\"key_ops\" is no list of texts");
         let operations = match self.find("key_ops") {
             None => return Ok(true),
@@ -180,6 +182,6 @@ impl<'a> Members<'a> {
     }
 }
 
-fn bad(what: &str) -> Reason {
-    Reason::BadJson(what.to_owned())
+fn bad(what: &str) -> RefusalReason {
+    RefusalReason::BadJson(what.to_owned())
 }

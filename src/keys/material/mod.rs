@@ -11,7 +11,7 @@ mod pem;
 use jiff::Timestamp;
 
 use super::public_key::PublicKey;
-use super::refusal::Reason;
+use super::refusal::RefusalReason;
 
 /// A part of a key pair that a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct JsonKey {
 ///
 /// # Errors
 /// The reason for which the whole file is refused.
-pub fn parse(bytes: &[u8], open_private: bool) -> Result<Vec<Part>, Reason> {
+pub fn parse(bytes: &[u8], open_private: bool) -> Result<Vec<Part>, RefusalReason> {
     let text = text_of(bytes)?;
     if text.trim_start().starts_with(['{', '[']) {
         jwks::parse(text, open_private)
@@ -76,10 +76,10 @@ pub fn parse(bytes: &[u8], open_private: bool) -> Result<Vec<Part>, Reason> {
 }
 
 /// The text of a file, without the byte order mark that some editors put before it.
-pub(super) fn text_of(bytes: &[u8]) -> Result<&str, Reason> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Reason::NotText)?;
+pub(super) fn text_of(bytes: &[u8]) -> Result<&str, RefusalReason> {
+    let text = std::str::from_utf8(bytes).map_err(|_| RefusalReason::NotText)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.trim_ascii().is_empty() { Err(Reason::EmptyFile) } else { Ok(text) }
+    if text.trim_ascii().is_empty() { Err(RefusalReason::EmptyFile) } else { Ok(text) }
 }
 
 /// A name from a file as a message may show it. A long one is no name: something private may have

@@ -6,7 +6,7 @@
 use zeroize::Zeroizing;
 
 use super::{Chain, Part, der, shown};
-use crate::keys::refusal::Reason;
+use crate::keys::refusal::RefusalReason;
 
 struct Block<'a> {
     label: &'a str,
@@ -14,7 +14,7 @@ struct Block<'a> {
     text: Zeroizing<String>,
 }
 
-pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason> {
+pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, RefusalReason> {
     let blocks = blocks(text)?;
     let is_public =
         |block: &Block<'_>| matches!(block.label, "PUBLIC KEY" | "RSA PUBLIC KEY" | "CERTIFICATE");
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason>
     let mut chain: Option<Chain> = None;
     for block in &blocks {
         let decoded = ::pem::parse(block.text.as_bytes())
-            .map_err(|_| Reason::BadPem("its base64 is damaged"))?;
+            .map_err(|_| RefusalReason::BadPem("its base64 is damaged"))?;
         // RFC 1421 §4.6.1.1 and §4.6.1.3.
         let is_encrypted = decoded.headers().iter().any(|(name, value)| {
             name == "DEK-Info" || (name == "Proc-Type" && value.ends_with("ENCRYPTED"))
@@ -55,16 +55,16 @@ pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Reason>
             }
             // openssl ecparam writes the curve before the key, which names it again.
             "EC PARAMETERS" => continue,
-            label => return Err(Reason::UnknownLabel(shown(label))),
+            label => return Err(RefusalReason::UnknownLabel(shown(label))),
         });
     }
     parts.extend(chain.map(Part::Certificates));
-    if parts.is_empty() { Err(Reason::NoKey) } else { Ok(parts) }
+    if parts.is_empty() { Err(RefusalReason::NoKey) } else { Ok(parts) }
 }
 
 /// The blocks of a text. What stands between them is explanation and is passed over, as long as it
 /// can't be a piece of a marker.
-fn blocks(text: &str) -> Result<Vec<Block<'_>>, Reason> {
+fn blocks(text: &str) -> Result<Vec<Block<'_>>, RefusalReason> {
     let mut blocks = Vec::new();
     let mut open: Option<Block<'_>> = None;
     for line in text.split('\n').map(str::trim) {
@@ -72,7 +72,7 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Reason> {
             if let Some(label) = marker(line, "-----BEGIN ") {
                 open = Some(Block::new(label, text.len()));
             } else if line.starts_with('-') || line.contains("-----") {
-                return Err(Reason::Truncated);
+                return Err(RefusalReason::Truncated);
             }
             continue;
         };
@@ -81,15 +81,15 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Reason> {
                 block.text.extend(["-----END ", end, "-----\n"]);
                 blocks.push(block);
             }
-            Some(_) => return Err(Reason::BadPem("its BEGIN and END lines differ")),
-            None if line.contains("-----") => return Err(Reason::Truncated),
+            Some(_) => return Err(RefusalReason::BadPem("its BEGIN and END lines differ")),
+            None if line.contains("-----") => return Err(RefusalReason::Truncated),
             None => {
                 block.add(line);
                 open = Some(block);
             }
         }
     }
-    if open.is_some() { Err(Reason::Truncated) } else { Ok(blocks) }
+    if open.is_some() { Err(RefusalReason::Truncated) } else { Ok(blocks) }
 }
 
 impl<'a> Block<'a> {

@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
 use serde::{Deserialize, Serialize};
 
 use super::{Numbers, PublicKey};
-use crate::keys::refusal::Reason;
+use crate::keys::refusal::RefusalReason;
 
 /// What an uncompressed point begins with (SEC 1 §2.3.3).
 pub(in crate::keys) const UNCOMPRESSED: u8 = 4;
@@ -30,13 +30,15 @@ impl PublicKey {
     ///
     /// # Errors
     /// Where a coordinate has another width, or the point is not on the curve.
-    pub fn ec(curve: Curve, x: &[u8], y: &[u8]) -> Result<Self, Reason> {
+    pub fn ec(curve: Curve, x: &[u8], y: &[u8]) -> Result<Self, RefusalReason> {
         let width = curve.coordinate_length();
         if x.len() != width || y.len() != width {
-            return Err(Reason::BadKey("a coordinate does not have the full width of its curve"));
+            return Err(RefusalReason::BadKey(
+                "a coordinate does not have the full width of its curve",
+            ));
         }
         let point = [&[UNCOMPRESSED], x, y].concat();
-        ParsedPublicKey::new(verification(curve), &point).map_err(|_| Reason::NotOnCurve)?;
+        ParsedPublicKey::new(verification(curve), &point).map_err(|_| RefusalReason::NotOnCurve)?;
         Ok(Self(Numbers::Ec { curve, x: x.into(), y: y.into() }))
     }
 }

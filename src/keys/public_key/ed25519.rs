@@ -3,7 +3,7 @@
 use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 
 use super::{Numbers, PublicKey};
-use crate::keys::refusal::Reason;
+use crate::keys::refusal::RefusalReason;
 
 impl PublicKey {
     /// An Ed25519 key of these bytes (RFC 8032 §5.1.5), as a key file has them.
@@ -11,10 +11,12 @@ impl PublicKey {
     /// # Errors
     /// As [`Self::remembered_ed25519`], and where the point is outside the subgroup of prime order or in
     /// another than its one form (§5.1.3): about those verifiers disagree.
-    pub fn ed25519(bytes: &[u8]) -> Result<Self, Reason> {
+    pub fn ed25519(bytes: &[u8]) -> Result<Self, RefusalReason> {
         let (key, point) = edwards(bytes)?;
         if !point.is_torsion_free() || point.compress().as_bytes() != bytes {
-            return Err(Reason::BadKey("the Ed25519 point is outside the subgroup of prime order"));
+            return Err(RefusalReason::BadKey(
+                "the Ed25519 point is outside the subgroup of prime order",
+            ));
         }
         Ok(key)
     }
@@ -25,17 +27,18 @@ impl PublicKey {
     ///
     /// # Errors
     /// Where they are not 32, not a point, or a point of small order, under which anyone can forge.
-    pub fn remembered_ed25519(bytes: &[u8]) -> Result<Self, Reason> {
+    pub fn remembered_ed25519(bytes: &[u8]) -> Result<Self, RefusalReason> {
         edwards(bytes).map(|(key, _)| key)
     }
 }
 
-fn edwards(bytes: &[u8]) -> Result<(PublicKey, EdwardsPoint), Reason> {
-    let x: [u8; 32] =
-        bytes.try_into().map_err(|_| Reason::BadKey("an Ed25519 public key has 32 bytes"))?;
-    let point = CompressedEdwardsY(x).decompress().ok_or(Reason::NotOnCurve)?;
+fn edwards(bytes: &[u8]) -> Result<(PublicKey, EdwardsPoint), RefusalReason> {
+    let x: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| RefusalReason::BadKey("an Ed25519 public key has 32 bytes"))?;
+    let point = CompressedEdwardsY(x).decompress().ok_or(RefusalReason::NotOnCurve)?;
     if point.is_small_order() {
-        return Err(Reason::BadKey("the Ed25519 point has a small order"));
+        return Err(RefusalReason::BadKey("the Ed25519 point has a small order"));
     }
     Ok((PublicKey(Numbers::Ed25519 { x }), point))
 }
@@ -44,7 +47,7 @@ fn edwards(bytes: &[u8]) -> Result<(PublicKey, EdwardsPoint), Reason> {
 mod tests {
     use super::*;
 
-    fn ed25519(bytes: &[u8]) -> Result<PublicKey, Reason> {
+    fn ed25519(bytes: &[u8]) -> Result<PublicKey, RefusalReason> {
         PublicKey::ed25519(bytes)
     }
 
@@ -55,14 +58,14 @@ mod tests {
         assert!(ed25519(base.compress().as_bytes()).is_ok());
         for torsion in &EIGHT_TORSION {
             let small = ed25519(torsion.compress().as_bytes());
-            assert_eq!(small, Err(Reason::BadKey("the Ed25519 point has a small order")));
+            assert_eq!(small, Err(RefusalReason::BadKey("the Ed25519 point has a small order")));
         }
         for torsion in &EIGHT_TORSION[1..] {
             let mixed = ed25519((base + torsion).compress().as_bytes());
-            assert!(matches!(mixed, Err(Reason::BadKey(_))));
+            assert!(matches!(mixed, Err(RefusalReason::BadKey(_))));
         }
         let mut no_point = [0; 32];
         no_point[0] = 2;
-        assert_eq!(ed25519(&no_point), Err(Reason::NotOnCurve));
+        assert_eq!(ed25519(&no_point), Err(RefusalReason::NotOnCurve));
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Numbers, PublicKey};
-use crate::keys::refusal::Reason;
+use crate::keys::refusal::RefusalReason;
 
 /// The one public exponent that every consumer takes, 65537, big-endian.
 pub const EXPONENT: [u8; 3] = [1, 0, 1];
@@ -17,23 +17,23 @@ impl PublicKey {
     /// # Errors
     /// Where the modulus is too small, too large, even or of the ROCA kind, or the exponent is not
     /// 65537.
-    pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, Reason> {
+    pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, RefusalReason> {
         let (modulus, exponent) = (without_leading_zeros(modulus), without_leading_zeros(exponent));
         let bits = bit_length(modulus);
         if bits < *BITS.start() {
-            return Err(Reason::RsaTooSmall(bits));
+            return Err(RefusalReason::RsaTooSmall(bits));
         }
         if bits > *BITS.end() {
-            return Err(Reason::RsaTooLarge(bits));
+            return Err(RefusalReason::RsaTooLarge(bits));
         }
         if exponent != EXPONENT {
-            return Err(Reason::RsaExponent);
+            return Err(RefusalReason::RsaExponent);
         }
         if modulus.last().is_none_or(|last| last % 2 == 0) {
-            return Err(Reason::BadKey("the RSA modulus is even"));
+            return Err(RefusalReason::BadKey("the RSA modulus is even"));
         }
         if has_roca_fingerprint(modulus) {
-            return Err(Reason::Roca);
+            return Err(RefusalReason::Roca);
         }
         Ok(Self(Numbers::Rsa { modulus: modulus.into() }))
     }
@@ -71,7 +71,7 @@ fn has_roca_fingerprint(modulus: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, Reason> {
+    fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, RefusalReason> {
         PublicKey::rsa(modulus, exponent)
     }
 
@@ -83,21 +83,21 @@ mod tests {
 
     #[test]
     fn an_rsa_modulus_is_counted_in_bits_without_its_leading_zeros() {
-        assert_eq!(rsa(&odd(256, 0x7f), &[1, 0, 1]), Err(Reason::RsaTooSmall(2047)));
+        assert_eq!(rsa(&odd(256, 0x7f), &[1, 0, 1]), Err(RefusalReason::RsaTooSmall(2047)));
         assert!(rsa(&odd(256, 0x80), &[1, 0, 1]).is_ok());
         assert_eq!(
             rsa(&[vec![0, 0], odd(256, 0x80)].concat(), &[0, 1, 0, 1]).unwrap().bits(),
             2048
         );
         assert!(rsa(&odd(1024, 0xff), &[1, 0, 1]).is_ok());
-        assert_eq!(rsa(&odd(1025, 1), &[1, 0, 1]), Err(Reason::RsaTooLarge(8193)));
-        assert_eq!(rsa(&[], &[]), Err(Reason::RsaTooSmall(0)));
+        assert_eq!(rsa(&odd(1025, 1), &[1, 0, 1]), Err(RefusalReason::RsaTooLarge(8193)));
+        assert_eq!(rsa(&[], &[]), Err(RefusalReason::RsaTooSmall(0)));
     }
 
     #[test]
     fn only_65537_is_accepted_as_exponent() {
         for exponent in [&[3][..], &[], &[1, 0, 0, 0, 1], &[1; 9]] {
-            assert_eq!(rsa(&odd(256, 0x80), exponent), Err(Reason::RsaExponent));
+            assert_eq!(rsa(&odd(256, 0x80), exponent), Err(RefusalReason::RsaExponent));
         }
     }
 
@@ -105,7 +105,10 @@ mod tests {
     fn an_even_modulus_is_refused() {
         let mut modulus = odd(256, 0x80);
         modulus[255] = 2;
-        assert_eq!(rsa(&modulus, &[1, 0, 1]), Err(Reason::BadKey("the RSA modulus is even")));
+        assert_eq!(
+            rsa(&modulus, &[1, 0, 1]),
+            Err(RefusalReason::BadKey("the RSA modulus is even"))
+        );
     }
 
     #[test]
@@ -129,7 +132,7 @@ mod tests {
             .map(|digit| digit.to_be_bytes())
             .flat_map(|[_, _, high, low]| [high, low])
             .collect();
-        assert_eq!(rsa(&octets, &[1, 0, 1]), Err(Reason::Roca));
+        assert_eq!(rsa(&octets, &[1, 0, 1]), Err(RefusalReason::Roca));
         *octets.last_mut().unwrap() ^= 2;
         assert!(rsa(&octets, &[1, 0, 1]).is_ok());
     }

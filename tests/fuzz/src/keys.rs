@@ -10,7 +10,7 @@ use jsonwebtoken::jwk::{self, ThumbprintHash};
 use jwksd::keys::attributes::{self, Attributes};
 use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules, SeenKey};
 use jwksd::keys::jwk::Jwk;
-use jwksd::keys::refusal::{Reason, Refused};
+use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, PublicKey};
 use jwksd::ledger::Record;
 use jwksd::source::Slot;
@@ -187,7 +187,7 @@ fn is_a_refusal(refused: &Refused) {
 }
 
 /// A name for programs, and words that fit on a line and show no more than names of the input.
-fn is_a_reason(reason: &Reason) {
+fn is_a_reason(reason: &RefusalReason) {
     let code = reason.code();
     assert!(
         !code.is_empty()
