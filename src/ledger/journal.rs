@@ -97,7 +97,7 @@ impl LockedStore<'_> {
                 }
                 if let Err(error) = self.carry_out(&step) {
                     warn!(
-                        file = %pending.display(), cause = %error,
+                        event = "step.delayed", file = %pending.display(), cause = %error,
                         remedy = "make the key directory and the ledger writable; it is tried again",
                         "a step that was cut short can't be completed"
                     );
@@ -108,7 +108,7 @@ impl LockedStore<'_> {
                 let aside = free_name_beside(&pending);
                 fs::rename(&pending, &aside)?;
                 error!(
-                    file = %aside.display(), cause = %damage,
+                    event = "step.damaged", file = %aside.display(), cause = %damage,
                     remedy = "look at the keys that were issued or deleted last, and do it again",
                     "a step that was cut short is damaged and was set aside"
                 );
@@ -126,7 +126,7 @@ impl LockedStore<'_> {
         }
         fs::remove_file(self.pending())?;
         warn!(
-            file = %lost.display(), remedy = "do it again",
+            event = "step.rolled_back", file = %lost.display(), remedy = "do it again",
             "a step that was cut short is taken back: a file of it is gone"
         );
         File::open(self.directory())?.sync_all()
