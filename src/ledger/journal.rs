@@ -40,10 +40,7 @@ impl Store {
 
 impl LockedStore<'_> {
     /// Carries out `step`. When this returns, it is safe on disk.
-    ///
-    /// # Errors
-    /// [`StepError`].
-    pub fn commit(&mut self, step: &Step) -> Result<(), StepError> {
+    pub(crate) fn commit(&mut self, step: &Step) -> Result<(), StepError> {
         if step.is_one_replacement() {
             return self.write(&step.records, &[]).map_err(|error| {
                 let is_there = step.records.iter().all(|record| !self.is_newer(record));

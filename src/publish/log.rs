@@ -27,7 +27,7 @@ pub struct LoggedStates {
 
 impl LoggedStates {
     /// How changes are noticed.
-    pub fn watcher(&mut self, state: &WatchState) {
+    pub(crate) fn watcher(&mut self, state: &WatchState) {
         let why = match state {
             WatchState::Watching { .. } => None,
             WatchState::Polling { why } => Some(why.clone()),
@@ -97,13 +97,12 @@ impl LoggedStates {
     }
 
     /// What looked odd at the last look.
-    #[must_use]
-    pub fn current_notes(&self) -> Vec<String> {
+    pub(crate) fn current_notes(&self) -> Vec<String> {
         self.notes.iter().cloned().collect()
     }
 
     /// What looks odd without being wrong.
-    pub fn notes(&mut self, look: &KeyScan) {
+    pub(crate) fn notes(&mut self, look: &KeyScan) {
         let mut notes: BTreeSet<String> = look.notes.iter().cloned().collect();
         for (slot, entry) in look.entry_notes() {
             notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
@@ -116,7 +115,7 @@ impl LoggedStates {
 }
 
 /// Something happened to a key.
-pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
+pub(crate) fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
     let about = |kid: &Kid| records.get(kid).map(|record| (record, record.dates(policy)));
     match change {
         Change::Added(kid) | Change::Updated(kid) | Change::Returned(kid) => {
@@ -159,7 +158,7 @@ pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Poli
 }
 
 /// A key is no longer published.
-pub fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
+pub(crate) fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
     let phase = records.get(kid).map(|record| record.dates(policy).at(now, policy).phase);
     // An alias has no record of its own, nor has a key that was just forgotten.
     let phase = phase.map_or("-", Phase::as_str);
@@ -182,7 +181,7 @@ fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
 }
 
 /// The JWK Sets changed.
-pub fn published(snapshot: &Snapshot) {
+pub(crate) fn published(snapshot: &Snapshot) {
     let Some(all) = snapshot.documents.first() else { return };
     let (keys, bytes) = (all.key_count, all.identity.body.len());
     let generation = snapshot.generation;
@@ -213,7 +212,7 @@ const MANY_KEYS: usize = 10;
 const LARGE_SET: usize = 4096;
 
 /// An entry, or a part of a directory, was refused.
-pub fn refused(refused: &Refused) {
+pub(crate) fn refused(refused: &Refused) {
     warn!(
         event = "key.refused",
         file = %plain(&refused.file.to_string_lossy()), reason = refused.reason.code(),
@@ -223,12 +222,12 @@ pub fn refused(refused: &Refused) {
 }
 
 /// What was refused is accepted or gone.
-pub fn no_longer_refused(file: &Path) {
+pub(crate) fn no_longer_refused(file: &Path) {
     info!(event = "key.accepted", file = %plain(&file.to_string_lossy()), "no longer refused");
 }
 
 /// A record was damaged.
-pub fn set_aside(aside: &DamagedFile) {
+pub(crate) fn set_aside(aside: &DamagedFile) {
     let remedy = if aside.restored {
         "nothing is lost: the record's other copy is used; look after the disk"
     } else {
@@ -243,7 +242,7 @@ pub fn set_aside(aside: &DamagedFile) {
 }
 
 /// The wall clock jumped.
-pub fn clock_stepped(step: SignedDuration) {
+pub(crate) fn clock_stepped(step: SignedDuration) {
     warn!(event = "clock.stepped", seconds = step.as_secs_f64(), "the clock was stepped");
 }
 
