@@ -59,12 +59,14 @@ impl Attempt {
                 };
                 info!(
                     target: AUDIT,
+                    event = "operation.done",
                     audit = true, %who, via, operation, %kid, %audience, outcome = "done",
                     published_until = %until, "key operation"
                 );
             }
             Outcome::Refused { code, cause } => warn!(
                 target: AUDIT,
+                event = "operation.refused",
                 audit = true, %who, via, operation, %kid, %audience, outcome = "refused", code,
                 cause = %plain(cause), "key operation"
             ),

@@ -52,8 +52,7 @@ impl KeyScanner {
     }
 
     /// The key directories.
-    #[must_use]
-    pub fn directories(&self) -> &[Arc<Path>] {
+    pub(crate) fn directories(&self) -> &[Arc<Path>] {
         &self.directories
     }
 
@@ -115,8 +114,7 @@ impl KeyScan {
     }
 
     /// What the accepted entries have to note, by slot.
-    #[must_use]
-    pub fn entry_notes(&self) -> BTreeMap<&Slot, &[String]> {
+    pub(crate) fn entry_notes(&self) -> BTreeMap<&Slot, &[String]> {
         let accepted = self
             .observation
             .entries

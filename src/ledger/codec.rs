@@ -88,9 +88,6 @@ pub(super) fn seal<T: Serialize>(content: &T) -> Vec<u8> {
 }
 
 /// What [`seal`] was given.
-///
-/// # Errors
-/// [`Damage`] where the bytes are not whole and unchanged.
 pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
     let not_a_record = |error: serde_json::Error| {
         if let Ok(FormatOnly { format }) = serde_json::from_slice(bytes)

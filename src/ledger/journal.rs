@@ -40,10 +40,7 @@ impl Store {
 
 impl LockedStore<'_> {
     /// Carries out `step`. When this returns, it is safe on disk.
-    ///
-    /// # Errors
-    /// [`StepError`].
-    pub fn commit(&mut self, step: &Step) -> Result<(), StepError> {
+    pub(crate) fn commit(&mut self, step: &Step) -> Result<(), StepError> {
         if step.is_one_replacement() {
             return self.write(&step.records, &[]).map_err(|error| {
                 let is_there = step.records.iter().all(|record| !self.is_newer(record));
@@ -97,7 +94,7 @@ impl LockedStore<'_> {
                 }
                 if let Err(error) = self.carry_out(&step) {
                     warn!(
-                        file = %pending.display(), cause = %error,
+                        event = "step.delayed", file = %pending.display(), cause = %error,
                         remedy = "make the key directory and the ledger writable; it is tried again",
                         "a step that was cut short can't be completed"
                     );
@@ -108,7 +105,7 @@ impl LockedStore<'_> {
                 let aside = free_name_beside(&pending);
                 fs::rename(&pending, &aside)?;
                 error!(
-                    file = %aside.display(), cause = %damage,
+                    event = "step.damaged", file = %aside.display(), cause = %damage,
                     remedy = "look at the keys that were issued or deleted last, and do it again",
                     "a step that was cut short is damaged and was set aside"
                 );
@@ -126,7 +123,7 @@ impl LockedStore<'_> {
         }
         fs::remove_file(self.pending())?;
         warn!(
-            file = %lost.display(), remedy = "do it again",
+            event = "step.rolled_back", file = %lost.display(), remedy = "do it again",
             "a step that was cut short is taken back: a file of it is gone"
         );
         File::open(self.directory())?.sync_all()

@@ -101,8 +101,7 @@ impl Ledger {
     }
 
     /// Where they are kept.
-    #[must_use]
-    pub fn directory(&self) -> Option<&Path> {
+    pub(crate) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
@@ -158,10 +157,7 @@ impl Ledger {
 
     /// Carries out what `decide` makes of the records, as others left them on disk, or nothing of
     /// it. Nobody can come in between. When this returns, the step is safe on disk.
-    ///
-    /// # Errors
-    /// [`CommitError`]; unlike an update, a step needs the disk.
-    pub fn commit<T, E>(
+    pub(crate) fn commit<T, E>(
         &mut self,
         patience: Duration,
         decide: impl FnOnce(&Records) -> Result<(Step, T), E>,
@@ -241,7 +237,7 @@ impl Ledger {
     }
 
     /// Tells others that the records are served as they are now.
-    pub fn mark_served(&mut self) {
+    pub(crate) fn mark_served(&mut self) {
         if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at) {
             self.served.write(directory, synced_at);
         }
@@ -249,8 +245,7 @@ impl Ledger {
 
     /// Waits until a daemon serves the records as they are now, where one runs, and for at most
     /// `patience`. Tells whether one runs.
-    #[must_use]
-    pub fn wait_until_served(&self, patience: Duration) -> bool {
+    pub(crate) fn wait_until_served(&self, patience: Duration) -> bool {
         match (&self.directory, self.synced_at) {
             (Some(directory), Some(synced_at)) => served::wait(directory, synced_at, patience),
             _ => false,

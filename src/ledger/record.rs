@@ -151,15 +151,14 @@ impl Record {
     }
 
     /// Whether an order ends it, at any instant.
-    #[must_use]
-    pub fn is_ended_by_order(&self) -> bool {
+    pub(crate) fn is_ended_by_order(&self) -> bool {
         self.operation.invalidation.is_some_and(|order| order.ordered.is_some())
     }
 
     /// Takes over what was ordered about the same key under another id, as long as its files still
     /// say what they said then. A key that was ended is not revived by a new name, and one that was
     /// taken back does not end by it.
-    pub fn inherit_from(&mut self, other: &Self) {
+    pub(crate) fn inherit_from(&mut self, other: &Self) {
         self.operation = other.operation.still_in_force(&self.declared);
     }
 
@@ -187,7 +186,13 @@ impl Record {
 
     /// Takes over what the files say now. The JWK of a key in its grace does not change any more:
     /// consumers hold on to it.
-    pub fn update_from(&mut self, seen: &SeenKey, slot: &Slot, now: Timestamp, policy: &Policy) {
+    pub(crate) fn update_from(
+        &mut self,
+        seen: &SeenKey,
+        slot: &Slot,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
         self.slot = slot.clone();
         self.private.clone_from(&seen.private);
         self.declared = seen.declared;
@@ -208,13 +213,13 @@ impl Record {
     }
 
     /// Orders when the key begins.
-    pub fn order_valid_from(&mut self, ordered: Option<Timestamp>) {
+    pub(crate) fn order_valid_from(&mut self, ordered: Option<Timestamp>) {
         let files_said = self.declared.valid_from;
         self.operation.valid_from = Some(MemberOrder { ordered, files_said });
     }
 
     /// Orders when the key expires.
-    pub fn order_valid_to(&mut self, ordered: Option<Timestamp>) {
+    pub(crate) fn order_valid_to(&mut self, ordered: Option<Timestamp>) {
         let files_said = self.declared.valid_to;
         self.operation.valid_to = Some(MemberOrder { ordered, files_said });
     }

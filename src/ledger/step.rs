@@ -39,8 +39,7 @@ pub struct Placement {
 
 impl Step {
     /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
@@ -77,7 +76,6 @@ pub(super) fn in_effect(directory: &Path) -> Option<Step> {
 }
 
 /// Whether a step is under way, or was cut short and can't be completed, in the ledger's directory.
-#[must_use]
-pub fn is_pending(directory: &Path) -> bool {
+pub(crate) fn is_pending(directory: &Path) -> bool {
     exists(&directory.join(PENDING))
 }

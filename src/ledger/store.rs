@@ -103,25 +103,15 @@ impl Store {
         }
     }
 
-    /// The directory's path.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Whether the directory that was opened is still the one at its path: it may have been removed,
     /// renamed or mounted over.
-    #[must_use]
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         let identity = |lock: fs::Metadata| (lock.dev(), lock.ino());
         let there = fs::symlink_metadata(self.directory.join("lock")).map(identity).ok();
         there.is_some() && there == self.lock.metadata().map(identity).ok()
     }
 
     /// Takes the lock, whatever a crash left half done.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
     pub(super) fn lock_as_is(&self, patience: Duration) -> io::Result<LockedStore<'_>> {
         let deadline = Instant::now() + patience;
         // Who has little patience asks more often: a daemon gets its turn among many commands.
@@ -166,17 +156,13 @@ impl LockedStore<'_> {
     }
 
     /// The count of changes of all processes so far.
-    #[must_use]
-    pub const fn changes(&self) -> u64 {
+    pub(crate) const fn changes(&self) -> u64 {
         self.changes
     }
 
     /// Reads every record, of two copies the newer one. Damaged files are set aside; temporary
     /// ones that a crash left behind are removed.
-    ///
-    /// # Errors
-    /// Where the directory itself can't be read.
-    pub fn load(&self) -> io::Result<LoadedRecords> {
+    pub(crate) fn load(&self) -> io::Result<LoadedRecords> {
         let mut loaded = read(self.directory())?;
         for aside in &mut loaded.set_aside {
             let to = free_name_beside(&aside.file);
@@ -261,10 +247,10 @@ const RECORD: &str = ".json";
 
 /// The same as [`read`], and never in the middle of another process's step, unless that takes longer
 /// than `patience`.
-///
-/// # Errors
-/// Where the directory can't be read.
-pub fn read_between_steps(directory: &Path, patience: Duration) -> io::Result<LoadedRecords> {
+pub(crate) fn read_between_steps(
+    directory: &Path,
+    patience: Duration,
+) -> io::Result<LoadedRecords> {
     // Where there is no lock yet, or it can't be opened, what lies there is all there is to know.
     let lock = File::open(directory.join("lock")).ok();
     let deadline = Instant::now() + patience;

@@ -67,8 +67,7 @@ impl OperationError {
     }
 
     /// Why, in a sentence.
-    #[must_use]
-    pub fn cause(&self) -> String {
+    pub(crate) fn cause(&self) -> String {
         match self {
             Self::NotFound(kid) => format!("no key has the id \"{kid}\""),
             Self::NoCurrent(audience) => {
@@ -100,8 +99,7 @@ impl OperationError {
     }
 
     /// Whether asking again later may help.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Ledger(error) => !is_read_only(error),
             Self::Write { .. } | Self::Unfinished(_) => true,
@@ -110,8 +108,7 @@ impl OperationError {
     }
 
     /// What to do.
-    #[must_use]
-    pub const fn remedy(&self) -> &'static str {
+    pub(crate) const fn remedy(&self) -> &'static str {
         match self {
             Self::NotFound(_) => "`jwksd keys list` shows the keys that there are",
             Self::NoCurrent(_) => "issue a key for it, or drop a key pair into the key directory",

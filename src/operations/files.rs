@@ -17,10 +17,7 @@ use crate::source::Slot;
 use crate::source::scan;
 
 /// Makes a key directory that only its owner can enter, where there is none yet.
-///
-/// # Errors
-/// Those of the operating system.
-pub fn make_key_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn make_key_directory(directory: &Path) -> io::Result<()> {
     let is_new = !directory.exists();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     if let (true, Some(parent), Ok(made)) = (is_new, directory.parent(), File::open(directory)) {

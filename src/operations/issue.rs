@@ -76,8 +76,7 @@ pub struct Issued {
 
 impl Issued {
     /// The new key alone, with what there is to say about those before it.
-    #[must_use]
-    pub fn into_key(self) -> KeyPair {
+    pub(crate) fn into_key(self) -> KeyPair {
         let mut key = self.key;
         for old in self.replaced {
             let KeyPair { key_id, warnings, .. } = old;

@@ -71,8 +71,7 @@ impl KeyPair {
     }
 
     /// The same where `current` has the keys that audiences are to sign with.
-    #[must_use]
-    pub fn among(
+    pub(crate) fn among(
         record: &Record,
         current: &BTreeSet<Kid>,
         now: Timestamp,

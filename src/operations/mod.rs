@@ -25,7 +25,6 @@ use std::time::Duration;
 use jiff::{Timestamp, TimestampRound, Unit};
 
 pub use self::error::OperationError;
-pub use self::files::make_key_directory;
 pub use self::issue::{Issue, Issued, Prepared, Start};
 pub use self::key_pair::KeyPair;
 pub use self::material::generate;
@@ -128,8 +127,7 @@ impl Operations {
 
     /// The same by a clock that runs on: an operation that waits for its turn happens when it has
     /// come, not when it was asked for.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
@@ -265,8 +263,7 @@ impl Operations {
 
     /// Waits until a daemon publishes what was done, where one runs; a second at most. Tells whether
     /// one runs.
-    #[must_use]
-    pub fn wait_until_served(&self) -> bool {
+    pub(crate) fn wait_until_served(&self) -> bool {
         self.ledger.wait_until_served(Duration::from_secs(1))
     }
 
@@ -341,8 +338,7 @@ impl OperationSettings {
     }
 
     /// The key that each audience is to sign with.
-    #[must_use]
-    pub fn current_keys(&self, records: &Records, now: Timestamp) -> BTreeSet<Kid> {
+    pub(crate) fn current_keys(&self, records: &Records, now: Timestamp) -> BTreeSet<Kid> {
         let audiences: BTreeSet<&Audience> =
             records.values().map(|record| &record.audience).collect();
         audiences
@@ -363,8 +359,7 @@ impl OperationSettings {
 }
 
 /// `now` as operations write it down: to the millisecond, never later than it is.
-#[must_use]
-pub fn to_the_millisecond(now: Timestamp) -> Timestamp {
+pub(crate) fn to_the_millisecond(now: Timestamp) -> Timestamp {
     let round = TimestampRound::new().smallest(Unit::Millisecond).mode(jiff::RoundMode::Floor);
     now.round(round).unwrap_or(now)
 }

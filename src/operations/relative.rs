@@ -3,8 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 /// An instant as people say it: `in 2 h 59 min`, `3 min ago`, `now`.
-#[must_use]
-pub fn relative(instant: Timestamp, now: Timestamp) -> String {
+pub(crate) fn relative(instant: Timestamp, now: Timestamp) -> String {
     let distance = now.duration_until(instant);
     let words = span(distance.abs());
     if words.is_empty() {

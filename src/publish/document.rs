@@ -72,7 +72,6 @@ impl PublishedKey {
     }
 
     /// The same, ending at `until`.
-    #[must_use]
     pub(super) fn until(&self, until: Option<Timestamp>) -> Self {
         Self { until, ..self.clone() }
     }
@@ -128,8 +127,7 @@ pub fn published_keys(
 
 /// The documents of `layout` at `now`. Those whose bytes are the same as in `previous` are taken
 /// over from there.
-#[must_use]
-pub fn render(
+pub(crate) fn render(
     layout: &Layout,
     keys: &[PublishedKey],
     now: Timestamp,

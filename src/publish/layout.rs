@@ -74,14 +74,12 @@ impl Layout {
     }
 
     /// The place of the document at `path` in [`Self::contents`].
-    #[must_use]
-    pub fn find(&self, path: &str) -> Option<usize> {
+    pub(crate) fn find(&self, path: &str) -> Option<usize> {
         self.paths.get(path).copied()
     }
 
     /// The path of each document, the first of them where it stands at several.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let name = |content: &DocumentKind| {
             let (DocumentKind::KeySet(audience) | DocumentKind::Discovery(audience)) = content;
             let below = audience.as_ref().map_or_else(String::new, |name| format!("/{name}"));
@@ -94,21 +92,18 @@ impl Layout {
     }
 
     /// What each document says.
-    #[must_use]
-    pub fn contents(&self) -> &[DocumentKind] {
+    pub(crate) fn contents(&self) -> &[DocumentKind] {
         &self.contents
     }
 
     /// The issuer of all, or of one audience: `issuer`, `issuer/AUDIENCE`.
-    #[must_use]
-    pub fn issuer(&self, audience: Option<&Audience>) -> Option<String> {
+    pub(crate) fn issuer(&self, audience: Option<&Audience>) -> Option<String> {
         let issuer = self.issuer.as_deref()?;
         Some(audience.map_or_else(|| issuer.to_owned(), |audience| format!("{issuer}/{audience}")))
     }
 
     /// The path of the key sets, below an issuer.
-    #[must_use]
-    pub fn key_set_path(&self) -> &str {
+    pub(crate) fn key_set_path(&self) -> &str {
         &self.key_set_path
     }
 }

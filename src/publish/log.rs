@@ -27,7 +27,7 @@ pub struct LoggedStates {
 
 impl LoggedStates {
     /// How changes are noticed.
-    pub fn watcher(&mut self, state: &WatchState) {
+    pub(crate) fn watcher(&mut self, state: &WatchState) {
         let why = match state {
             WatchState::Watching { .. } => None,
             WatchState::Polling { why } => Some(why.clone()),
@@ -37,13 +37,14 @@ impl LoggedStates {
         }
         if let Some(why) = &why {
             warn!(
+                event = "watcher.failed",
                 cause = %why,
                 remedy = "changes are noticed at the next poll; raise fs.inotify.max_user_instances \
                           or max_user_watches if this lasts",
                 "file events can't be had"
             );
         } else {
-            info!("file events are noticed again");
+            info!(event = "watcher.restored", "file events are noticed again");
         }
         self.watcher = why;
     }
@@ -55,8 +56,11 @@ impl LoggedStates {
         }
         let directory = directory.map(|path| path.display().to_string()).unwrap_or_default();
         match persistence {
-            Persistence::Disk => info!(%directory, "the ledger is kept on disk"),
+            Persistence::Disk => {
+                info!(event = "ledger.kept", %directory, "the ledger is kept on disk");
+            }
             Persistence::Failing(cause) => warn!(
+                event = "ledger.failed",
                 %directory,
                 %cause,
                 remedy = "make the directory writable, free space on it, or name another one with \
@@ -64,6 +68,7 @@ impl LoggedStates {
                 "the ledger is kept in memory only"
             ),
             Persistence::Memory => warn!(
+                event = "ledger.disabled",
                 remedy = "name a writable directory with --state; without one a restart forgets \
                           the keys whose files are gone",
                 "the ledger is kept in memory only"
@@ -81,6 +86,7 @@ impl LoggedStates {
             && !matches!(self.persistence, Some(Persistence::Failing(_)))
         {
             warn!(
+                event = "handoff.failed",
                 %cause,
                 remedy = "make the ledger's directory and `current` in it writable; signers that \
                           read the files there go on with the key before",
@@ -91,38 +97,37 @@ impl LoggedStates {
     }
 
     /// What looked odd at the last look.
-    #[must_use]
-    pub fn current_notes(&self) -> Vec<String> {
+    pub(crate) fn current_notes(&self) -> Vec<String> {
         self.notes.iter().cloned().collect()
     }
 
     /// What looks odd without being wrong.
-    pub fn notes(&mut self, look: &KeyScan) {
+    pub(crate) fn notes(&mut self, look: &KeyScan) {
         let mut notes: BTreeSet<String> = look.notes.iter().cloned().collect();
         for (slot, entry) in look.entry_notes() {
             notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
         }
         for note in notes.difference(&self.notes) {
-            info!(note = %plain(note), "noticed in the key directory");
+            info!(event = "entry.noted", note = %plain(note), "noticed in the key directory");
         }
         self.notes = notes;
     }
 }
 
 /// Something happened to a key.
-pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
+pub(crate) fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
     let about = |kid: &Kid| records.get(kid).map(|record| (record, record.dates(policy)));
     match change {
         Change::Added(kid) | Change::Updated(kid) | Change::Returned(kid) => {
             let Some((record, dates)) = about(kid) else { return };
             let state = dates.at(now, policy);
-            let what = match change {
-                Change::Added(_) => "a key was added",
-                Change::Updated(_) => "a key's files say something new",
-                _ => "a key's files are back",
+            let (event, what) = match change {
+                Change::Added(_) => ("key.added", "a key was added"),
+                Change::Updated(_) => ("key.updated", "a key's files say something new"),
+                _ => ("key.returned", "a key's files are back"),
             };
             info!(
-                kid = %kid, audience = %record.audience, algorithm = %record.algorithm,
+                event, kid = %kid, audience = %record.audience, algorithm = %record.algorithm,
                 slot = %plain(record.slot.path()), phase = %state.phase,
                 published_until = %OrOpen(state.published_until),
                 safe_to_sign_from = %OrOpen(state.safe_to_sign_from),
@@ -132,25 +137,32 @@ pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Poli
         }
         Change::Lost { kid, replaced } => {
             let Some((record, dates)) = about(kid) else { return };
-            let what = if *replaced {
-                "a key was replaced and is invalidated"
+            let (event, what) = if *replaced {
+                ("key.replaced", "a key was replaced and is invalidated")
             } else {
-                "a key's files are gone and it is invalidated"
+                ("key.lost", "a key's files are gone and it is invalidated")
             };
             let until = OrOpen(dates.at(now, policy).published_until);
-            info!(kid = %kid, slot = %plain(record.slot.path()), published_until = %until, "{what}");
+            info!(
+                event, kid = %kid, slot = %plain(record.slot.path()), published_until = %until,
+                "{what}"
+            );
         }
-        Change::Published(kid) => info!(kid = %kid, "a key is published for the first time"),
-        Change::Forgotten(kid) => info!(kid = %kid, "a key that ended long ago is forgotten"),
+        Change::Published(kid) => {
+            info!(event = "key.published", kid = %kid, "a key is published for the first time");
+        }
+        Change::Forgotten(kid) => {
+            info!(event = "key.forgotten", kid = %kid, "a key that ended long ago is forgotten");
+        }
     }
 }
 
 /// A key is no longer published.
-pub fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
+pub(crate) fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
     let phase = records.get(kid).map(|record| record.dates(policy).at(now, policy).phase);
     // An alias has no record of its own, nor has a key that was just forgotten.
     let phase = phase.map_or("-", Phase::as_str);
-    info!(kid = %kid, phase, "a key is no longer published");
+    info!(event = "key.unpublished", kid = %kid, phase, "a key is no longer published");
 }
 
 /// A grace that is shorter than tokens live is obeyed, and strands some of them.
@@ -159,7 +171,7 @@ fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
         && let Some(stranded_from) = end.strands_tokens_from(policy)
     {
         warn!(
-            kid = %record.key_id, grace = ?end.grace,
+            event = "tokens.stranded", kid = %record.key_id, grace = ?end.grace,
             remedy = "allow a grace of at least the token lifetime plus the clock skew, unless \
                       these tokens are meant to be refused",
             "the grace is shorter than tokens live: of the tokens signed from {stranded_from} on, \
@@ -169,19 +181,21 @@ fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
 }
 
 /// The JWK Sets changed.
-pub fn published(snapshot: &Snapshot) {
+pub(crate) fn published(snapshot: &Snapshot) {
     let Some(all) = snapshot.documents.first() else { return };
     let (keys, bytes) = (all.key_count, all.identity.body.len());
     let generation = snapshot.generation;
-    info!(keys, bytes, generation, "published");
+    info!(event = "keys.served", keys, bytes, generation, "published");
     if keys == 0 {
         error!(
+            event = "keys.exhausted",
             remedy = "drop a key pair into the key directory; `jwksd check` tells what is wrong \
                       with those that lie there",
             "no key is published: every token will be refused"
         );
     } else if keys > MANY_KEYS || bytes > LARGE_SET {
         warn!(
+            event = "keys.exceeded",
             keys,
             bytes,
             remedy = "shorten the grace periods, rotate less often, or point consumers at the sets \
@@ -198,8 +212,9 @@ const MANY_KEYS: usize = 10;
 const LARGE_SET: usize = 4096;
 
 /// An entry, or a part of a directory, was refused.
-pub fn refused(refused: &Refused) {
+pub(crate) fn refused(refused: &Refused) {
     warn!(
+        event = "key.refused",
         file = %plain(&refused.file.to_string_lossy()), reason = refused.reason.code(),
         cause = %plain(&refused.reason.cause()), remedy = %refused.reason.remedy(),
         "refused"
@@ -207,12 +222,12 @@ pub fn refused(refused: &Refused) {
 }
 
 /// What was refused is accepted or gone.
-pub fn no_longer_refused(file: &Path) {
-    info!(file = %plain(&file.to_string_lossy()), "no longer refused");
+pub(crate) fn no_longer_refused(file: &Path) {
+    info!(event = "key.accepted", file = %plain(&file.to_string_lossy()), "no longer refused");
 }
 
 /// A record was damaged.
-pub fn set_aside(aside: &DamagedFile) {
+pub(crate) fn set_aside(aside: &DamagedFile) {
     let remedy = if aside.restored {
         "nothing is lost: the record's other copy is used; look after the disk"
     } else {
@@ -220,14 +235,15 @@ pub fn set_aside(aside: &DamagedFile) {
          restore the record from a backup, or give them again"
     };
     error!(
+        event = "ledger.damaged",
         file = %aside.file.display(), cause = %aside.damage, restored = aside.restored, remedy,
         "a damaged record was set aside"
     );
 }
 
 /// The wall clock jumped.
-pub fn clock_stepped(step: SignedDuration) {
-    warn!(seconds = step.as_secs_f64(), "the clock was stepped");
+pub(crate) fn clock_stepped(step: SignedDuration) {
+    warn!(event = "clock.stepped", seconds = step.as_secs_f64(), "the clock was stepped");
 }
 
 /// An instant, or that there is none.

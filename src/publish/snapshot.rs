@@ -66,8 +66,7 @@ impl SnapshotReader {
     }
 
     /// Which document stands where.
-    #[must_use]
-    pub fn layout(&self) -> &Layout {
+    pub(crate) fn layout(&self) -> &Layout {
         &self.0.layout
     }
 }
@@ -122,12 +121,6 @@ impl Publisher {
         }
         let keys = current.keys.iter().map(|key| key.until(ends_earlier(key).or(key.until)));
         self.publish(keys.collect(), now)
-    }
-
-    /// A reading end.
-    #[must_use]
-    pub fn reader(&self) -> SnapshotReader {
-        SnapshotReader(Arc::clone(&self.0))
     }
 }
 

@@ -185,9 +185,14 @@ impl InForce {
     fn tell(&self) {
         for Restriction { name, holds, detail } in &self.restrictions {
             if *holds {
-                info!(restriction = name, detail, "confined");
+                info!(event = "restriction.applied", restriction = name, detail, "confined");
             } else {
-                info!(restriction = name, cause = detail, "not confined");
+                info!(
+                    event = "restriction.failed",
+                    restriction = name,
+                    cause = detail,
+                    "not confined"
+                );
             }
         }
     }

@@ -115,7 +115,7 @@ pub fn make_state_directory(config: &Config) {
     let parent = config.ledger.state.as_deref().and_then(Path::parent);
     if let Some(Err(error)) = parent.map(std::fs::create_dir_all) {
         // The ledger says so too, and goes on trying.
-        warn!(cause = %error, "can't make the directory for the ledger");
+        warn!(event = "ledger.failed", cause = %error, "can't make the directory for the ledger");
     }
 }
 

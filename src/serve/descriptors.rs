@@ -23,6 +23,7 @@ pub(super) fn make_room(configured: usize, listeners: usize) {
     let room = room(configured, listeners);
     if room < configured {
         warn!(
+            event = "connections.limited",
             configured,
             room,
             remedy = "raise the limit of open files (LimitNOFILE), or lower limits.max_connections",

@@ -153,18 +153,21 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     while !loop_thread.is_finished() && std::time::Instant::now() < deadline {
         std::thread::park_timeout(Duration::from_millis(1));
     }
-    info!("stopped");
+    info!(event = "service.stopped", "stopped");
     Ok(())
 }
 
 /// What is odd about the configuration, and what is dangerous.
 fn warn_of(loaded: &LoadedConfig) {
     for warning in &loaded.warnings {
-        warn!("{warning}");
+        warn!(event = "config.warned", "{warning}");
     }
     for risk in &loaded.risks {
         let remedy = format!("change it, or accept it: accept_risk = [\"{}\"]", risk.member);
-        warn!(cause = %risk.cause, %remedy, "the configuration breaks a promise by itself");
+        warn!(
+            event = "risk.detected", cause = %risk.cause, %remedy,
+            "the configuration breaks a promise by itself"
+        );
     }
 }
 
@@ -307,7 +310,11 @@ impl<'a> Servers<'a> {
             std::task::Poll::Pending
         })
         .await;
-        info!(signal = ended_by, "stopping: no new connections, requests under way are finished");
+        info!(
+            event = "service.stopping",
+            signal = ended_by,
+            "stopping: no new connections, requests under way are finished"
+        );
         // Readiness is the first to fail.
         self.stopping.store(true, Ordering::Relaxed);
         systemd::tell_stopping();
@@ -359,7 +366,7 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
             .and_then(|prepared| operations.issue(&prepared, now))
             .map_err(ServeError::Issue)?;
         let (kid, file) = (&issued.key.key_id, issued.file.display());
-        info!(%audience, %kid, %file, "issued a first key");
+        info!(event = "key.issued", %audience, %kid, %file, "issued a first key");
     }
     Ok(())
 }

@@ -60,7 +60,10 @@ impl Bound {
         others: Vec<Socket>,
     ) -> std::io::Result<()> {
         let is_tls = matches!(first, Listener::Tls(..));
-        info!(listener = name, address = %first.local_address()?, tls = is_tls, "listening");
+        info!(
+            event = "listener.opened", listener = name, address = %first.local_address()?,
+            tls = is_tls, "listening"
+        );
         self.listeners.push(first);
         for (worker, socket) in self.others.iter_mut().zip(others) {
             worker.push(socket);

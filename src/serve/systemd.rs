@@ -88,7 +88,7 @@ pub(super) fn tell_stopping() {
 
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        warn!(cause = %error, "systemd can't be told how things are");
+        warn!(event = "systemd.failed", cause = %error, "systemd can't be told how things are");
     }
 }
 

@@ -244,7 +244,10 @@ impl Run {
         if !self.operations.wait_until_served()
             && let Err(error) = self.operations.hand_off(SystemClock.now())
         {
-            tracing::warn!(cause = %error, "can't tell signers which key is current");
+            tracing::warn!(
+                event = "handoff.failed", cause = %error,
+                "can't tell signers which key is current"
+            );
         }
         Ok(done)
     }
