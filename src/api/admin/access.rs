@@ -10,7 +10,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::errors::Error;
+use super::errors::ApiError;
 use crate::config::AdminJwt;
 use crate::publish::snapshot::SnapshotReader;
 use crate::server::listener::Peer;
@@ -41,12 +41,12 @@ impl Access {
         headers: &HeaderMap,
         peer: &Peer,
         now: Timestamp,
-    ) -> Result<Caller, Error> {
+    ) -> Result<Caller, ApiError> {
         if let Some(uid) = peer.uid {
             if self.allowed_uids.is_empty() || self.allowed_uids.contains(&uid) {
                 return Ok(Caller { who: format!("uid:{uid}") });
             }
-            return Err(Error::Forbidden(format!(
+            return Err(ApiError::Forbidden(format!(
                 "The user id {uid} is none of those that may call (admin.allowed_uids)."
             )));
         }
@@ -60,7 +60,7 @@ impl Access {
         }
     }
 
-    fn admit_jwt(&self, jwt: &AdminJwt, token: &str, now: Timestamp) -> Result<Caller, Error> {
+    fn admit_jwt(&self, jwt: &AdminJwt, token: &str, now: Timestamp) -> Result<Caller, ApiError> {
         let snapshot = self.published.at(now);
         let keys = snapshot.as_ref().map(|snapshot| snapshot.keys()).unwrap_or_default();
         let jwk_of = |kid: &str| {
@@ -76,7 +76,7 @@ impl Access {
         let verified = token::verify(token, jwk_of, &expected, now)
             .map_err(|refusal| unauthorized(&format!("The bearer token is refused: {refusal}.")))?;
         if !has_role(verified.claims.get(&jwt.role_claim), &jwt.role) {
-            return Err(Error::Forbidden(format!(
+            return Err(ApiError::Forbidden(format!(
                 "The bearer token does not have the role {} in its claim {}.",
                 jwt.role, jwt.role_claim
             )));
@@ -86,12 +86,12 @@ impl Access {
     }
 }
 
-fn unauthorized(why: &str) -> Error {
-    Error::Unauthorized(why.to_owned())
+fn unauthorized(why: &str) -> ApiError {
+    ApiError::Unauthorized(why.to_owned())
 }
 
 /// The one bearer token of a request (RFC 6750 §2.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
+fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else {
         return Err(unauthorized("A bearer token is needed: Authorization: Bearer TOKEN."));

@@ -9,7 +9,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use tokio::time::timeout;
 
-use super::errors::Error;
+use super::errors::ApiError;
 
 /// The largest body, in bytes.
 const LARGEST: usize = 64 * 1024;
@@ -18,26 +18,30 @@ const LARGEST: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The whole body; empty where the request has none. `is_taken` tells whether one belongs there.
-pub(super) async fn read(head: &Parts, body: Incoming, is_taken: bool) -> Result<Vec<u8>, Error> {
+pub(super) async fn read(
+    head: &Parts,
+    body: Incoming,
+    is_taken: bool,
+) -> Result<Vec<u8>, ApiError> {
     if body.is_end_stream() {
         return Ok(Vec::new());
     }
     let declared = body.size_hint().lower();
     if declared > LARGEST as u64 {
-        return Err(Error::TooLarge);
+        return Err(ApiError::BodyTooLarge);
     }
-    let bytes = timeout(PATIENCE, collect(body)).await.map_err(|_| Error::TooSlow)??;
+    let bytes = timeout(PATIENCE, collect(body)).await.map_err(|_| ApiError::BodyTimeout)??;
     if bytes.is_empty() {
         return Ok(bytes);
     }
     if !is_taken {
-        return Err(Error::BadRequest("This request has no body.".to_owned()));
+        return Err(ApiError::BadRequest("This request has no body.".to_owned()));
     }
     match head.headers.get(CONTENT_TYPE) {
         // Who says nothing means what is meant here.
         None => Ok(bytes),
         Some(media) if is_json(media.as_bytes()) => Ok(bytes),
-        Some(_) => Err(Error::UnsupportedMediaType),
+        Some(_) => Err(ApiError::UnsupportedMediaType),
     }
 }
 
@@ -46,14 +50,14 @@ fn is_json(media: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-async fn collect(mut body: Incoming) -> Result<Vec<u8>, Error> {
+async fn collect(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let cut_short = |_| Error::BadRequest("The body was cut short.".to_owned());
+        let cut_short = |_| ApiError::BadRequest("The body was cut short.".to_owned());
         // Trailers say nothing here.
         if let Ok(data) = frame.map_err(cut_short)?.into_data() {
             if bytes.len() + data.len() > LARGEST {
-                return Err(Error::TooLarge);
+                return Err(ApiError::BodyTooLarge);
             }
             bytes.extend_from_slice(&data);
         }

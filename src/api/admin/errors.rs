@@ -1,47 +1,40 @@
 //! What can go wrong with a call, as `application/problem+json` (RFC 9457) with Cyoda's
 //! `errorCode` inside `properties`.
 
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use std::borrow::Cow;
+
+use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{typed, with_allow};
 use crate::operations::OperationError;
 use crate::server::body::Body;
-use crate::server::problem::Problem;
+use crate::server::problem::{self, Problem};
 
 /// Why a call is refused.
 #[derive(Debug)]
-pub(super) enum Error {
-    /// Nothing stands at its path.
+pub(super) enum ApiError {
     NoSuchPath,
-    /// Its path has other methods.
-    MethodNotAllowed {
-        /// Which.
-        allow: String,
-    },
-    /// The id in its path can't be one.
-    NotAKeyId,
-    /// Nobody known calls.
+    /// The path has other methods, which are listed here as in an Allow field.
+    MethodNotAllowed(String),
+    /// What the path has in the place of a key's id can't be one.
+    InvalidKeyId,
+    /// The caller is not known.
     Unauthorized(String),
-    /// Somebody known calls who may not.
+    /// The caller is known, and may not call.
     Forbidden(String),
-    /// Its body is not what it takes.
     BadRequest(String),
-    /// Its body is no JSON.
     UnsupportedMediaType,
-    /// Its body is larger than 64 KiB.
-    TooLarge,
-    /// Its body did not arrive in time.
-    TooSlow,
-    /// The operation did not happen.
+    BodyTooLarge,
+    BodyTimeout,
+    /// The operation was refused, or failed.
     Refused(OperationError),
-    /// What can happen to every request.
+    /// What can happen to the requests of every listener.
     Problem(Problem),
 }
 
-impl From<OperationError> for Error {
+impl From<OperationError> for ApiError {
     fn from(refusal: OperationError) -> Self {
         Self::Refused(refusal)
     }
@@ -71,125 +64,95 @@ struct Properties {
     error_code: &'static str,
 }
 
-impl Error {
-    fn status(&self) -> StatusCode {
+impl ApiError {
+    /// The status, the code for programs, and the detail for people.
+    fn details(&self) -> (StatusCode, &'static str, Cow<'_, str>) {
         match self {
-            Self::NoSuchPath | Self::NotAKeyId => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Refused(refusal) if refusal.may_pass() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Refused(refusal) => match refusal {
-                OperationError::NotFound(_) | OperationError::NoCurrent(_) => StatusCode::NOT_FOUND,
-                OperationError::BadRequest { .. } | OperationError::UnsupportedAlgorithm(_) => {
-                    StatusCode::BAD_REQUEST
-                }
-                _ => StatusCode::CONFLICT,
-            },
-            Self::Problem(problem) => problem.status(),
+            Self::NoSuchPath => (
+                StatusCode::NOT_FOUND,
+                "NOT_FOUND",
+                "Nothing stands at this path; /openapi.json says what does.".into(),
+            ),
+            Self::InvalidKeyId => {
+                (StatusCode::NOT_FOUND, "KEYPAIR_NOT_FOUND", "No key has this id.".into())
+            }
+            Self::MethodNotAllowed(_) => {
+                let problem = Problem::MethodNotAllowed;
+                (problem.status(), problem.code(), problem.detail().into())
+            }
+            Self::Unauthorized(why) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED", why.into()),
+            Self::Forbidden(why) => (StatusCode::FORBIDDEN, "FORBIDDEN", why.into()),
+            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "BAD_REQUEST", why.into()),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_MEDIA_TYPE",
+                "The body has to be application/json.".into(),
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "PAYLOAD_TOO_LARGE",
+                "The body is larger than 65536 bytes.".into(),
+            ),
+            Self::BodyTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "REQUEST_TIMEOUT",
+                "The body did not arrive in time.".into(),
+            ),
+            Self::Refused(refusal) => {
+                let detail = format!("{}: {}", refusal.cause(), refusal.remedy());
+                (status_of(refusal), refusal.code(), detail.into())
+            }
+            Self::Problem(problem) => (problem.status(), problem.code(), problem.detail().into()),
         }
     }
 
     /// The error for programs.
     pub(super) fn code(&self) -> &'static str {
-        match self {
-            Self::NoSuchPath => "NOT_FOUND",
-            Self::NotAKeyId => "KEYPAIR_NOT_FOUND",
-            Self::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
-            Self::Unauthorized(_) => "UNAUTHORIZED",
-            Self::Forbidden(_) => "FORBIDDEN",
-            Self::BadRequest(_) => "BAD_REQUEST",
-            Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
-            Self::TooLarge => "PAYLOAD_TOO_LARGE",
-            Self::TooSlow => "REQUEST_TIMEOUT",
-            Self::Refused(refusal) => refusal.code(),
-            Self::Problem(problem) => code_of(*problem),
-        }
+        self.details().1
     }
 
     /// The error for people.
     pub(super) fn detail(&self) -> String {
-        match self {
-            Self::NoSuchPath => "Nothing stands at this path; /openapi.json says what does.".into(),
-            Self::NotAKeyId => "No key has this id.".into(),
-            Self::MethodNotAllowed { .. } => "The Allow field names this path's methods.".into(),
-            Self::Unauthorized(why) | Self::Forbidden(why) | Self::BadRequest(why) => why.clone(),
-            Self::UnsupportedMediaType => "The body has to be application/json.".into(),
-            Self::TooLarge => "The body is larger than 65536 bytes.".into(),
-            Self::TooSlow => "The body did not arrive in time.".into(),
-            Self::Refused(refusal) => format!("{}: {}", refusal.cause(), refusal.remedy()),
-            Self::Problem(problem) => detail_of(*problem),
-        }
+        self.details().2.into_owned()
     }
 
-    /// The answer.
     pub(super) fn response(&self) -> Response<Body> {
-        let status = self.status();
-        let mut response = details(status, self.code(), self.detail());
-        let headers = response.headers_mut();
-        match self {
+        let (status, error_code, detail) = self.details();
+        let details = ProblemDetails {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            detail: detail.into_owned(),
+            properties: Properties { error_code },
+        };
+        let closes = match self {
+            Self::BodyTooLarge | Self::BodyTimeout => true,
+            Self::Problem(problem) => problem.closes(),
+            _ => false,
+        };
+        let body = serde_json::to_vec(&details).unwrap_or_default();
+        let mut response = problem::response(status, body, closes);
+        let field = match self {
             Self::Unauthorized(_) => {
-                let scheme = HeaderValue::from_static("Bearer realm=\"jwksd\"");
-                headers.insert(WWW_AUTHENTICATE, scheme);
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"jwksd\"")))
             }
-            Self::MethodNotAllowed { allow } => response = with_allow(response, allow),
-            Self::TooLarge | Self::TooSlow => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            Self::MethodNotAllowed(allow) => {
+                HeaderValue::try_from(allow).ok().map(|allow| (ALLOW, allow))
             }
-            _ => {}
-        }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+            _ => None,
+        };
+        response.headers_mut().extend(field);
         response
     }
 }
 
-fn details(status: StatusCode, error_code: &'static str, detail: String) -> Response<Body> {
-    let body = ProblemDetails {
-        kind: "about:blank",
-        title: status.canonical_reason().unwrap_or_default().to_owned(),
-        status: status.as_u16(),
-        detail,
-        properties: Properties { error_code },
-    };
-    typed(status, "application/problem+json", &body)
-}
-
-/// What can happen to the requests of every listener, in the form of this one.
-pub(super) fn of_problem(problem: Problem) -> Response<Body> {
-    let mut response = problem.response();
-    let body = details(problem.status(), code_of(problem), detail_of(problem));
-    let media = body.headers().get(CONTENT_TYPE).cloned();
-    if let Some(media) = media {
-        response.headers_mut().insert(CONTENT_TYPE, media);
-    }
-    *response.body_mut() = body.into_body();
-    response
-}
-
-fn detail_of(problem: Problem) -> String {
-    let body: serde_json::Value = serde_json::from_str(problem.body()).unwrap_or_default();
-    body["detail"].as_str().unwrap_or_default().to_owned()
-}
-
-const fn code_of(problem: Problem) -> &'static str {
-    match problem {
-        Problem::Malformed
-        | Problem::HostMissing
-        | Problem::HostRepeated
-        | Problem::HostInvalid
-        | Problem::BodyDeclared => "BAD_REQUEST",
-        Problem::NotFound => "NOT_FOUND",
-        Problem::MethodNotAllowed => "METHOD_NOT_ALLOWED",
-        Problem::HeadTimeout => "REQUEST_TIMEOUT",
-        Problem::TargetTooLong => "URI_TOO_LONG",
-        Problem::HeadTooLarge => "HEADER_TOO_LARGE",
-        Problem::Defect => "INTERNAL_ERROR",
-        Problem::NothingPublished | Problem::TooManyConnections => "UNAVAILABLE",
+fn status_of(refusal: &OperationError) -> StatusCode {
+    match refusal {
+        _ if refusal.may_pass() => StatusCode::SERVICE_UNAVAILABLE,
+        OperationError::NotFound(_) | OperationError::NoCurrent(_) => StatusCode::NOT_FOUND,
+        OperationError::BadRequest { .. } | OperationError::UnsupportedAlgorithm(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        _ => StatusCode::CONFLICT,
     }
 }

@@ -16,9 +16,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, Uri};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use self::access::{Access, Caller};
-use self::errors::Error;
+use self::errors::ApiError;
 use self::routes::{Route, Routed};
 use crate::audit::{Attempt, Outcome};
 use crate::clock::Clock;
@@ -108,7 +108,7 @@ impl Answer for AdminHandler {
     }
 
     fn refuse(&self, problem: Problem) -> Response<Body> {
-        errors::of_problem(problem)
+        ApiError::Problem(problem).response()
     }
 }
 
@@ -121,7 +121,7 @@ impl Shared {
             Err(error) => return error.response(),
         };
         if routed.route == Route::OpenApi {
-            return json(StatusCode::OK, &self.openapi);
+            return json(&self.openapi);
         }
         let now = to_the_millisecond(self.clock.now());
         let mut attempt = Attempt {
@@ -143,8 +143,8 @@ impl Shared {
         };
         attempt.came_to(&outcome);
         match called {
-            Ok(Called::Pair(pair)) => json(StatusCode::OK, &pair),
-            Ok(Called::List(pairs)) => json(StatusCode::OK, &pairs),
+            Ok(Called::Pair(pair)) => json(&pair),
+            Ok(Called::List(pairs)) => json(&pairs),
             Err(error) => error.response(),
         }
     }
@@ -157,12 +157,12 @@ impl Shared {
         routed: Routed,
         attempt: &mut Attempt,
         now: Timestamp,
-    ) -> Result<Called, Error> {
+    ) -> Result<Called, ApiError> {
         // Files are read and signatures verified elsewhere: the thread that serves everybody else
         // waits for nobody.
         let (shared, headers, peer) = (Arc::clone(&self), head.headers.clone(), peer.clone());
         let admitted = spawn_blocking(move || shared.access.admit(&headers, &peer, now)).await;
-        let Caller { who } = admitted.map_err(|_| Error::Problem(Problem::Defect))??;
+        let Caller { who } = admitted.map_err(|_| ApiError::Problem(Problem::Defect))??;
         attempt.who = who;
         let body = bounded::read(head, body, routed.route.takes_body()).await?;
         let query = head.uri.query().unwrap_or_default();
@@ -172,7 +172,7 @@ impl Shared {
         let shared = Arc::clone(&self);
         // The disk is waited for elsewhere; the thread that does so goes on when the client leaves.
         let done = spawn_blocking(move || shared.perform(request, now));
-        let called = done.await.map_err(|_| Error::Problem(Problem::Defect))??;
+        let called = done.await.map_err(|_| ApiError::Problem(Problem::Defect))??;
         if is_change {
             let (reply, published) = oneshot::channel();
             if self.signals.send(Signal::Operated(reply)).is_ok() {
@@ -240,7 +240,7 @@ pub fn read_call(
     target: &Uri,
     body: &[u8],
 ) -> Result<String, Box<Response<Body>>> {
-    let refused = |error: Error| Box::new(error.response());
+    let refused = |error: ApiError| Box::new(error.response());
     let routed = routes::find(method, target.path()).map_err(refused)?;
     let call = requests::parse(&routed, body, target.query().unwrap_or_default());
     call.map(|call| format!("{call:?}")).map_err(refused)
@@ -252,23 +252,11 @@ enum Called {
     List(Vec<KeyPair>),
 }
 
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
-    typed(status, "application/json", value)
-}
-
 /// An answer that no cache may keep.
-fn typed<T: Serialize>(status: StatusCode, media: &'static str, value: &T) -> Response<Body> {
+fn json<T: Serialize>(value: &T) -> Response<Body> {
     let mut response = Response::new(Body::from(serde_json::to_vec(value).unwrap_or_default()));
-    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn with_allow(mut response: Response<Body>, methods: &str) -> Response<Body> {
-    if let Ok(methods) = HeaderValue::try_from(methods) {
-        response.headers_mut().insert(ALLOW, methods);
-    }
     response
 }

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::errors::Error;
+use super::errors::ApiError;
 use super::routes::{Route, Routed};
 use crate::keys::attributes::{LONGEST_GRACE, parse_instant};
 use crate::keys::{Algorithm, Audience, Kid};
@@ -120,7 +120,7 @@ impl JsonSchema for Grace {
 }
 
 /// The call that a request makes.
-pub(super) fn parse(routed: &Routed, body: &[u8], query: &str) -> Result<Call, Error> {
+pub(super) fn parse(routed: &Routed, body: &[u8], query: &str) -> Result<Call, ApiError> {
     Ok(match routed.route {
         Route::List | Route::OpenApi => Call::List,
         Route::Show => Call::Show(routed.kid()?),
@@ -155,7 +155,7 @@ impl Call {
     }
 }
 
-fn issue(request: &IssueRequest) -> Result<Call, Error> {
+fn issue(request: &IssueRequest) -> Result<Call, ApiError> {
     let algorithm = request
         .algorithm
         .parse()
@@ -171,13 +171,13 @@ fn issue(request: &IssueRequest) -> Result<Call, Error> {
     }))
 }
 
-fn optional_members<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Error> {
+fn optional_members<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     if body.trim_ascii().is_empty() { Ok(T::default()) } else { members(body) }
 }
 
 /// The members of a JSON object: all of them known, each of them once, all of the right type.
-fn members<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    let bad = |why: String| Error::BadRequest(format!("The body can't be used: {why}."));
+fn members<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let bad = |why: String| ApiError::BadRequest(format!("The body can't be used: {why}."));
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad("it is no JSON object".to_owned()));
     }
@@ -192,9 +192,9 @@ fn members<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
 }
 
 /// The one `audience` of a query.
-fn audience_in(query: &str) -> Result<Audience, Error> {
+fn audience_in(query: &str) -> Result<Audience, ApiError> {
     let mut named = query.split('&').filter_map(|pair| pair.strip_prefix("audience="));
-    let bad = |why: &str| Err(Error::BadRequest(format!("audience {why}")));
+    let bad = |why: &str| Err(ApiError::BadRequest(format!("audience {why}")));
     match (named.next(), named.next()) {
         (None, _) => bad("is missing from the query: ?audience=NAME"),
         (Some(_), Some(_)) => bad("stands twice in the query"),

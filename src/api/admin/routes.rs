@@ -3,7 +3,7 @@
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
-use super::errors::Error;
+use super::errors::ApiError;
 use crate::keys::Kid;
 
 /// An operation of the interface.
@@ -99,7 +99,7 @@ pub(super) fn place(method: &Method, path: &str) -> Option<usize> {
 }
 
 /// The route of a request.
-pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
+pub(super) fn find(method: &Method, path: &str) -> Result<Routed, ApiError> {
     let (routes, kid): (&[Route], Option<&str>) = match path.strip_prefix(KEY_PAIRS) {
         _ if path == "/openapi.json" => (&[Route::OpenApi], None),
         Some("") => (&[Route::List, Route::Issue], None),
@@ -109,15 +109,15 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
             ["", kid] if !kid.is_empty() => (&[Route::Show, Route::Delete], Some(kid)),
             ["", kid, "invalidate"] if !kid.is_empty() => (&[Route::Invalidate], Some(kid)),
             ["", kid, "reactivate"] if !kid.is_empty() => (&[Route::Reactivate], Some(kid)),
-            _ => return Err(Error::NoSuchPath),
+            _ => return Err(ApiError::NoSuchPath),
         },
-        None => return Err(Error::NoSuchPath),
+        None => return Err(ApiError::NoSuchPath),
     };
     let route = routes.iter().copied().find(|route| route.template().0 == *method);
     let Some(route) = route else {
         let methods: Vec<String> =
             routes.iter().map(|route| route.template().0.to_string()).collect();
-        return Err(Error::MethodNotAllowed { allow: methods.join(", ") });
+        return Err(ApiError::MethodNotAllowed(methods.join(", ")));
     };
     let kid = kid.map(|kid| percent_decode_str(kid).decode_utf8_lossy().into_owned());
     Ok(Routed { route, kid })
@@ -125,9 +125,9 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Routed, Error> {
 
 impl Routed {
     /// The key's id. What can't be an id belongs to no key.
-    pub(super) fn kid(&self) -> Result<Kid, Error> {
+    pub(super) fn kid(&self) -> Result<Kid, ApiError> {
         let text = self.kid.as_deref().unwrap_or_default();
-        Kid::new(text).map_err(|_| Error::NotAKeyId)
+        Kid::new(text).map_err(|_| ApiError::InvalidKeyId)
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
             "/oauth/keys/keypair/a/invalidate/",
             "/openapi.json/",
         ] {
-            assert!(matches!(find(&Method::GET, path), Err(Error::NoSuchPath)), "{path}");
+            assert!(matches!(find(&Method::GET, path), Err(ApiError::NoSuchPath)), "{path}");
         }
         for (method, path, expected) in [
             (Method::PUT, "/oauth/keys/keypair", "GET, POST"),
@@ -172,7 +172,7 @@ mod tests {
             (Method::DELETE, "/oauth/keys/keypair/current", "GET"),
         ] {
             match find(&method, path) {
-                Err(Error::MethodNotAllowed { allow }) => assert_eq!(allow, expected, "{path}"),
+                Err(ApiError::MethodNotAllowed(allow)) => assert_eq!(allow, expected, "{path}"),
                 other => panic!("{path}: {other:?}"),
             }
         }
