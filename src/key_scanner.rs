@@ -17,7 +17,7 @@ use crate::source::scan::{
     Content, DirectoryIdentity, EntryFiles, FileProblem, ScanError, ScanLimits, Unreadable, scan,
 };
 
-/// Looks at the key directories again and again.
+/// Scans the key directories, and parses again only those entries whose bytes changed.
 #[derive(Debug)]
 pub struct KeyScanner {
     directories: Vec<Arc<Path>>,
@@ -26,37 +26,33 @@ pub struct KeyScanner {
     parsed: HashMap<Slot, Parsed>,
 }
 
-/// The hash of an entry's files, and what they said.
+/// The digest of an entry's files, and what they were parsed to.
 type Parsed = ([u8; 32], Result<Arc<Entry>, Refused>);
 
-/// What a look showed.
+/// The result of one scan of every key directory.
 #[derive(Debug, Default)]
 pub struct KeyScan {
-    /// The entries, and what could not be seen.
     pub observation: Observation,
-    /// The directories that were read, to be watched.
+    /// The directories that were read, for the file watcher.
     pub directories: BTreeSet<DirectoryIdentity>,
-    /// What was passed over and may surprise, one sentence each.
+    /// What was ignored and may surprise, one sentence each.
     pub notes: Vec<String>,
-    /// Whether a file changed while it was read, so that another look is due soon.
+    /// Whether a file changed while it was read, so that another scan is due soon.
     pub is_unsettled: bool,
-    /// How many of the key directories could be read.
     pub directories_read: usize,
 }
 
 impl KeyScanner {
-    /// For the key `directories` (absolute).
+    /// `directories` are absolute paths.
     #[must_use]
     pub fn new(directories: Vec<Arc<Path>>, limits: ScanLimits, rules: KeyRules) -> Self {
         Self { directories, limits, rules, parsed: HashMap::new() }
     }
 
-    /// The key directories.
     pub(crate) fn directories(&self) -> &[Arc<Path>] {
         &self.directories
     }
 
-    /// Looks once.
     pub fn look(&mut self) -> KeyScan {
         let mut look = KeyScan::default();
         let mut parsed = HashMap::with_capacity(self.parsed.len());
@@ -101,7 +97,7 @@ impl KeyScanner {
 }
 
 impl KeyScan {
-    /// Notes that everything below a path is unknown.
+    /// Records that everything below a path is unknown.
     fn see_nothing(&mut self, directory: &Arc<Path>, below: String, reason: RefusalReason) {
         self.is_unsettled |= reason.is_passing();
         let slot = Slot::new(Arc::clone(directory), &below);
@@ -113,7 +109,7 @@ impl KeyScan {
         });
     }
 
-    /// What the accepted entries have to note, by slot.
+    /// The notes of accepted entries, by slot.
     pub(crate) fn entry_notes(&self) -> BTreeMap<&Slot, &[String]> {
         let accepted = self
             .observation
@@ -124,7 +120,7 @@ impl KeyScan {
     }
 }
 
-/// A hash of all that an entry's files show.
+/// A digest of the paths and the content of an entry's files.
 fn digest(files: &EntryFiles) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     let mut part = |bytes: &[u8]| {

@@ -8,7 +8,7 @@ use super::record::Record;
 use crate::encoding::{hex, sha256};
 use crate::keys::Kid;
 
-/// The newest form that this program writes and reads.
+/// The newest format that this program writes and reads.
 pub const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -29,13 +29,12 @@ struct FormatOnly {
 /// Why a record can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Damage {
-    /// It is not the JSON that this program writes: cut short, overwritten, edited.
+    /// The file is not the JSON that this program writes: cut short, overwritten or edited.
     NotARecord(String),
-    /// The checksum does not fit the content.
     Checksum,
-    /// A later version of this program wrote it.
+    /// A later version of this program wrote the record.
     NewerFormat(u32),
-    /// It is the record of another key than its name says.
+    /// The record belongs to another key than the file name says.
     WrongName(Kid),
 }
 
@@ -54,16 +53,14 @@ impl std::fmt::Display for Damage {
     }
 }
 
-/// The file's content for a record.
 #[must_use]
 pub fn encode(record: &Record) -> Vec<u8> {
     seal(record)
 }
 
-/// The record in the content of the file `name`.
-///
 /// # Errors
-/// [`Damage`] where it is anything but a whole, unchanged record of that name.
+/// [`Damage`] where the bytes are not a whole, unchanged record of the key that the file `name` is
+/// for.
 pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
     let record: Record = open(bytes)?;
     if !record.public_key.supports(record.algorithm) {
@@ -75,10 +72,7 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
     Ok(record)
 }
 
-/// Plain data with a format number and a checksum around it.
-///
-/// # Panics
-/// Never: what is kept has strings, numbers and lists of them for its members.
+/// Wraps plain data in an envelope with a format number and a checksum.
 pub(super) fn seal<T: Serialize>(content: &T) -> Vec<u8> {
     let key = serde_json::value::to_raw_value(content).expect("what is kept is plain data");
     let envelope = Envelope { format: FORMAT, checksum: checksum(&key), key: &key };
@@ -87,7 +81,7 @@ pub(super) fn seal<T: Serialize>(content: &T) -> Vec<u8> {
     bytes
 }
 
-/// What [`seal`] was given.
+/// Unwraps what [`seal`] wrapped.
 pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
     let not_a_record = |error: serde_json::Error| {
         if let Ok(FormatOnly { format }) = serde_json::from_slice(bytes)
@@ -112,8 +106,8 @@ fn checksum(key: &RawValue) -> String {
     hex(&sha256(key.get().as_bytes()))
 }
 
-/// The name of a key's record: the kid itself where it can be a file name as it is, else a hash of
-/// it. The two can't meet: only the latter holds a dot.
+/// The file name of a key's record: the kid where it can be a file name as it is, else its digest.
+/// The two can't collide: only the latter contains a dot.
 #[must_use]
 pub fn file_name(kid: &Kid) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');

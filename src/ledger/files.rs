@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::ownership::own_as;
 
-/// No record is larger; a larger file is damaged.
+/// A larger file is damaged: no record needs more.
 const MAX_RECORD_SIZE: u64 = 1 << 20;
 
-/// What the name of a file ends in that is still being written.
+/// The suffix of a file that is still being written.
 pub(super) const TEMPORARY: &str = ".tmp";
 
 pub(super) fn names(directory: &Path) -> io::Result<Vec<String>> {
@@ -38,7 +38,7 @@ pub(super) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a directory that everybody may read, where there is none, whatever the umask.
+/// Creates a directory that everybody may read, whatever the umask, unless it exists.
 pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -62,7 +62,7 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A name for a damaged file at which nothing lies: `NAME.damaged-1`, `-2` and so on.
+/// An unused name for a damaged file: `NAME.damaged-1`, `-2` and so on.
 pub(super) fn free_name_beside(file: &Path) -> PathBuf {
     let numbered = |number: u32| {
         let mut name = file.as_os_str().to_owned();

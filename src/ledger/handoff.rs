@@ -14,25 +14,23 @@ use super::record::Records;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid};
 
-/// The directory of these files, in the ledger's.
+/// The directory of these files, below the ledger's.
 const CURRENT: &str = "current";
 
-/// What a signer needs to know.
+/// What a signer needs to know about the current key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HandOff {
-    /// The id for the tokens' `kid`.
     pub key_id: Kid,
-    /// What to sign with.
     pub algorithm: Algorithm,
-    /// The file with the private half (absolute).
+    /// The absolute path of the file with the private half.
     pub file: PathBuf,
-    /// From when the key is expired; null where open.
+    /// When the key expires; null where it does not.
     pub valid_to: Option<Timestamp>,
 }
 
 impl HandOff {
-    /// What the signers of `audience` are to be told at `now`.
+    /// The hand-off of `audience` at `now`, where it has a current key.
     #[must_use]
     pub fn of(
         records: &Records,
@@ -56,13 +54,13 @@ impl HandOff {
     }
 }
 
-/// Where the signers of `audience` look.
+/// The file that the signers of `audience` read.
 #[must_use]
 pub fn file(directory: &Path, audience: &Audience) -> PathBuf {
     directory.join(CURRENT).join(format!("{audience}.json"))
 }
 
-/// The audiences for which there is a file though they are none of `audiences` (any more).
+/// Audiences that have a file and are not, or no longer, configured.
 pub(super) fn stale_audiences(directory: &Path, audiences: &[Audience]) -> Vec<Audience> {
     let Ok(entries) = fs::read_dir(directory.join(CURRENT)) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -72,13 +70,13 @@ pub(super) fn stale_audiences(directory: &Path, audiences: &[Audience]) -> Vec<A
         .collect()
 }
 
-/// Whether the file below the ledger's `directory` says this already.
+/// Whether the file of `audience` says this already.
 pub(super) fn is_written(directory: &Path, audience: &Audience, handoff: Option<&HandOff>) -> bool {
     let told = read_bounded(&file(directory, audience)).ok();
     told == handoff.map(HandOff::to_json)
 }
 
-/// Makes it say this. Where no key is current, there is no file.
+/// Writes the file of `audience`, or removes it where no key is current.
 pub(super) fn write(
     directory: &Path,
     audience: &Audience,

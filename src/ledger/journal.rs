@@ -17,17 +17,16 @@ use super::record::Record;
 use super::step::{PENDING, Placement, Step};
 use super::store::{LockedStore, Store};
 
-/// Why a step is not done.
 #[derive(Debug)]
 pub enum StepError {
-    /// Nothing of it happened.
+    /// Nothing was changed.
     Undone(io::Error),
-    /// It is decided; what is left of it is done by whoever takes the lock next.
+    /// The step is decided. Whoever takes the lock next completes it.
     Unfinished(io::Error),
 }
 
 impl Store {
-    /// Takes the lock, and completes a step that a crash left half done.
+    /// Takes the lock, and completes a step that a crash interrupted.
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] where other processes hold it for longer than `patience`.
@@ -72,8 +71,8 @@ impl LockedStore<'_> {
         self.carry_out(step).map_err(StepError::Unfinished)
     }
 
-    /// Completes the step that a crash left half done, if there is one. Where that can't be done
-    /// now, it stays for the next try; one that is damaged is moved out of the way.
+    /// Completes the step that a crash interrupted, if there is one. A step that can't be completed
+    /// now stays for the next attempt; a damaged one is moved out of the way.
     fn complete(&mut self) -> io::Result<()> {
         let pending = self.pending();
         let bytes = match read_bounded(&pending) {
@@ -114,7 +113,7 @@ impl LockedStore<'_> {
         }
     }
 
-    /// Takes back a step that nobody can complete any more. It would stand in the way of all others.
+    /// Takes back a step that can't be completed any more. It would block all later ones.
     fn roll_back(&self, step: &Step, lost: &Path) -> io::Result<()> {
         for Placement { from, to } in &step.place {
             for file in [from, to] {

@@ -20,59 +20,57 @@ use super::store::{self, DamagedFile, LOCK_PATIENCE, LoadedRecords, LockedStore,
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
 
-/// Every remembered key, in memory and, where that can be had, on disk.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Where the records are to be kept; absent to remember in memory only.
+    /// Absent where records are kept in memory only.
     directory: Option<PathBuf>,
     store: Option<Store>,
     records: Records,
-    /// Keys whose records on disk are missing or old, with the revision on disk that theirs was
-    /// made from: where another process has moved on from there, its record counts.
+    /// Keys whose records on disk are missing or old, each with the revision on disk that the one
+    /// in memory was made from. Where another process has written a later revision, that one
+    /// counts.
     to_write: BTreeMap<Kid, u64>,
-    /// Keys whose records on disk are to be removed.
     to_remove: BTreeSet<Kid>,
-    /// The store's count of changes at which `records` was the same as the disk.
+    /// The store's change count at which `records` equalled the disk.
     synced_at: Option<u64>,
     persistence: Persistence,
     set_aside: Vec<DamagedFile>,
     served: ServedMarker,
 }
 
-/// Why an operation did not happen.
+/// Why a commit failed.
 #[derive(Debug)]
 pub enum CommitError<E> {
-    /// It was decided against.
+    /// `decide` returned this error.
     Refused(E),
-    /// The ledger's directory can't be used, and nothing was changed.
+    /// The ledger's directory can't be used; nothing was changed.
     Ledger(io::Error),
-    /// It was decided and could not be brought to its end; the next owner of the lock does that.
+    /// The step is decided and not completed. Whoever takes the lock next completes it.
     Unfinished(io::Error),
 }
 
-/// What came of telling signers which key is current.
+/// The result of [`Ledger::hand_off`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandOffStatus {
-    /// They are told.
     Told,
-    /// Others have written since the records were read: signers are told by who has read that.
+    /// Another process has written since the records were read. Nothing was written: a hand-off
+    /// made from these records could be older than the one in place.
     Behind,
 }
 
-/// How well the memory is kept.
+/// How the records are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persistence {
-    /// On disk, all of it.
     Disk,
     /// In memory only: no directory was given, and the default one can't be written.
     Memory,
-    /// Some of it in memory only, for now, because of this.
+    /// Some of them in memory only until the disk works again, for this reason.
     Failing(String),
 }
 
 impl Ledger {
-    /// A ledger that keeps its records in `directory`, or in memory only. What lies there is read
-    /// at the first [`Self::update`].
+    /// Without a directory, records are kept in memory only. The directory is first read by
+    /// [`Self::update`].
     #[must_use]
     pub fn new(directory: Option<PathBuf>) -> Self {
         Self {
@@ -88,33 +86,30 @@ impl Ledger {
         }
     }
 
-    /// Every remembered key.
     #[must_use]
     pub const fn records(&self) -> &Records {
         &self.records
     }
 
-    /// How well they are kept.
     #[must_use]
     pub const fn persistence(&self) -> &Persistence {
         &self.persistence
     }
 
-    /// Where they are kept.
     pub(crate) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
-    /// The files that were found damaged since the last call.
+    /// The damaged files that were found since the last call.
     pub fn take_set_aside(&mut self) -> Vec<DamagedFile> {
         std::mem::take(&mut self.set_aside)
     }
 
-    /// Replaces the memory by what `decide` makes of it, and writes what changed. The memory is
-    /// as others left it on disk when `decide` sees it; nobody can come in between.
+    /// Replaces the records by what `decide` makes of them, and writes what changed. `decide` sees
+    /// them as they are on disk, under the lock.
     ///
-    /// Where the disk fails, the memory is updated all the same, [`Self::persistence`] says so,
-    /// and the next update tries again.
+    /// Where the disk fails, the records in memory change all the same, [`Self::persistence`] says
+    /// so, and the next update tries again.
     pub fn update<T>(&mut self, decide: impl FnOnce(&Records) -> (Records, T)) -> T {
         let Some(directory) = self.directory.clone() else {
             let (records, answer) = decide(&self.records);
@@ -155,8 +150,8 @@ impl Ledger {
         answer
     }
 
-    /// Carries out what `decide` makes of the records, as others left them on disk, or nothing of
-    /// it. Nobody can come in between. When this returns, the step is safe on disk.
+    /// Carries out the step that `decide` makes of the records on disk, all of it or nothing. When
+    /// this returns, the step is safe on disk. Unlike an update, it needs the disk.
     pub(crate) fn commit<T, E>(
         &mut self,
         patience: Duration,
@@ -190,12 +185,10 @@ impl Ledger {
         done
     }
 
-    /// Tells the signers of each audience which key is current at `now`. Nothing is told where
-    /// records are kept in memory only.
+    /// Writes the hand-off file of each audience as of `now`. Without a directory there are none.
     ///
     /// # Errors
-    /// Those of the operating system; what is told stays as it was then, and the next call tries
-    /// again.
+    /// The files stay as they were then, and the next call tries again.
     pub fn hand_off(
         &mut self,
         audiences: &[Audience],
@@ -236,15 +229,15 @@ impl Ledger {
         Ok(HandOffStatus::Told)
     }
 
-    /// Tells others that the records are served as they are now.
+    /// Records for other processes that the current records are served.
     pub(crate) fn mark_served(&mut self) {
         if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at) {
             self.served.write(directory, synced_at);
         }
     }
 
-    /// Waits until a daemon serves the records as they are now, where one runs, and for at most
-    /// `patience`. Tells whether one runs.
+    /// Waits until a daemon serves the current records, for at most `patience`. Returns whether a
+    /// daemon runs.
     pub(crate) fn wait_until_served(&self, patience: Duration) -> bool {
         match (&self.directory, self.synced_at) {
             (Some(directory), Some(synced_at)) => served::wait(directory, synced_at, patience),
@@ -252,7 +245,7 @@ impl Ledger {
         }
     }
 
-    /// The store that was open, or that of the directory which took the place of its own.
+    /// The open store, or a new one where another directory has taken its place.
     fn take_store(&mut self, directory: &Path) -> io::Result<Store> {
         if let Some(store) = self.store.take().filter(Store::is_in_place) {
             return Ok(store);
@@ -261,7 +254,7 @@ impl Ledger {
         Store::open(directory)
     }
 
-    /// Takes over what other processes wrote.
+    /// Reads what other processes wrote.
     fn refresh(&mut self, lock: &LockedStore<'_>) -> io::Result<()> {
         if self.synced_at == Some(lock.changes()) {
             return Ok(());
@@ -273,7 +266,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes over what was read, but for what this process knows better.
+    /// Merges what was read with what only this process knows.
     fn merge(&mut self, mut loaded: LoadedRecords) {
         // What this process knows and the disk does not: records that could not be written, and
         // ones whose every copy was damaged or removed behind its back.

@@ -17,23 +17,20 @@ use crate::keys::refusal::{RefusalReason, Refused};
 use crate::keys::{Kid, PublicKey};
 use crate::source::Slot;
 
-/// What a look at every key directory showed.
+/// What a scan of every key directory showed.
 #[derive(Debug, Default)]
 pub struct Observation {
-    /// Each entry by its slot: what it holds, or why it was refused.
     pub entries: BTreeMap<Slot, Result<Arc<Entry>, Refused>>,
-    /// What could not be looked at: everything below these was left as it was.
+    /// The parts that could not be read. Keys that lie in them are taken to be unchanged.
     pub unreadable: Vec<UnreadableSubtree>,
 }
 
 /// A part of a key directory that could not be read.
 #[derive(Debug, Clone)]
 pub struct UnreadableSubtree {
-    /// The key directory.
     pub directory: Arc<Path>,
-    /// The path below it; empty for all of it.
+    /// The path below the directory; empty for all of it.
     pub below: String,
-    /// The same in the words of a refusal.
     pub refused: Refused,
 }
 
@@ -47,67 +44,59 @@ impl UnreadableSubtree {
     }
 }
 
-/// What a look is judged by.
+/// The parameters of [`reconcile`].
 #[derive(Debug, Clone, Copy)]
 pub struct ReconcileContext<'a> {
-    /// When.
     pub now: Timestamp,
-    /// The operator's durations.
     pub policy: &'a Policy,
-    /// The grace of a key whose files are gone; zero to drop it at once.
+    /// The grace of a key whose files are gone; zero ends it at once.
     pub grace_on_removal: Duration,
-    /// The keys that the look before this one missed: a removal is adopted when two looks agree.
+    /// The keys that the scan before missed: a removal is adopted when two scans agree.
     pub missed_before: &'a BTreeSet<Kid>,
-    /// How long a record is kept after its key's publication end; absent while the clock has not
-    /// run evenly for long enough to be trusted with that.
+    /// How long a record is kept after its key's publication ended. Absent while the clock has not
+    /// run evenly for long enough to be trusted.
     pub retention: Option<Duration>,
-    /// The records as this process knew them before the look. One that others have changed since
-    /// then was changed by who saw more: what the look showed of its key is not adopted.
+    /// The records as this process knew them before the scan. Where another process has changed a
+    /// record since, what the scan showed of its key is not adopted: it may be older than that
+    /// change.
     pub known: Option<&'a Records>,
-    /// Whether what is published by this is served, so that first publications count.
+    /// Whether the result is served, so that first publications count.
     pub is_served: bool,
 }
 
-/// What is to be remembered, and what happened.
 #[derive(Debug, Default)]
 pub struct Reconciliation {
-    /// Every key to remember.
     pub records: Records,
-    /// What changed, in the words of events.
     pub changes: Vec<Change>,
-    /// The entries that can't be adopted, those that were refused before included; without those
-    /// that are halves because others changed their key at that moment, see [`ReconcileContext::known`].
+    /// The entries that can't be adopted, including those that the scan refused. Incomplete entries
+    /// of keys that other processes have changed are left out, see [`ReconcileContext::known`].
     pub refused: Vec<Refused>,
     /// The keys that were missed for the first time, see [`ReconcileContext::missed_before`].
     pub missed: BTreeSet<Kid>,
-    /// Whether something that was seen was not adopted, see [`ReconcileContext::known`]: another look is due.
+    /// Whether something seen was not adopted, see [`ReconcileContext::known`]: another scan is
+    /// due.
     pub is_outdated: bool,
 }
 
-/// Something that happened to a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A key was seen for the first time.
+    /// The key was seen for the first time.
     Added(Kid),
-    /// What its files say has changed.
     Updated(Kid),
-    /// Its files are gone, or hold another key (`replaced`).
+    /// Its files are gone, or other material took its slot (`replaced`).
     Lost {
-        /// Which key.
         kid: Kid,
-        /// Whether other material took its slot.
         replaced: bool,
     },
-    /// Its files are back.
     Returned(Kid),
-    /// It is published for the first time.
+    /// For the first time, or again after an end.
     Published(Kid),
-    /// Its record is given up, long after its end.
+    /// Its record was removed, long after its end.
     Forgotten(Kid),
 }
 
-/// Leaves out the halves of entries whose keys others have changed since the records were `known`: they
-/// may have been at the files, one after the other.
+/// Drops refusals of incomplete entries whose keys other processes have changed since the records
+/// were `known`: those processes may be replacing the files one after the other.
 fn forget_halves(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
     let is_half = |refused: &Refused| refused.reason == RefusalReason::AttributesWithoutKey;
     let Some(known) = known.filter(|_| refused.iter().any(is_half)) else { return };
@@ -116,7 +105,7 @@ fn forget_halves(refused: &mut Vec<Refused>, records: &Records, known: Option<&R
     refused.retain(|refused| !is_half(refused) || !changed.contains(&refused.slot));
 }
 
-/// Brings `records` up to date with what is seen.
+/// Brings `records` up to date with an observation.
 #[must_use]
 pub fn reconcile(
     records: &Records,
@@ -220,7 +209,7 @@ pub fn reconcile(
     outcome
 }
 
-/// The records of each key, one for each id that it has or had.
+/// The records of each public key, one for each id that it has or had.
 fn by_key(records: &Records) -> BTreeMap<&PublicKey, Vec<&Record>> {
     let mut known: BTreeMap<&PublicKey, Vec<&Record>> = BTreeMap::new();
     for record in records.values() {
@@ -229,13 +218,13 @@ fn by_key(records: &Records) -> BTreeMap<&PublicKey, Vec<&Record>> {
     known
 }
 
-/// Until when a key lay there under this id; it does to this day where there is no loss.
+/// When the key's files under this id went; the far future where they are there.
 fn lay_until(record: &Record) -> Timestamp {
     record.loss.map_or(Timestamp::MAX, |loss| loss.at)
 }
 
-/// The one of a key's records that was about the same as `record` is: of the same audience before
-/// all, then the one that lies there or lay there last.
+/// The record that describes the same key best: of the same audience before all, then one whose
+/// files are there, or went last.
 fn closest<'a>(records: impl Iterator<Item = &'a Record>, record: &Record) -> Option<&'a Record> {
     records.max_by_key(|other| {
         let is_same = (other.audience == record.audience, other.loss.is_none());
@@ -243,8 +232,8 @@ fn closest<'a>(records: impl Iterator<Item = &'a Record>, record: &Record) -> Op
     })
 }
 
-/// A key that was given another id is still published under the former one for its grace, but not
-/// beyond the end of the key itself: it may have been stolen.
+/// A key that was given another id stays published under the former one for its grace, but not
+/// beyond the end of the key itself, which may have been stolen.
 fn end_former_ids(records: &mut Records, context: ReconcileContext<'_>) {
     let ReconcileContext { now, policy, .. } = context;
     let mut ends: BTreeMap<PublicKey, Timestamp> = BTreeMap::new();
@@ -297,8 +286,8 @@ fn is_forgotten(record: &Record, context: ReconcileContext<'_>) -> bool {
         .is_some_and(|(retention, until)| after(until, retention) <= context.now)
 }
 
-/// Which keys lie there, and the entries that can't be adopted because a name of theirs belongs to
-/// other material.
+/// Which keys are present, and the entries that can't be adopted because one of their names belongs
+/// to other material.
 fn adopt<'a>(
     records: &'a Records,
     observation: &'a Observation,

@@ -13,98 +13,80 @@ use crate::keys::lifecycle::{Dates, Invalidation, Loss, Phase, Policy};
 use crate::keys::{Algorithm, Audience, Kid, PublicKey};
 use crate::source::Slot;
 
-/// Every remembered key.
 pub type Records = BTreeMap<Kid, Arc<Record>>;
 
-/// The memory of one key. Nothing in it is secret.
+/// What is remembered of one key. Nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
-    /// The key's id; the record's name.
     pub key_id: Kid,
-    /// Further ids under which it is published.
+    /// Further ids under which the key is published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key_id_aliases: Vec<Kid>,
-    /// Whom it signs for.
     pub audience: Audience,
-    /// What it signs with.
     pub algorithm: Algorithm,
-    /// The public key.
     pub public_key: PublicKey,
-    /// The certificate chain (DER; base64 in the file), leaf first.
+    /// DER, leaf first; base64 in the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::encoding::base64_list")]
     pub certificates: Vec<Vec<u8>>,
     /// Where its files lie, or lay last.
     pub slot: Slot,
-    /// The file with the private half, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private: Option<PathBuf>,
     /// The dates that its files declare, or declared last.
     #[serde(default)]
     pub declared: Declared,
-    /// The dates that an operation ordered.
     #[serde(default, skip_serializing_if = "Orders::is_empty")]
     pub operation: Orders,
-    /// What happened to its files, where they are gone.
+    /// Present where its files are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Loss>,
-    /// When it was first seen.
     pub first_seen: Timestamp,
-    /// When it was first published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_published: Option<Timestamp>,
-    /// When it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
-    /// Counts the changes of this record, so that of two copies the newer one can be told.
+    /// Counts the changes of this record: of two copies the higher one is newer.
     pub revision: u64,
 }
 
-/// What operations ordered, member by member. An order holds as long as the files still say what
-/// they said when it was given: the newest intent wins.
+/// What operations ordered, for each member. An order holds as long as the files say what they said
+/// when it was given: the newest intent wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Orders {
-    /// An order about `validFrom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_from: Option<MemberOrder<Option<Timestamp>>>,
-    /// An order about `validTo`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_to: Option<MemberOrder<Option<Timestamp>>>,
-    /// An order to invalidate, or to take an invalidation back.
+    /// `None` orders that there is no invalidation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<MemberOrder<Option<Invalidation>, DeclaredInvalidation>>,
 }
 
-/// One member as it was ordered, and as the files had it at that time.
+/// An order about one member, and what the files said about it at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MemberOrder<T, S = T> {
-    /// What is to hold.
     pub ordered: T,
-    /// What the files said.
     pub files_said: S,
 }
 
 impl<T: Copy, S: PartialEq> MemberOrder<T, S> {
-    /// What was ordered, as long as the files still say what they said then.
+    /// The ordered value, unless the files have changed since.
     fn in_force(order: Option<&Self>, files_say: &S) -> Option<T> {
         order.filter(|order| order.files_said == *files_say).map(|order| order.ordered)
     }
 }
 
-/// An invalidation as files declare it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeclaredInvalidation {
-    /// `invalidatedAt`
     pub at: Option<Timestamp>,
-    /// `gracePeriodSec`
     pub grace: Option<Duration>,
 }
 
 impl DeclaredInvalidation {
-    /// What the files declare.
     #[must_use]
     pub const fn of(declared: &Declared) -> Self {
         Self { at: declared.invalidated_at, grace: declared.grace_period_sec }
@@ -116,7 +98,7 @@ impl Orders {
         *self == Self::default()
     }
 
-    /// Without the orders that the files have overtaken.
+    /// Without the orders that a change of the files has overruled.
     fn still_in_force(self, declared: &Declared) -> Self {
         let says = DeclaredInvalidation::of(declared);
         Self {
@@ -128,7 +110,6 @@ impl Orders {
 }
 
 impl Record {
-    /// The record of a key that is seen for the first time under this id.
     #[must_use]
     pub fn of_newcomer(seen: &SeenKey, slot: &Slot, now: Timestamp) -> Self {
         Self {
@@ -150,19 +131,18 @@ impl Record {
         }
     }
 
-    /// Whether an order ends it, at any instant.
     pub(crate) fn is_ended_by_order(&self) -> bool {
         self.operation.invalidation.is_some_and(|order| order.ordered.is_some())
     }
 
-    /// Takes over what was ordered about the same key under another id, as long as its files still
-    /// say what they said then. A key that was ended is not revived by a new name, and one that was
-    /// taken back does not end by it.
+    /// Takes over the orders that were given about the same key under another id, as long as its
+    /// files say what they said then. A new name neither revives a key that was ended nor ends one
+    /// that was reactivated.
     pub(crate) fn inherit_from(&mut self, other: &Self) {
         self.operation = other.operation.still_in_force(&self.declared);
     }
 
-    /// The dates in force: what was ordered over what the files declare. An invalidation that
+    /// The dates in force: orders take precedence over what the files declare. An invalidation that
     /// names no grace has the default one.
     #[must_use]
     pub fn dates(&self, policy: &Policy) -> Dates {
@@ -184,8 +164,8 @@ impl Record {
         }
     }
 
-    /// Takes over what the files say now. The JWK of a key in its grace does not change any more:
-    /// consumers hold on to it.
+    /// Takes over what the files say now. The JWK of a key in its grace does not change any more,
+    /// because consumers hold on to it.
     pub(crate) fn update_from(
         &mut self,
         seen: &SeenKey,
@@ -206,19 +186,16 @@ impl Record {
         }
     }
 
-    /// Orders an invalidation, or that there is none.
     pub fn order_invalidation(&mut self, ordered: Option<Invalidation>) {
         let files_said = DeclaredInvalidation::of(&self.declared);
         self.operation.invalidation = Some(MemberOrder { ordered, files_said });
     }
 
-    /// Orders when the key begins.
     pub(crate) fn order_valid_from(&mut self, ordered: Option<Timestamp>) {
         let files_said = self.declared.valid_from;
         self.operation.valid_from = Some(MemberOrder { ordered, files_said });
     }
 
-    /// Orders when the key expires.
     pub(crate) fn order_valid_to(&mut self, ordered: Option<Timestamp>) {
         let files_said = self.declared.valid_to;
         self.operation.valid_to = Some(MemberOrder { ordered, files_said });

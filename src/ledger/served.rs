@@ -14,7 +14,7 @@ use crate::ownership::own_as;
 
 const SERVED: &str = "served";
 
-/// The daemon's side.
+/// The file as the daemon writes it.
 #[derive(Debug, Default)]
 pub(super) struct ServedMarker {
     file: Option<File>,
@@ -22,8 +22,8 @@ pub(super) struct ServedMarker {
 }
 
 impl ServedMarker {
-    /// Says that what is served is as of the change number `changes`. Writes only what is new: each
-    /// write wakes whoever watches the directory, this daemon too.
+    /// Records that change number `changes` is served. Writes only where that is new: each write
+    /// wakes every process that watches the directory, including this one.
     pub(super) fn write(&mut self, directory: &Path, changes: u64) {
         if self.file.as_ref().is_none_or(|file| !is_linked(file)) {
             *self = Self { file: open(directory).ok(), told: None };
@@ -59,8 +59,8 @@ fn open(directory: &Path) -> io::Result<File> {
     }
 }
 
-/// Waits until a daemon serves the change number `changes`, where one runs, and for at most
-/// `patience`. Tells whether one runs.
+/// Waits until a daemon serves change number `changes`, for at most `patience`. Returns whether a
+/// daemon runs.
 pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> bool {
     let Ok(file) = File::open(directory.join(SERVED)) else { return false };
     if file.try_lock().is_ok() {

@@ -11,44 +11,37 @@ use super::codec;
 use super::files::{exists, read_bounded};
 use super::record::Record;
 
-/// The step that is under way. Not the name of a record.
+/// The file of the pending step. Not the name of a record.
 pub(super) const PENDING: &str = "pending";
 
-/// What is to take effect together.
+/// Changes that take effect together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
-    /// Files that lie there under names that nobody looks at, and are to get their own; in this
-    /// order.
+    /// Files to be renamed from their temporary names, in this order.
     pub place: Vec<Placement>,
-    /// Records that are to replace those of the same keys.
     pub records: Vec<Arc<Record>>,
-    /// Files that are to be removed.
     pub remove: Vec<PathBuf>,
 }
 
-/// A file and its name to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Placement {
-    /// Where it lies.
     pub from: PathBuf,
-    /// Where it is to lie.
     pub to: PathBuf,
 }
 
 impl Step {
-    /// Whether there is nothing to do.
     pub(crate) fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether the disk can only have it before or after: a record is replaced in one go.
+    /// Whether the file system makes the step atomic by itself: it replaces one record.
     pub(super) fn is_one_replacement(&self) -> bool {
         self.place.is_empty() && self.remove.is_empty() && self.records.len() <= 1
     }
 
-    /// A file that lies neither here nor there, though its directory can be seen.
+    /// A file that is at neither of its names, though its directory can be read.
     pub(super) fn lost(&self) -> Option<PathBuf> {
         let is_gone = |file: &Path| {
             let gone = fs::symlink_metadata(file);
@@ -68,14 +61,14 @@ impl Step {
     }
 }
 
-/// The step that is under way in the ledger's directory, once its files are in place: from then on
-/// it is as good as done.
+/// The pending step in the ledger's directory, once its files are in place: from then on it counts
+/// as done.
 pub(super) fn in_effect(directory: &Path) -> Option<Step> {
     let bytes = read_bounded(&directory.join(PENDING)).ok()?;
     codec::open::<Step>(&bytes).ok().filter(Step::is_placed)
 }
 
-/// Whether a step is under way, or was cut short and can't be completed, in the ledger's directory.
+/// Whether a step is pending, or was interrupted and can't be completed.
 pub(crate) fn is_pending(directory: &Path) -> bool {
     exists(&directory.join(PENDING))
 }

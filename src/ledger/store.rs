@@ -18,45 +18,40 @@ use super::step;
 use crate::keys::Kid;
 use crate::ownership::own_as;
 
-/// How long the lock is waited for by one that can go on without it. Its owners hold it for a few
-/// milliseconds.
+/// How long to wait for the lock where the work can go on without it. It is held for a few
+/// milliseconds at a time.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// From this many files on, one flush of the whole file system is cheaper than one for each.
+/// From this many files on, one flush of the whole file system is cheaper than one for each file.
 const FLUSH_ALL_FROM: usize = 64;
 
-/// An opened directory of records.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    /// Holds the lock, and counts the changes of all processes: one that reads the count that it
-    /// left behind need not read the records again.
+    /// Holds the lock, and counts the changes of all processes. A process that finds its own count
+    /// need not read the records again.
     lock: File,
 }
 
-/// A file that could not be used and was moved out of the way.
+/// A damaged file, which was moved out of the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedFile {
-    /// Where it lies now.
+    /// Its name now.
     pub file: PathBuf,
-    /// What is wrong with it.
     pub damage: Damage,
-    /// Whether the key's other copy made up for it.
+    /// Whether the record's other copy is whole.
     pub restored: bool,
 }
 
-/// What was read.
 #[derive(Debug, Default)]
 pub struct LoadedRecords {
-    /// Every record.
     pub records: Records,
-    /// Files that were found damaged.
     pub set_aside: Vec<DamagedFile>,
-    /// The keys of which a copy is missing or old, to be written again.
+    /// Keys of whose records a copy is missing or old, to be written again.
     pub incomplete: BTreeSet<Kid>,
 }
 
-/// The lock of the directory, held while a change is worked out and written.
+/// The store while its lock is held.
 #[derive(Debug)]
 pub struct LockedStore<'a> {
     store: &'a Store,
@@ -64,11 +59,11 @@ pub struct LockedStore<'a> {
 }
 
 impl Store {
-    /// Opens the directory, making it where it is missing, but not what it lies in: a key
-    /// directory that is not there yet is others' to make.
+    /// Opens the directory, and creates it where it is missing, but not its parent: a key directory
+    /// that does not exist yet is not the ledger's to create.
     ///
     /// # Errors
-    /// Those of the operating system; the path is in the message.
+    /// The path is in the message.
     pub fn open(directory: &Path) -> io::Result<Self> {
         let about = |what: &str, error: &io::Error| {
             io::Error::new(error.kind(), format!("{what} {}: {error}", directory.display()))
@@ -103,15 +98,15 @@ impl Store {
         }
     }
 
-    /// Whether the directory that was opened is still the one at its path: it may have been removed,
-    /// renamed or mounted over.
+    /// Whether the opened directory is still the one at its path: it may have been removed, renamed
+    /// or mounted over.
     pub(crate) fn is_in_place(&self) -> bool {
         let identity = |lock: fs::Metadata| (lock.dev(), lock.ino());
         let there = fs::symlink_metadata(self.directory.join("lock")).map(identity).ok();
         there.is_some() && there == self.lock.metadata().map(identity).ok()
     }
 
-    /// Takes the lock, whatever a crash left half done.
+    /// Takes the lock without completing an interrupted step.
     pub(super) fn lock_as_is(&self, patience: Duration) -> io::Result<LockedStore<'_>> {
         let deadline = Instant::now() + patience;
         // Who has little patience asks more often: a daemon gets its turn among many commands.
@@ -150,18 +145,17 @@ impl Drop for LockedStore<'_> {
 }
 
 impl LockedStore<'_> {
-    /// The directory's path.
     pub(super) fn directory(&self) -> &Path {
         &self.store.directory
     }
 
-    /// The count of changes of all processes so far.
+    /// The number of changes of all processes so far.
     pub(crate) const fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Reads every record, of two copies the newer one. Damaged files are set aside; temporary
-    /// ones that a crash left behind are removed.
+    /// Reads every record, of two copies the newer one. Moves damaged files out of the way, and
+    /// removes temporary ones that a crash left behind.
     pub(crate) fn load(&self) -> io::Result<LoadedRecords> {
         let mut loaded = read(self.directory())?;
         for aside in &mut loaded.set_aside {
@@ -182,8 +176,7 @@ impl LockedStore<'_> {
     /// is either as before or as now.
     ///
     /// # Errors
-    /// Those of the operating system. Some of the records may have been written then; writing the
-    /// same again is harmless.
+    /// Some of the records may have been written then; writing the same again is harmless.
     pub fn write(&mut self, changed: &[Arc<Record>], forgotten: &[Kid]) -> io::Result<()> {
         let Store { directory, lock } = self.store;
         let mirror = directory.join(MIRROR);
@@ -212,16 +205,15 @@ impl LockedStore<'_> {
     }
 }
 
-/// When new files are made safe on disk.
 #[derive(Clone, Copy)]
 enum Flush<'a> {
     None,
     Each,
-    /// All of them at once, with the file system that this file lies on.
+    /// All of them at once, with the file system of this file.
     All(&'a File),
 }
 
-/// Puts each file in place as a whole, or none of them.
+/// Replaces each file as a whole; where one can't be written, none is replaced.
 fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> io::Result<()> {
     let temporary = |name: &str| directory.join(format!("{name}{TEMPORARY}"));
     let written = files.iter().try_for_each(|(name, bytes)| {
@@ -245,8 +237,8 @@ fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> i
 const MIRROR: &str = "mirror";
 const RECORD: &str = ".json";
 
-/// The same as [`read`], and never in the middle of another process's step, unless that takes longer
-/// than `patience`.
+/// Like [`read`], but not in the middle of another process's step, unless that takes longer than
+/// `patience`.
 pub(crate) fn read_between_steps(
     directory: &Path,
     patience: Duration,
@@ -263,8 +255,7 @@ pub(crate) fn read_between_steps(
     read(directory)
 }
 
-/// Reads every record of a directory and changes nothing in it. A directory that does not exist
-/// holds none.
+/// Reads every record of a directory and changes nothing in it. A missing directory holds none.
 ///
 /// # Errors
 /// Where the directory can't be read.

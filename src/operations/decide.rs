@@ -12,8 +12,6 @@ use crate::keys::lifecycle::Phase;
 use crate::keys::{Audience, Kid};
 use crate::ledger::{Record, Records, Step};
 
-/// Invalidates `kid` as of `now`.
-///
 /// # Errors
 /// [`OperationError`].
 pub fn invalidate(
@@ -31,7 +29,7 @@ pub fn invalidate(
     Ok(Decision { step, answer })
 }
 
-/// `record` with an end at `at`, or as it is where its end comes no earlier by that.
+/// `record` with an invalidation at `at`, or unchanged where it has ended already.
 pub(super) fn invalidated(
     record: &Record,
     at: Timestamp,
@@ -50,7 +48,7 @@ pub(super) fn invalidated(
     next
 }
 
-/// Takes the invalidation of `kid` back.
+/// Takes an invalidation back.
 ///
 /// # Errors
 /// [`OperationError`].
@@ -104,7 +102,7 @@ pub fn reactivate(
     Ok(Decision { step, answer })
 }
 
-/// Deletes `kid`; returns the files in which it lies, of which some are removed by that.
+/// Returns the files of the key too, some of which the step removes.
 ///
 /// # Errors
 /// [`OperationError`].
@@ -146,8 +144,8 @@ pub fn delete(
     Ok((Decision { step, answer }, [lying, copies].concat()))
 }
 
-/// What there is to say where the audience of `record` has no key to sign with from some instant
-/// on, and had one then before.
+/// A warning where the change leaves the audience of `record` without a signing key, earlier than
+/// before.
 fn no_signer(
     record: &Record,
     before: &Records,
@@ -163,7 +161,6 @@ fn no_signer(
     })
 }
 
-/// The first instant from `now` on at which `audience` has no current key.
 pub(super) fn without_signer_from(
     records: &Records,
     audience: &Audience,
@@ -187,14 +184,14 @@ pub(super) fn without_signer_from(
     (covered_until < Timestamp::MAX).then_some(covered_until)
 }
 
-/// Puts `next` in the place of its key's record, and returns the step that does so on disk.
+/// Replaces the record of a key, and returns the step that does so on disk.
 fn replace(records: &mut Records, next: Record) -> Step {
     let mut step = Step::default();
     put(records, &mut step, next);
     step
 }
 
-/// The same as one of several changes of a step.
+/// The same, as one of several changes of a step.
 pub(super) fn put(records: &mut Records, step: &mut Step, mut next: Record) {
     let before = records.get(&next.key_id);
     if before.is_some_and(|before| **before == next) {

@@ -6,41 +6,29 @@ use std::path::PathBuf;
 
 use crate::keys::{Audience, Kid};
 
-/// Why an operation did not happen.
 #[derive(Debug)]
 pub enum OperationError {
     /// No key has this id, or it was deleted.
     NotFound(Kid),
     /// The audience has no key to sign with.
     NoCurrent(Audience),
-    /// An argument can't be used.
     BadRequest {
-        /// Which.
         member: &'static str,
         /// Why not, as the end of a sentence that begins with the member.
         why: String,
     },
-    /// The algorithm is none of the ten.
     UnsupportedAlgorithm(String),
-    /// The id asked for belongs to a key already.
     KeyIdTaken(Kid),
     /// The key's files are gone, and with them what could be reactivated.
     FilesMissing(Kid),
-    /// The key directory can't be written.
     ReadOnly {
-        /// Which.
         directory: PathBuf,
-        /// Why.
         cause: String,
     },
-    /// A file could not be written.
     Write {
-        /// Which.
         file: PathBuf,
-        /// Why.
         error: io::Error,
     },
-    /// The ledger can't be read, locked or written.
     Ledger(io::Error),
     /// It was decided, and the disk did not let it be brought to its end yet.
     Unfinished(io::Error),
@@ -49,7 +37,6 @@ pub enum OperationError {
 }
 
 impl OperationError {
-    /// The code in every interface.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -66,7 +53,6 @@ impl OperationError {
         }
     }
 
-    /// Why, in a sentence.
     pub(crate) fn cause(&self) -> String {
         match self {
             Self::NotFound(kid) => format!("no key has the id \"{kid}\""),
@@ -98,7 +84,6 @@ impl OperationError {
         }
     }
 
-    /// Whether asking again later may help.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Ledger(error) => !is_read_only(error),
@@ -107,7 +92,6 @@ impl OperationError {
         }
     }
 
-    /// What to do.
     pub(crate) const fn remedy(&self) -> &'static str {
         match self {
             Self::NotFound(_) => "`jwksd keys list` shows the keys that there are",

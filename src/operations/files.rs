@@ -16,7 +16,7 @@ use crate::ownership::own_as;
 use crate::source::Slot;
 use crate::source::scan;
 
-/// Makes a key directory that only its owner can enter, where there is none yet.
+/// Creates a key directory that only its owner can enter, unless it exists.
 pub(crate) fn make_key_directory(directory: &Path) -> io::Result<()> {
     let is_new = !directory.exists();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -26,22 +26,23 @@ pub(crate) fn make_key_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Files that are written and not in place yet. Dropped without [`Self::keep`] they are removed.
+/// Files that are written and not in place yet. They are removed when this is dropped without
+/// [`Self::keep`].
 #[derive(Debug)]
 pub(super) struct StagedFiles {
-    /// What the names of these files begin with.
+    /// What their names begin with.
     prefix: String,
     placements: Vec<Placement>,
 }
 
 impl StagedFiles {
-    /// Nothing yet, for a step of the ledger in the directory `state`.
+    /// `state` is the ledger's directory.
     pub(super) fn new(state: &Path) -> Self {
         Self { prefix: prefix(state), placements: Vec::new() }
     }
 
-    /// Writes a file that is to be `directory`/`name`, with this mode from the start, and makes
-    /// it safe on disk.
+    /// Writes a file that is to become `directory`/`name`, with this mode from the start, and
+    /// flushes it.
     pub(super) fn write(
         &mut self,
         directory: &Path,
@@ -62,12 +63,12 @@ impl StagedFiles {
         written.map_err(|error| refusal(directory, to, error))
     }
 
-    /// The files, in the order in which they were written. Putting them in place is the caller's.
+    /// The files in the order in which they were written. The caller puts them in place.
     pub(super) fn placements(&self) -> Vec<Placement> {
         self.placements.clone()
     }
 
-    /// Leaves them to the step.
+    /// Leaves the files to the step.
     pub(super) fn keep(mut self) {
         self.placements.clear();
     }
@@ -81,18 +82,19 @@ impl Drop for StagedFiles {
     }
 }
 
-/// What names of staged files end with; they begin with a dot, and are passed over.
+/// The suffix of staged files. Their names begin with a dot, so that scans ignore them.
 const SUFFIX: &str = ".tmp";
 
-/// What they begin with: whose they are, for several ledgers may share a key directory.
+/// The prefix of staged files names their ledger, because several ledgers may share a key
+/// directory.
 fn prefix(state: &Path) -> String {
     let state = fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
     let digest = digest(&SHA256, state.as_os_str().as_encoded_bytes());
     format!(".jwksd-new-{}-", hex(&digest.as_ref()[..4]))
 }
 
-/// Removes what a crash left staged. Only for one who holds the ledger's lock: everybody who has
-/// staged files holds it.
+/// Removes the files that a crash left staged. The caller must hold the ledger's lock, as everybody
+/// does who stages files.
 pub(super) fn remove_leftovers(directory: &Path, state: &Path) {
     if step::is_pending(state) {
         // They belong to a step that is decided.
@@ -119,7 +121,7 @@ fn refusal(directory: &Path, file: PathBuf, error: io::Error) -> OperationError 
     }
 }
 
-/// Refuses a directory whose files are others' to change.
+/// Refuses a directory whose files are not ours to change.
 pub(super) fn check_is_ours(directory: &Path) -> Result<(), OperationError> {
     if is_volume(directory) {
         let cause = "it is a Kubernetes volume".to_owned();
@@ -128,7 +130,7 @@ pub(super) fn check_is_ours(directory: &Path) -> Result<(), OperationError> {
     Ok(())
 }
 
-/// Whether the entry's files may be removed: not those of a Kubernetes volume, which come back.
+/// Whether the entry's files may be removed. Those of a Kubernetes volume would come back.
 pub(super) fn is_ours(slot: &Slot) -> bool {
     let file = slot.full_path();
     !is_volume(slot.directory()) && !file.parent().is_some_and(is_volume)
@@ -138,7 +140,7 @@ fn is_volume(directory: &Path) -> bool {
     fs::symlink_metadata(directory.join("..data")).is_ok()
 }
 
-/// The files of the entry at `slot`, as they lie there now.
+/// The files of the entry at `slot` as they are now.
 pub(super) fn of_entry(slot: &Slot) -> Vec<PathBuf> {
     let path = slot.full_path();
     let Some(directory) = path.parent() else { return Vec::new() };
@@ -154,7 +156,7 @@ pub(super) fn of_entry(slot: &Slot) -> Vec<PathBuf> {
     files
 }
 
-/// Whether new files can be written here, and makes the directory where it is missing.
+/// Checks that new files can be written here, and creates the directory where it is missing.
 pub(super) fn prepare(directory: &Path) -> Result<(), OperationError> {
     check_is_ours(directory)?;
     make_key_directory(directory)

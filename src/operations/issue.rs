@@ -20,33 +20,27 @@ use crate::ledger::{Record, Records, Step};
 use crate::source::Slot;
 use crate::source::scan::{Content, EntryFiles, FileRead};
 
-/// A key pair to be issued.
 #[derive(Debug, Clone)]
 pub struct Issue {
-    /// Whom it signs for.
     pub audience: Audience,
-    /// What it signs with.
     pub algorithm: Algorithm,
-    /// From when it may sign.
     pub start: Start,
-    /// From when it is expired; the configured validity after its start where absent.
+    /// The configured validity after its start where absent.
     pub valid_to: Option<Timestamp>,
-    /// Its id; a UUID where absent.
+    /// A UUID where absent.
     pub kid: Option<Kid>,
-    /// Whether it takes the place of the audience's other key pairs, and for how long those stay
-    /// published after it has begun.
+    /// Where present, the key replaces the audience's other key pairs, which stay published for
+    /// this long after its start.
     pub replaces: Option<Duration>,
 }
 
 /// From when a new key may sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// At once.
     Now,
-    /// From this instant on.
     At(Timestamp),
-    /// As soon as every consumer has had the time to fetch it; earlier only where the audience
-    /// would be without a key to sign with.
+    /// As soon as every consumer has had the time to fetch it; earlier where the audience would
+    /// otherwise have no key to sign with.
     WhenSafe,
 }
 
@@ -56,26 +50,22 @@ pub struct Prepared {
     pem: Zeroizing<String>,
 }
 
-/// Without the private half, which has no business in a message.
+/// Leaves out the private half.
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared").field("request", &self.request).finish_non_exhaustive()
     }
 }
 
-/// A key pair that was issued.
 #[derive(Debug)]
 pub struct Issued {
-    /// The new key.
     pub key: KeyPair,
-    /// Those that it takes the place of.
     pub replaced: Vec<KeyPair>,
-    /// The file with the private half.
     pub file: PathBuf,
 }
 
 impl Issued {
-    /// The new key alone, with what there is to say about those before it.
+    /// The new key with the warnings about those that it replaces.
     pub(crate) fn into_key(self) -> KeyPair {
         let mut key = self.key;
         for old in self.replaced {
@@ -86,15 +76,15 @@ impl Issued {
     }
 }
 
-/// Safe to sign is a new key the propagation after it was published, which is a little after it
-/// was issued. A planned rotation begins on a whole second that leaves room for that.
+/// A new key is safe to sign with the propagation time after its publication, which comes a little
+/// after it was issued. A planned rotation begins on a whole second that leaves room for that.
 const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 
 impl Prepared {
-    /// Generates the private half, which may take a second. Holds nothing up meanwhile.
+    /// Generates the private half, which may take a second, without holding the lock.
     ///
     /// # Errors
-    /// [`OperationError::BadRequest`] for what can be known to be wrong already.
+    /// [`OperationError::BadRequest`] where the request is wrong regardless of the records.
     pub fn new(
         request: Issue,
         terms: &OperationSettings,
@@ -113,8 +103,7 @@ impl Prepared {
 }
 
 impl Operations {
-    /// Writes the key pair, and ends the ones that it takes the place of as of its start: both
-    /// together, or neither.
+    /// Writes the key pair, and ends the ones that it replaces as of its start: both or neither.
     ///
     /// # Errors
     /// [`OperationError`].
@@ -162,19 +151,14 @@ fn decide(
 /// What a new key pair will be.
 #[derive(Debug)]
 pub struct Plan {
-    /// Its id.
     pub kid: Kid,
-    /// Where it will lie.
     pub slot: Slot,
-    /// When it begins.
     pub valid_from: Timestamp,
-    /// When it ends.
     pub valid_to: Timestamp,
-    /// What there is to say about that.
     warnings: Vec<String>,
 }
 
-/// Decides on a new key pair. `id` is one that nobody else has.
+/// `id` is unique.
 ///
 /// # Errors
 /// [`OperationError`].
@@ -197,8 +181,7 @@ pub fn plan(
     Ok(Plan { kid, slot, valid_from, valid_to, warnings })
 }
 
-/// Remembers the planned key pair, as its files will show it, and ends those that it takes the
-/// place of.
+/// Adds the planned key pair, as its files will show it, and ends those that it replaces.
 #[must_use]
 pub fn succeed(
     OperationContext { records, now, .. }: &OperationContext,
@@ -234,7 +217,7 @@ pub fn succeed(
     Decision { step, answer: Issued { key, replaced, file } }
 }
 
-/// The end of a validity, given or not, that makes sense.
+/// Checks a validity, and returns its end.
 fn check_window(
     from: Timestamp,
     to: Option<Timestamp>,
@@ -252,7 +235,7 @@ fn check_window(
     Err(OperationError::BadRequest { member, why: why.to_owned() })
 }
 
-/// When the new key begins, and what there is to say about that.
+/// When the new key begins, and warnings about that.
 fn begin(
     request: &Issue,
     records: &Records,
@@ -279,7 +262,7 @@ fn begin(
     }
 }
 
-/// The key pairs of `audience` that would be active at `at`.
+/// The key pairs of `audience` that are active at `at`.
 fn replaced(
     records: &Records,
     audience: &Audience,
@@ -295,7 +278,7 @@ fn replaced(
         .collect()
 }
 
-/// A successor that begins before consumers have it is obeyed, and told of.
+/// A warning about a successor that begins before consumers have it.
 fn too_early(key: &KeyPair, request: &Issue) -> Option<String> {
     let (begin, safe) = (key.valid_from?, key.safe_to_sign_from?);
     (request.replaces.is_some() && begin < safe).then(|| {
@@ -306,7 +289,7 @@ fn too_early(key: &KeyPair, request: &Issue) -> Option<String> {
     })
 }
 
-/// The key as a look at its files will show it.
+/// The key as a scan will read it from its files.
 fn read_back(
     slot: &Slot,
     names: &[String; 2],

@@ -53,7 +53,7 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// The key of `record`, which is one of `records`, as it is at `now`.
+    /// `records` must include `record`.
     #[must_use]
     pub fn of(
         record: &Record,
@@ -70,7 +70,7 @@ impl KeyPair {
         )
     }
 
-    /// The same where `current` has the keys that audiences are to sign with.
+    /// The same, given the current keys of all audiences.
     pub(crate) fn among(
         record: &Record,
         current: &BTreeSet<Kid>,

@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 use super::OperationError;
 use crate::keys::Algorithm;
 
-/// A new private key: PKCS#8 (RFC 5958) in PEM. `rsa_bits` is 2048, 3072 or 4096, and matters to
-/// RSA alone.
+/// A new private key: PKCS#8 (RFC 5958) in PEM. `rsa_bits` is 2048, 3072 or 4096; other algorithms
+/// ignore it.
 ///
 /// # Errors
-/// [`OperationError::Generate`] where there is no such key.
+/// [`OperationError::Generate`] for any other size.
 pub fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<String>, OperationError> {
     let elliptic = |algorithm: &'static EcdsaSigningAlgorithm| {
         let pair = EcdsaKeyPair::generate(algorithm)?;

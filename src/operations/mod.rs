@@ -39,34 +39,31 @@ use crate::ledger::{
     CommitError, Ledger, Observation, ReconcileContext, Record, Records, Step, reconcile, store,
 };
 
-/// What operations go by: the operator's choices.
+/// The configuration that operations need.
 #[derive(Debug, Clone)]
 pub struct OperationSettings {
-    /// The operator's durations.
     pub policy: Policy,
     /// How long caches may hold a key set.
     pub max_age: Duration,
-    /// How long a new key is valid where nothing is said about it.
+    /// The default validity of a new key.
     pub validity: Duration,
-    /// The size of a new RSA key.
     pub rsa_bits: u32,
-    /// How entries are read; whom keys may sign for.
     pub rules: KeyRules,
-    /// Where new keys are written: the first key directory (absolute).
+    /// The first key directory (absolute), where new keys are written.
     pub directory: Arc<Path>,
-    /// Where the ledger is kept.
+    /// The ledger's directory.
     pub state: Arc<Path>,
 }
 
-/// How long an operation waits for others. Each takes a few milliseconds, and many may queue.
+/// How long an operation waits for the lock. Each takes a few milliseconds, and many may queue.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The operations of one process.
 pub struct Operations {
     terms: Arc<OperationSettings>,
     scanner: KeyScanner,
     ledger: Ledger,
-    /// What tells how late it has become while an operation waited for its turn.
+    /// Present where an operation is to be dated by when its turn comes, not by when it was asked
+    /// for.
     clock: Option<Arc<dyn Clock>>,
 }
 
@@ -75,15 +72,12 @@ pub struct Operations {
 pub struct OperationContext {
     /// Every key, as the files say now.
     pub records: Records,
-    /// What lies there.
     pub observation: Observation,
-    /// The instant at which it happens.
     pub now: Timestamp,
 }
 
 impl OperationContext {
-    /// What is `remembered`, brought up to date with what lies there at `now`. Nothing is lost by
-    /// one look.
+    /// `remembered`, brought up to date with `observation`. A single scan removes nothing.
     #[must_use]
     pub fn of(
         remembered: &Records,
@@ -94,8 +88,8 @@ impl OperationContext {
         Self { records: known(remembered, &observation, now, policy), observation, now }
     }
 
-    /// `step`, with every key that lies there and is not `remembered` yet: what was decided by is
-    /// remembered, or signers would be told by less than that.
+    /// `step` together with the records of keys that are new to the ledger: a hand-off must not be
+    /// made from fewer keys than the decision was.
     #[must_use]
     pub fn remembered_with(&self, mut step: Step, remembered: &Records) -> Step {
         let is_new = |record: &&Arc<Record>| !remembered.contains_key(&record.key_id);
@@ -108,37 +102,32 @@ impl OperationContext {
     }
 }
 
-/// What an operation was told to change, and what is left to say about it.
 #[derive(Debug)]
 pub struct Decision<T> {
-    /// What is to take effect.
     pub step: Step,
-    /// What is answered then.
+    /// Returned to the caller when the step is done.
     pub answer: T,
 }
 
 impl Operations {
-    /// Operations on the directories that `scanner` looks at.
     #[must_use]
     pub fn new(terms: Arc<OperationSettings>, scanner: KeyScanner) -> Self {
         let ledger = Ledger::new(Some(terms.state.to_path_buf()));
         Self { terms, scanner, ledger, clock: None }
     }
 
-    /// The same by a clock that runs on: an operation that waits for its turn happens when it has
-    /// come, not when it was asked for.
+    /// The same with a clock: an operation that waits for its turn is dated by when it comes.
     pub(crate) fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// What they go by.
     #[must_use]
     pub const fn terms(&self) -> &Arc<OperationSettings> {
         &self.terms
     }
 
-    /// Every key that is known at `now`: remembered or lying there. Writes nothing.
+    /// Every key that is remembered or present at `now`. Writes nothing.
     ///
     /// # Errors
     /// [`OperationError::Ledger`] where there is a ledger that can't be read.
@@ -150,7 +139,7 @@ impl Operations {
         Ok(known(&remembered, &observation, now, &self.terms.policy))
     }
 
-    /// Every key pair, those of one audience together, in the order in which they begin.
+    /// The same as [`OperationSettings::list`].
     ///
     /// # Errors
     /// [`OperationError::Ledger`].
@@ -159,8 +148,6 @@ impl Operations {
         Ok(self.terms.list(&records, now))
     }
 
-    /// The key pair with the id `kid`.
-    ///
     /// # Errors
     /// [`OperationError::NotFound`], [`OperationError::Ledger`].
     pub fn show(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, OperationError> {
@@ -183,7 +170,7 @@ impl Operations {
     }
 
     /// Ends the key: it must not sign from `now` on, and stays published for `grace`, but not for
-    /// longer than it would have been anyway.
+    /// longer than without the invalidation.
     ///
     /// # Errors
     /// [`OperationError`].
@@ -196,7 +183,7 @@ impl Operations {
         self.change(now, |known, terms| decide::invalidate(known, kid, grace, terms))
     }
 
-    /// Takes an invalidation back, and sets new ends of the validity where they are given.
+    /// Takes an invalidation back, and sets the dates of the validity that are given.
     ///
     /// # Errors
     /// [`OperationError`].
@@ -210,8 +197,8 @@ impl Operations {
         self.change(now, |known, terms| decide::reactivate(known, kid, valid_from, valid_to, terms))
     }
 
-    /// Takes the key back at once and for good, and removes its files where that can be done.
-    /// Returns it as it was.
+    /// Ends the key at once and for good, and removes its files where possible. Returns the key as
+    /// it was.
     ///
     /// # Errors
     /// [`OperationError`].
@@ -233,7 +220,7 @@ impl Operations {
         Ok(pair)
     }
 
-    /// One step, by what is known when nobody else can come in between.
+    /// Carries out one operation under the ledger's lock.
     fn change<T>(
         &mut self,
         asked_at: Timestamp,
@@ -261,14 +248,14 @@ impl Operations {
         })
     }
 
-    /// Waits until a daemon publishes what was done, where one runs; a second at most. Tells whether
-    /// one runs.
+    /// Waits until a daemon publishes what was done, for a second at most. Returns whether a daemon
+    /// runs.
     pub(crate) fn wait_until_served(&self) -> bool {
         self.ledger.wait_until_served(Duration::from_secs(1))
     }
 
-    /// Completes or takes back what a crash left half done. Where that can't be, the next operation
-    /// tries again.
+    /// Completes or takes back what a crash interrupted. Where that fails, the next operation tries
+    /// again.
     pub fn recover(&mut self) {
         let OperationSettings { directory, state, .. } = &*self.terms;
         let nothing = |_: &Records| {
@@ -278,11 +265,10 @@ impl Operations {
         let _ = self.ledger.commit(LOCK_PATIENCE, nothing);
     }
 
-    /// Tells signers which key is current. A daemon does that by itself, when consumers have been
-    /// told.
+    /// Writes the hand-off files. A daemon does that by itself, after it has published.
     ///
     /// # Errors
-    /// Those of the operating system.
+    /// [`Ledger::hand_off`].
     pub fn hand_off(&mut self, now: Timestamp) -> io::Result<()> {
         let OperationSettings { rules, policy, .. } = &*self.terms;
         // Who has written since tells them in turn.
@@ -291,8 +277,7 @@ impl Operations {
 }
 
 impl OperationSettings {
-    /// Every key pair of `records` that was not deleted, those of one audience together, in the
-    /// order in which they begin.
+    /// Every key pair that was not deleted, by audience, then by beginning.
     #[must_use]
     pub fn list(&self, records: &Records, now: Timestamp) -> Vec<KeyPair> {
         let current = self.current_keys(records, now);
@@ -308,8 +293,6 @@ impl OperationSettings {
         pairs
     }
 
-    /// The key pair of `records` with the id `kid`.
-    ///
     /// # Errors
     /// [`OperationError::NotFound`].
     pub fn show(
@@ -321,8 +304,6 @@ impl OperationSettings {
         Ok(KeyPair::of(find(records, kid)?, records, now, self))
     }
 
-    /// The key pair of `records` that `audience` is to sign with.
-    ///
     /// # Errors
     /// [`OperationError::NoCurrent`], [`OperationError::BadRequest`] for an unknown audience.
     pub fn current(
@@ -358,13 +339,13 @@ impl OperationSettings {
     }
 }
 
-/// `now` as operations write it down: to the millisecond, never later than it is.
+/// `now` rounded down to the millisecond, as operations write instants.
 pub(crate) fn to_the_millisecond(now: Timestamp) -> Timestamp {
     let round = TimestampRound::new().smallest(Unit::Millisecond).mode(jiff::RoundMode::Floor);
     now.round(round).unwrap_or(now)
 }
 
-/// What is remembered, with what lies there now. Nothing is lost by one look.
+/// The records, brought up to date with an observation. A single scan removes nothing.
 fn known(
     remembered: &Records,
     observation: &Observation,
@@ -384,7 +365,7 @@ fn known(
     reconcile(remembered, observation, context).records
 }
 
-/// The record of `kid`, which may be one of its aliases. A deleted key is not found.
+/// The record of `kid`, which may be an alias. A deleted key is not found.
 fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, OperationError> {
     let alive = |record: &&Arc<Record>| record.deleted_at.is_none();
     let is_named = |record: &&Arc<Record>| record.names().any(|name| name == kid);

@@ -7,51 +7,39 @@ use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::{Algorithm, Audience, Kid};
 use crate::ledger::{Record, Records};
 
-/// What is to be drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {
-    /// Where it begins.
     pub from: Timestamp,
-    /// Where it ends.
     pub to: Timestamp,
-    /// The instant at which it was drawn.
     pub now: Timestamp,
-    /// When anything changes next.
     pub next_change: Option<Timestamp>,
-    /// The lives, those of one audience together, in the order in which they begin.
+    /// Sorted by audience, then by beginning.
     pub keys: Vec<Life>,
 }
 
-/// The life of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Life {
-    /// Which key.
     pub key_id: Kid,
-    /// Whom it signs for.
     pub audience: Audience,
-    /// What it signs with.
     pub algorithm: Algorithm,
-    /// Where it stands now.
+    /// The phase at [`Timeline::now`].
     pub phase: Phase,
-    /// Its phases, one after the other, as far as they are published.
+    /// Its published phases, one after the other.
     pub spans: Vec<Span>,
 }
 
-/// A phase from its beginning to its end, both within what is drawn. Half-open.
+/// A phase, clipped to the timeline. Half-open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Span {
-    /// Which.
     pub phase: Phase,
-    /// Where it begins.
     pub from: Timestamp,
-    /// Where it ends.
     pub to: Timestamp,
 }
 
-/// The lives of `records` between the ends of `window`, or of what shows everything that is near.
+/// The timeline between the ends of `window`, each of which defaults to what is of interest now.
 #[must_use]
 pub fn of(
     records: &Records,
@@ -103,7 +91,7 @@ fn spans(record: &Record, from: Timestamp, to: Timestamp, policy: &Policy) -> Ve
     spans
 }
 
-/// What shows every beginning and end that is a matter of days, with some room around it.
+/// The window around every beginning and end that is a matter of days, with some room.
 fn near<'a>(
     records: impl Iterator<Item = &'a std::sync::Arc<Record>>,
     now: Timestamp,

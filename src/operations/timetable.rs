@@ -9,21 +9,18 @@ use super::{Issued, KeyPair};
 use crate::keys::Kid;
 use crate::keys::lifecycle::{Phase, before};
 
-/// Something that happens to a key at an instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TimetableEntry {
-    /// When.
     pub at: Timestamp,
-    /// To which key.
     pub key_id: Kid,
-    /// What, in a word for programs.
+    /// A word for programs.
     pub event: &'static str,
-    /// The same for people.
+    /// A sentence for people.
     pub description: &'static str,
 }
 
-/// The lives of the new key and of those that it takes the place of, in their order.
+/// The events of the new key and of those that it replaces, in order.
 #[must_use]
 pub fn of(issued: &Issued, announce: Duration, now: Timestamp) -> Vec<TimetableEntry> {
     let mut events = Vec::new();

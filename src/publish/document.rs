@@ -26,41 +26,34 @@ use crate::ledger::Records;
 /// A document as it is served.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// The bytes as they are.
     pub identity: Representation,
-    /// The bytes compressed by gzip (RFC 1952).
     pub gzip: Representation,
-    /// Whether it is a JWK Set, which has a media type of its own (RFC 7517 §8.5.2).
+    /// A JWK Set has a media type of its own (RFC 7517 §8.5.2).
     pub is_key_set: bool,
     /// When the bytes became what they are, in whole seconds (RFC 9110 §8.8.2).
     pub last_modified: HeaderValue,
     /// Whether no earlier bytes had the same `last_modified`, so that it may be compared.
     pub last_modified_is_exact: bool,
-    /// When the first of the keys in it ends to be published; nothing may keep it for longer.
+    /// When the first of its keys is no longer published. No cache may keep the document for
+    /// longer.
     pub next_end: Option<Timestamp>,
-    /// How many keys it speaks of.
     pub key_count: usize,
 }
 
 /// One content coding of a document.
 #[derive(Debug, Clone)]
 pub struct Representation {
-    /// The body.
     pub body: Bytes,
     /// The strong entity tag (RFC 9110 §8.8.3): the SHA-256 of the body in hexadecimal, quoted.
     pub etag: HeaderValue,
 }
 
-/// A key under one of its ids, as it is published.
+/// A key as it is published under one of its ids.
 #[derive(Debug, Clone)]
 pub struct PublishedKey {
-    /// The id.
     pub kid: Kid,
-    /// Whom the key signs for.
     pub audience: Audience,
-    /// When its publication ends; open where absent.
     pub until: Option<Timestamp>,
-    /// The JWK in JSON.
     jwk: Box<RawValue>,
 }
 
@@ -71,7 +64,6 @@ impl PublishedKey {
         self.jwk.get()
     }
 
-    /// The same, ending at `until`.
     pub(super) fn until(&self, until: Option<Timestamp>) -> Self {
         Self { until, ..self.clone() }
     }
@@ -81,11 +73,8 @@ impl PublishedKey {
     }
 }
 
-/// Every key that is to be published at `now`, once for each of its ids: the latest `validFrom`
-/// first, open ones last, then by id. `certificates` adds the chains.
-///
-/// # Panics
-/// Never: a JWK is strings and lists of strings.
+/// Every key that is published at `now`, once for each of its ids: the latest `validFrom` first,
+/// open ones last, then by id. `certificates` adds the chains.
 #[must_use]
 pub fn published_keys(
     records: &Records,
@@ -125,8 +114,8 @@ pub fn published_keys(
     keys.into_iter().map(|(_, _, key)| key).collect()
 }
 
-/// The documents of `layout` at `now`. Those whose bytes are the same as in `previous` are taken
-/// over from there.
+/// The documents of `layout` at `now`. Those whose bytes did not change are taken over from
+/// `previous`.
 pub(crate) fn render(
     layout: &Layout,
     keys: &[PublishedKey],

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use crate::keys::Audience;
 
-/// What a document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DocumentKind {
     /// The JWK Set of every audience, or of one.
@@ -73,12 +72,12 @@ impl Layout {
         }
     }
 
-    /// The place of the document at `path` in [`Self::contents`].
+    /// The index in [`Self::contents`] of the document at `path`.
     pub(crate) fn find(&self, path: &str) -> Option<usize> {
         self.paths.get(path).copied()
     }
 
-    /// The path of each document, the first of them where it stands at several.
+    /// The path of each document; the first one where it has several.
     pub(crate) fn names(&self) -> Vec<String> {
         let name = |content: &DocumentKind| {
             let (DocumentKind::KeySet(audience) | DocumentKind::Discovery(audience)) = content;
@@ -91,7 +90,6 @@ impl Layout {
         self.contents.iter().map(name).collect()
     }
 
-    /// What each document says.
     pub(crate) fn contents(&self) -> &[DocumentKind] {
         &self.contents
     }
@@ -102,7 +100,6 @@ impl Layout {
         Some(audience.map_or_else(|| issuer.to_owned(), |audience| format!("{issuer}/{audience}")))
     }
 
-    /// The path of the key sets, below an issuer.
     pub(crate) fn key_set_path(&self) -> &str {
         &self.key_set_path
     }

@@ -16,7 +16,7 @@ use crate::ledger::store::DamagedFile;
 use crate::ledger::{Change, Persistence, Record, Records};
 use crate::source::watch::WatchState;
 
-/// What was said already about states that last, so that it is said once.
+/// The lasting states that were logged, so that each is logged once.
 #[derive(Debug, Default)]
 pub struct LoggedStates {
     watcher: Option<String>,
@@ -26,7 +26,6 @@ pub struct LoggedStates {
 }
 
 impl LoggedStates {
-    /// How changes are noticed.
     pub(crate) fn watcher(&mut self, state: &WatchState) {
         let why = match state {
             WatchState::Watching { .. } => None,
@@ -49,7 +48,6 @@ impl LoggedStates {
         self.watcher = why;
     }
 
-    /// Where the ledger is kept.
     pub fn persistence(&mut self, persistence: &Persistence, directory: Option<&Path>) {
         if self.persistence.as_ref() == Some(persistence) {
             return;
@@ -77,7 +75,6 @@ impl LoggedStates {
         self.persistence = Some(persistence.clone());
     }
 
-    /// Whether signers could be told which key is current.
     pub fn hand_off(&mut self, error: Option<io::Error>) {
         let error = error.map(|error| error.to_string());
         if let Some(cause) = &error
@@ -96,12 +93,11 @@ impl LoggedStates {
         self.hand_off = error;
     }
 
-    /// What looked odd at the last look.
+    /// The notes of the last scan.
     pub(crate) fn current_notes(&self) -> Vec<String> {
         self.notes.iter().cloned().collect()
     }
 
-    /// What looks odd without being wrong.
     pub(crate) fn notes(&mut self, look: &KeyScan) {
         let mut notes: BTreeSet<String> = look.notes.iter().cloned().collect();
         for (slot, entry) in look.entry_notes() {
@@ -114,7 +110,6 @@ impl LoggedStates {
     }
 }
 
-/// Something happened to a key.
 pub(crate) fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
     let about = |kid: &Kid| records.get(kid).map(|record| (record, record.dates(policy)));
     match change {
@@ -157,7 +152,6 @@ pub(crate) fn changed(change: &Change, records: &Records, now: Timestamp, policy
     }
 }
 
-/// A key is no longer published.
 pub(crate) fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
     let phase = records.get(kid).map(|record| record.dates(policy).at(now, policy).phase);
     // An alias has no record of its own, nor has a key that was just forgotten.
@@ -165,7 +159,7 @@ pub(crate) fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Polic
     info!(event = "key.unpublished", kid = %kid, phase, "a key is no longer published");
 }
 
-/// A grace that is shorter than tokens live is obeyed, and strands some of them.
+/// A grace that is shorter than tokens live is obeyed, and makes consumers refuse some of them.
 fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
     if let Some(end) = record.dates(policy).invalidation
         && let Some(stranded_from) = end.strands_tokens_from(policy)
@@ -180,7 +174,6 @@ fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
     }
 }
 
-/// The JWK Sets changed.
 pub(crate) fn published(snapshot: &Snapshot) {
     let Some(all) = snapshot.documents.first() else { return };
     let (keys, bytes) = (all.key_count, all.identity.body.len());
@@ -211,7 +204,6 @@ const MANY_KEYS: usize = 10;
 /// More bytes than some consumers take (nginx Plus takes 4 to 8 KiB).
 const LARGE_SET: usize = 4096;
 
-/// An entry, or a part of a directory, was refused.
 pub(crate) fn refused(refused: &Refused) {
     warn!(
         event = "key.refused",
@@ -221,12 +213,10 @@ pub(crate) fn refused(refused: &Refused) {
     );
 }
 
-/// What was refused is accepted or gone.
 pub(crate) fn no_longer_refused(file: &Path) {
     info!(event = "key.accepted", file = %plain(&file.to_string_lossy()), "no longer refused");
 }
 
-/// A record was damaged.
 pub(crate) fn set_aside(aside: &DamagedFile) {
     let remedy = if aside.restored {
         "nothing is lost: the record's other copy is used; look after the disk"
@@ -241,12 +231,10 @@ pub(crate) fn set_aside(aside: &DamagedFile) {
     );
 }
 
-/// The wall clock jumped.
 pub(crate) fn clock_stepped(step: SignedDuration) {
     warn!(event = "clock.stepped", seconds = step.as_secs_f64(), "the clock was stepped");
 }
 
-/// An instant, or that there is none.
 struct OrOpen(Option<Timestamp>);
 
 impl std::fmt::Display for OrOpen {

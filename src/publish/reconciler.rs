@@ -11,18 +11,17 @@ use crate::keys::Kid;
 use crate::keys::lifecycle::{Policy, before};
 use crate::ledger::{Observation, ReconcileContext, Reconciliation, Records, reconcile};
 
-/// The operator's choices.
+/// The configuration of the reconciler.
 #[derive(Debug, Clone, Copy)]
 pub struct ReconcileSettings {
-    /// The operator's durations.
     pub policy: Policy,
-    /// The grace of a key whose files are gone; zero to drop it at once.
+    /// The grace of a key whose files are gone; zero ends it at once.
     pub grace_on_removal: Duration,
-    /// How long a record outlives its key.
+    /// How long a record is kept after its key has ended.
     pub retention: Duration,
 }
 
-/// What the loop remembers from one decision to the next.
+/// Reconciles records with observations, and keeps what it needs from one time to the next.
 #[derive(Debug)]
 pub struct Reconciler {
     terms: ReconcileSettings,
@@ -30,27 +29,26 @@ pub struct Reconciler {
     step_detector: ClockStepDetector,
 }
 
-/// How long the clock must have run evenly before records are given up by it.
+/// How long the clock must have run evenly before records are removed by it.
 const STEADY_FOR: Duration = Duration::from_secs(3600);
 
-/// A difference between the clocks that is a step, not drift.
+/// A larger difference between the clocks is a step, not drift.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
 
 impl Reconciler {
-    /// One that has seen nothing yet.
     #[must_use]
     pub fn new(terms: ReconcileSettings, clock: &dyn Clock) -> Self {
         Self { terms, missed: BTreeSet::new(), step_detector: ClockStepDetector::new(clock) }
     }
 
-    /// The step that the clock made since the last call, if it made one. To be called before each
-    /// decision.
+    /// The step that the clock made since the last call, if any. To be called before each
+    /// [`Self::reconcile`].
     pub fn observe(&mut self, clock: &dyn Clock) -> Option<SignedDuration> {
         self.step_detector.observe(clock)
     }
 
-    /// Brings `records` up to date: with a new look, before which they were `known`, or with the
-    /// time and what others wrote.
+    /// Brings `records` up to date: with a new observation, before which they were `known`, or with
+    /// the time and what other processes wrote.
     pub fn reconcile(
         &mut self,
         records: &Records,
@@ -80,25 +78,25 @@ impl Reconciler {
         outcome
     }
 
-    /// Whether the last look missed a key, so that another one has to agree.
+    /// Whether the last scan missed a key, so that another one has to confirm that.
     #[must_use]
     pub fn has_missed(&self) -> bool {
         !self.missed.is_empty()
     }
 }
 
-/// When the next date of any key comes.
+/// The next date of any key.
 #[must_use]
 pub fn next_change(records: &Records, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
     let dates = records.values().map(|record| record.dates(policy));
     dates.filter_map(|dates| dates.at(now, policy).next_change).min()
 }
 
-/// Since when the wall clock has run evenly.
+/// Compares the wall clock with the monotonic one.
 #[derive(Debug)]
 struct ClockStepDetector {
     since: Duration,
-    /// What the wall clock showed at the zero of the other one, by the last look.
+    /// The wall clock's time at the monotonic one's zero, at the last call.
     zero: Timestamp,
 }
 

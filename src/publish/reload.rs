@@ -27,27 +27,21 @@ use crate::source::Slot;
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Settle, Watcher};
 
-/// What wakes the loop.
 #[derive(Debug)]
 pub enum Signal {
-    /// Something happened in a key directory.
     KeysChanged,
-    /// Another process wrote in the ledger's directory.
     LedgerChanged,
-    /// This process wrote in the ledger's directory, and somebody waits until it shows.
+    /// This process wrote in the ledger's directory. The sender is used once that is served.
     Operated(oneshot::Sender<()>),
-    /// Somebody asks to look at once.
     ScanNow,
-    /// The program ends.
     Stop,
 }
 
-/// How often and by what the loop judges.
 #[derive(Debug, Clone)]
 pub struct ReloadSettings {
-    /// How often it looks without a hint.
+    /// How often to scan without an event.
     pub poll_interval: Duration,
-    /// The quiet time after the last hint.
+    /// The quiet time after the last event.
     pub settle: Duration,
     /// The operator's durations.
     pub policy: Policy,
@@ -57,11 +51,10 @@ pub struct ReloadSettings {
     pub retention: Duration,
     /// Whether certificate chains are published.
     pub certificates: bool,
-    /// Whose signers are told which key is current.
+    /// The audiences with hand-off files.
     pub audiences: Vec<Audience>,
 }
 
-/// The loop's belongings.
 pub struct Reload {
     clock: Arc<dyn Clock>,
     rules: ReloadSettings,
@@ -80,18 +73,18 @@ pub struct Reload {
     view: watch::Sender<Option<Arc<ReloadStatus>>>,
 }
 
-/// The most time that passes between the first hint and the look, however many hints follow.
+/// The most time between the first event and the scan, however many events follow.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(1);
 
-/// The quiet time after a write in the ledger, and the most time that passes. Its writers keep
-/// each other out and leave it whole: this only spares doing for each file what one go does.
+/// The quiet time after a write in the ledger, and the most time that passes. Writers exclude each
+/// other and leave the ledger whole; waiting only saves repeated work.
 const LEDGER_SETTLE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(25)];
 
-/// How often a look is repeated where a file was being written.
+/// The pause before another scan where a file was being written.
 const UNSETTLED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Reload {
-    /// A loop that has not looked yet. Events reach it through `signals`.
+    /// Events reach the loop through `signals`.
     #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
@@ -136,7 +129,7 @@ impl Reload {
         }
     }
 
-    /// Shows what the loop knows, from the first look on.
+    /// What the loop knows, from the first scan on.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Option<Arc<ReloadStatus>>> {
         self.view.subscribe()
@@ -229,8 +222,9 @@ impl Reload {
         armed
     }
 
-    /// Brings memory and publication up to date: with a new look, before which the records were
-    /// `known`, or with the time and what others wrote. Tells whether another look is due.
+    /// Brings records and publication up to date: with a new scan, before which the records were
+    /// `known`, or with the time and what other processes wrote. Returns whether another scan is
+    /// due.
     fn decide(&mut self, known: Option<&Records>) -> bool {
         let is_new_look = known.is_some();
         let now = self.clock.now();
@@ -298,7 +292,7 @@ impl Reload {
         self.view.send_replace(Some(Arc::new(view)));
     }
 
-    /// Tells whether anything is published that was not before, or no longer.
+    /// Returns whether what is served changed.
     fn publish(&mut self, now: Timestamp) -> bool {
         let ReloadSettings { policy, certificates, .. } = &self.rules;
         let keys = published_keys(self.ledger.records(), now, policy, *certificates);
@@ -346,8 +340,8 @@ impl Reload {
         self.logged.notes(&self.look);
     }
 
-    /// When the next date of any key comes, on the clock that never steps. A step of the other one
-    /// is noticed at the next poll.
+    /// When the next date of any key comes, on the monotonic clock. A step of the wall clock is
+    /// noticed at the next poll.
     fn next_change(&self) -> Option<Instant> {
         let now = self.clock.now();
         let next = next_change(self.ledger.records(), now, &self.rules.policy)?;
@@ -356,7 +350,7 @@ impl Reload {
     }
 }
 
-/// When the publication of each key ends that has an end, by each of its ids.
+/// When the publication of each key ends, by each of its ids.
 fn ends<'a>(records: &'a Records, now: Timestamp, policy: &Policy) -> BTreeMap<&'a Kid, Timestamp> {
     let ends = records
         .values()

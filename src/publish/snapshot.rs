@@ -13,12 +13,12 @@ use super::document::{Document, PublishedKey, render};
 use super::layout::Layout;
 use crate::keys::Kid;
 
-/// Everything that the public listener serves, as of one change.
+/// Everything that the public listener serves, until it is replaced.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts the times that any byte changed in this process's life.
+    /// Increases whenever any byte changes.
     pub generation: u64,
-    /// The documents, in the order of the layout's contents.
+    /// In the order of [`Layout::contents`].
     pub documents: Box<[Arc<Document>]>,
     keys: Arc<[PublishedKey]>,
     next_end: Option<Timestamp>,
@@ -29,14 +29,13 @@ impl Snapshot {
         self.next_end.is_none_or(|end| now < end)
     }
 
-    /// The keys in force when this was made.
     #[must_use]
     pub fn keys(&self) -> &[PublishedKey] {
         &self.keys
     }
 }
 
-/// A pair of ends of the swap point. Nothing is published at first.
+/// Nothing is published at first.
 #[must_use]
 pub fn channel(layout: Arc<Layout>) -> (Publisher, SnapshotReader) {
     let shared =
@@ -52,31 +51,28 @@ struct SwapPoint {
     writing: Mutex<()>,
 }
 
-/// The reading end. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SnapshotReader(Arc<SwapPoint>);
 
 impl SnapshotReader {
-    /// What is to be served at `now`; nothing before the first publication. A request reads it
-    /// once.
+    /// The snapshot to be served at `now`; `None` before the first publication. To be called once
+    /// for each request.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Arc<Snapshot>> {
         let snapshot = self.0.current.load_full()?;
         if snapshot.holds_at(now) { Some(snapshot) } else { self.0.withdraw(now) }
     }
 
-    /// Which document stands where.
     pub(crate) fn layout(&self) -> &Layout {
         &self.0.layout
     }
 }
 
-/// The writing end; there is one.
 #[derive(Debug)]
 pub struct Publisher(Arc<SwapPoint>);
 
 impl Publisher {
-    /// Publishes `keys` from now on. Returns the snapshot where it differs from the one before.
+    /// Publishes `keys`. Returns the snapshot where any byte differs from the one before.
     pub fn publish(&self, keys: Vec<PublishedKey>, now: Timestamp) -> Option<Arc<Snapshot>> {
         let keys: Arc<[PublishedKey]> = keys.into();
         loop {
@@ -101,10 +97,10 @@ impl Publisher {
         }
     }
 
-    /// Has what is published end as `until` says, by kid, where that is earlier than was known.
-    /// What was decided is kept from then on whatever becomes of the one who decided it. An end
-    /// that has come already is left to the publication that follows, for what takes the key's place
-    /// comes with that. Returns the snapshot where its bytes differ.
+    /// Shortens the publication of the keys in `until`, where that is earlier than known. This
+    /// keeps the decision even if the caller is stopped right after it. An end that has come
+    /// already is left to the publication that follows, which has the key's replacement too.
+    /// Returns the snapshot where any byte differs.
     #[must_use]
     pub fn shorten(
         &self,
@@ -145,7 +141,7 @@ impl SwapPoint {
         }
     }
 
-    /// Takes the keys out that have ended.
+    /// Removes the keys that have ended.
     fn withdraw(&self, now: Timestamp) -> Option<Arc<Snapshot>> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.current.load_full()?;
