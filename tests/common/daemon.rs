@@ -10,8 +10,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use jwksd::clock::{Clock as _, SystemClock};
+use jwksd::encoding::hex;
 use serde_json::Value;
 
 /// The instant now.
@@ -319,6 +321,11 @@ impl Response {
             .next()
             .unwrap()
     }
+}
+
+/// The `ETag` of an answer with this body.
+pub fn etag_of(body: &[u8]) -> String {
+    format!("\"{}\"", hex(digest(&SHA256, body).as_ref()))
 }
 
 /// Puts a file in place as one step, as every careful writer does.

@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use jwksd::encoding::base64url;
 use jwksd::keys::Algorithm;
 use rustix::fs::inotify;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::daemon::{Daemon, drop_by_rename, eventually};
+use super::daemon::{Connection, Daemon, drop_by_rename, eventually};
 
 /// A new private key that is fast to make.
 pub fn new_pem() -> String {
@@ -28,6 +30,37 @@ pub fn drop_key(keys: &Path, kid: &str) -> String {
 pub fn remove_key(keys: &Path, kid: &str) {
     fs::remove_file(keys.join(format!("{kid}.pem"))).unwrap();
     fs::remove_file(keys.join(format!("{kid}.meta.json"))).unwrap();
+}
+
+/// The JWK that the key in a PEM file is published as.
+pub fn jwk_of(pem: &str, kid: &str) -> Value {
+    let der = pem::parse(pem).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.contents()).unwrap();
+    let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+    let [x, y] = [x, y].map(base64url);
+    json!({ "alg": "ES256", "crv": "P-256", "kid": kid, "kty": "EC", "use": "sig", "x": x, "y": y })
+}
+
+/// How many looks the daemon has taken.
+fn looks(daemon: &Daemon) -> u64 {
+    let metrics = Connection::open(daemon.address_of("ops"))
+        .and_then(|mut connection| connection.request("GET", "/metrics", &[]))
+        .unwrap();
+    let metrics = metrics.text();
+    let counts = metrics.lines().filter_map(|line| line.strip_prefix("jwksd_reloads_total"));
+    let counts = counts.filter_map(|line| line.rsplit(' ').next()?.split('.').next());
+    counts.map(|count| count.parse::<u64>().unwrap()).sum()
+}
+
+/// Waits until the daemon has looked twice and published what it saw.
+pub fn await_looks(daemon: &Daemon) {
+    let before = looks(daemon);
+    // One may be over and not counted yet, and the next one may have begun before this. It looks at
+    // once where it is asked to.
+    eventually("it looks again", || {
+        daemon.signal(rustix::process::Signal::HUP);
+        (looks(daemon) >= before + 4).then_some(())
+    });
 }
 
 /// Waits until a line with all these texts is in the log.

@@ -13,20 +13,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd};
+use common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd, now};
 use common::faults::{
     Opens, await_log, count_log, drop_key, namespace, new_pem, remove_key, wrap_in,
 };
-use jiff::Timestamp;
-use jwksd::clock::{Clock as _, SystemClock};
 use jwksd::keys::lifecycle::Loss;
 use jwksd::ledger::{Record, codec, store};
 
 const PATH: &str = "/.well-known/jwks.json";
-
-fn now() -> Timestamp {
-    SystemClock.now()
-}
 
 /// Every record, none of them damaged.
 fn records(state: &Path) -> BTreeMap<String, Record> {

@@ -9,32 +9,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA256, digest};
-use common::daemon::{Connection, Daemon, PATIENCE, Response, drop_by_rename, eventually};
+use common::daemon::{Connection, Daemon, PATIENCE, Response, drop_by_rename, etag_of, eventually};
 use common::faults::{
-    AtomicWriter, NO_INOTIFY, Opens, await_log, count_log, drop_key, namespace, new_pem,
+    AtomicWriter, NO_INOTIFY, Opens, await_log, count_log, drop_key, jwk_of, namespace, new_pem,
     remove_key, wrap, wrap_in,
 };
-use jwksd::encoding::hex;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATH: &str = "/.well-known/jwks.json";
 
 /// The JWK that a key alone in a directory is published as.
-fn jwk_of(pem: &str, kid: &str) -> Value {
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-    let der = pem::parse(pem).unwrap();
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.contents()).unwrap();
-    let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
-    let [x, y] = [x, y].map(jwksd::encoding::base64url);
-    json!({ "alg": "ES256", "crv": "P-256", "kid": kid, "kty": "EC", "use": "sig", "x": x, "y": y })
-}
-
-fn etag_of(body: &[u8]) -> String {
-    format!("\"{}\"", hex(digest(&SHA256, body).as_ref()))
-}
-
 /// What one client saw of a volume whose keys are named by the number of their swap.
 fn watch_generations(
     daemon: &Daemon,

@@ -7,14 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd};
-use jwksd::keys::Algorithm;
+use common::faults::{drop_key, new_pem};
 use serde_json::{Value, json};
-
-fn drop_key(directory: &Path, kid: &str) {
-    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
-    drop_by_rename(directory, &format!("{kid}.meta.json"), json!({ "keyId": kid }).to_string());
-    drop_by_rename(directory, &format!("{kid}.pem"), pem.as_bytes());
-}
 
 fn ask(daemon: &Daemon, path: &str) -> Response {
     let mut connection = Connection::open(daemon.address_of("ops")).unwrap();
@@ -237,12 +231,12 @@ fn every_metric_is_listed_once_with_its_labels() {
     let keys = directory.path();
     let declared = json!({ "keyId": "old", "invalidatedAt": common::daemon::now().to_string() });
     drop_by_rename(keys, "old.meta.json", declared.to_string());
-    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+    let pem = new_pem();
     drop_by_rename(keys, "old.pem", pem.as_bytes());
     let ahead = common::daemon::now() + std::time::Duration::from_secs(9000);
     let declared = json!({ "keyId": "new", "validTo": ahead.to_string() });
     drop_by_rename(keys, "new.meta.json", declared.to_string());
-    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+    let pem = new_pem();
     drop_by_rename(keys, "new.pem", pem.as_bytes());
     drop_by_rename(keys, "bad.pem", "nothing");
     let daemon = Daemon::start(keys);
@@ -280,7 +274,7 @@ fn any_name_can_be_a_label() {
     let kid = r#"a"b\c{d="e"}, ' #"#;
     let declared = json!({ "keyId": kid, "validTo": "2999-01-01T00:00:00Z" });
     drop_by_rename(directory.path(), "a.meta.json", declared.to_string());
-    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+    let pem = new_pem();
     drop_by_rename(directory.path(), "a.pem", pem.as_bytes());
     let daemon = Daemon::start(directory.path());
     daemon.await_kids(&[kid]);
@@ -294,7 +288,7 @@ fn any_name_can_be_a_label() {
 fn more_keys_than_monitoring_takes_are_counted_and_not_listed() {
     let directory = tempfile::tempdir().unwrap();
     let pair = |number: usize| {
-        let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+        let pem = new_pem();
         let declared = json!({
             "keyId": format!("k{number:03}"), "validTo": "2999-01-01T00:00:00Z",
             "validFrom": format!("2020-01-01T00:{:02}:{:02}Z", number / 60, number % 60),

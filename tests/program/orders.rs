@@ -6,16 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd, now};
-use jwksd::keys::Algorithm;
+use common::daemon::{Daemon, drop_by_rename, eventually, jwksd, now};
+use common::faults::{await_looks, drop_key};
 use serde_json::{Value, json};
-
-fn drop_key(directory: &Path, kid: &str) -> Vec<u8> {
-    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
-    drop_by_rename(directory, &format!("{kid}.meta.json"), json!({ "keyId": kid }).to_string());
-    drop_by_rename(directory, &format!("{kid}.pem"), pem.as_bytes());
-    pem.as_bytes().to_vec()
-}
 
 fn keys(directory: &Path, arguments: &[&str]) -> Value {
     let output = jwksd()
@@ -28,23 +21,6 @@ fn keys(directory: &Path, arguments: &[&str]) -> Value {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// How often the daemon has looked so far.
-fn looks(daemon: &Daemon) -> f64 {
-    let mut connection = Connection::open(daemon.address_of("ops")).unwrap();
-    let text = connection.request("GET", "/metrics", &[]).unwrap().text();
-    let counts = text.lines().filter(|line| line.starts_with("jwksd_reloads_total"));
-    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
-}
-
-/// Waits until the daemon has looked twice from its beginning to its end.
-fn await_two_looks(daemon: &Daemon) {
-    for _ in 0..2 {
-        let before = looks(daemon);
-        daemon.signal(rustix::process::Signal::HUP);
-        eventually("it looks", || (looks(daemon) > before).then_some(()));
-    }
 }
 
 #[test]
@@ -61,7 +37,7 @@ fn an_order_given_right_after_an_edit_stands() {
         let answer = keys(directory.path(), &["invalidate", &kid, "--now"]);
         assert_eq!(answer["phase"], "retired");
         assert_eq!(daemon.kids(), [""; 0], "it is in force when it is answered");
-        await_two_looks(&daemon);
+        await_looks(&daemon);
         assert_eq!(daemon.kids(), [""; 0], "and stays so when the files are looked at");
         assert_eq!(keys(directory.path(), &["show", &kid])["phase"], "retired");
     }

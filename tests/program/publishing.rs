@@ -9,9 +9,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd, now};
-use jwksd::encoding::hex;
+use common::daemon::{
+    Connection, Daemon, Response, drop_by_rename, etag_of, eventually, jwksd, now,
+};
+use common::faults::new_pem;
 use jwksd::keys::Algorithm;
 
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 const PATH: &str = "/.well-known/jwks.json";
 
 fn write_key(directory: &Path, name: &str, attributes: &Value) -> String {
-    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap().to_string();
+    let pem = new_pem();
     if !attributes.is_null() {
         drop_by_rename(directory, &format!("{name}.meta.json"), attributes.to_string());
     }
@@ -37,10 +38,6 @@ fn one_key() -> (tempfile::TempDir, Daemon) {
 
 fn request(daemon: &Daemon, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
     Connection::open(daemon.address).unwrap().request(method, path, headers).unwrap()
-}
-
-fn etag_of(body: &[u8]) -> String {
-    format!("\"{}\"", hex(digest(&SHA256, body).as_ref()))
 }
 
 #[test]

@@ -53,7 +53,10 @@ fn core_limit(pid: u32) -> Option<String> {
 /// where this was built.
 fn nobody(directory: &Path) -> Option<Vec<String>> {
     let (id, copy) = (NOBODY.to_string(), directory.join("jwksd"));
-    fs::copy(env!("CARGO_BIN_EXE_jwksd"), &copy).unwrap();
+    // By another process: a file that this one has open for writing may stay open in a child that
+    // another test starts meanwhile, and can't be run until that child has become its program.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_jwksd")).arg(&copy).status();
+    assert!(copied.unwrap().success());
     let mut wrapper = vec!["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"];
     wrapper.extend(["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]);
     wrapper.extend(["sh", "-c", "shift && exec \"$0\" \"$@\"", copy.to_str().unwrap()]);

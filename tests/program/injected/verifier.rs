@@ -8,13 +8,11 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
-use jwksd::encoding::hex;
 use serde_json::Value;
 
 use super::PATH;
-use crate::common::daemon::{Connection, Response, now};
+use crate::common::daemon::{Connection, Response, etag_of, now};
 
 /// What the test has done so far, and what follows from it for every answer.
 #[derive(Default)]
@@ -70,7 +68,7 @@ impl Facts {
     /// daemon's clock, when `before` was what had been committed.
     fn check(&self, response: &Response, asked: Timestamp, before: &[BTreeSet<String>]) {
         assert_eq!(response.status, 200, "{response:?}");
-        let etag = format!("\"{}\"", hex(digest(&SHA256, &response.body).as_ref()));
+        let etag = etag_of(&response.body);
         assert_eq!(response.header("etag"), etag);
         let set = response.json();
         let (jwks, ends) = (self.jwks.lock().unwrap(), self.ends.lock().unwrap());

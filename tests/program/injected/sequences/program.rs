@@ -7,15 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use jwksd::encoding::hex;
 use serde_json::Value;
 
 use super::disk::{Deed, Disk};
 use super::model::Model;
 use super::{START, Set, Watch, commit, first_end, fits, keys, play_sequences};
-use crate::common::daemon::{Connection, Daemon, drop_by_rename};
+use crate::common::daemon::{Connection, Daemon, drop_by_rename, etag_of};
 use crate::injected::clocks::library;
 use crate::injected::{PATH, await_looks};
 
@@ -36,7 +34,7 @@ impl State {
     fn check(&self, connection: &mut Connection, jwks: &[Value]) -> Result<(), String> {
         let response =
             connection.request("GET", PATH, &[]).map_err(|error| format!("no answer: {error}"))?;
-        let etag = format!("\"{}\"", hex(digest(&SHA256, &response.body).as_ref()));
+        let etag = etag_of(&response.body);
         if response.status != 200 || response.header("etag") != etag {
             return Err(format!("{response:?}"));
         }
