@@ -192,7 +192,7 @@ impl From<ConfigError> for Failure {
 
 impl From<serve::ServeError> for Failure {
     fn from(error: serve::ServeError) -> Self {
-        let (what, cause) = (error.what(), error.cause());
+        let (what, cause) = (error.to_string(), error.cause());
         Self { what, cause, remedy: error.remedy().to_owned(), code: FAILED }
     }
 }

@@ -78,7 +78,7 @@ fn key_rules(config: &Config) -> KeyRules {
     }
 }
 
-pub(super) fn rules(config: &Config) -> ReloadSettings {
+pub(super) fn reload_settings(config: &Config) -> ReloadSettings {
     ReloadSettings {
         poll_interval: config.keys.poll_interval,
         settle: config.keys.settle,
@@ -90,7 +90,7 @@ pub(super) fn rules(config: &Config) -> ReloadSettings {
     }
 }
 
-pub(super) fn limits(config: &Config) -> ConnectionLimits {
+pub(super) fn connection_limits(config: &Config) -> ConnectionLimits {
     let max_connections = descriptors::room(config.limits.max_connections, listeners(config));
     ConnectionLimits { max_connections, ..config.limits.clone() }
 }
@@ -121,7 +121,7 @@ pub fn make_state_directory(config: &Config) {
 
 /// What the daemon has to do with files once it listens, and whether it `issues` keys too. The
 /// configuration is read before, and not again.
-pub(super) fn needs(config: &Config, issues: bool) -> Needs {
+pub(super) fn sandbox_needs(config: &Config, issues: bool) -> Needs {
     let dirs: Vec<PathBuf> = config.keys.dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let state = state_directory(config);
     let mut write = vec![match dirs.iter().find(|dir| state.starts_with(dir)) {

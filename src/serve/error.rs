@@ -1,5 +1,6 @@
-//! Why the daemon could not run, in the words of the person who has to mend it.
+//! Why the daemon could not run: what failed, why, and what to do.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
@@ -7,71 +8,44 @@ use crate::config::ListenAddress;
 use crate::operations::OperationError;
 use crate::server::tls;
 
-/// Why the daemon could not run, or a look could not be taken.
-#[derive(Debug)]
+/// Why the daemon could not run, or the directories could not be inspected.
+#[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A listener could not be had.
+    #[error("can't listen on {address}")]
     Listen {
-        /// Where.
         address: ListenAddress,
-        /// Why.
+        #[source]
         error: io::Error,
     },
-    /// The ledger's directory could not be read.
+    #[error("can't read the ledger in {}", directory.display())]
     Ledger {
-        /// Which.
         directory: PathBuf,
-        /// Why.
+        #[source]
         error: io::Error,
     },
-    /// A socket that was passed can't be used.
+    /// A socket that systemd passed can't be used.
+    #[error("can't use the socket \"{name}\" that was passed")]
     Passed {
-        /// Its name.
         name: String,
-        /// Why.
+        #[source]
         error: io::Error,
     },
-    /// A listener's certificate and key can't be used.
-    Certificate {
-        /// Which listener.
-        listener: &'static str,
-        /// Which file, and why.
-        refusal: tls::pair::Refusal,
-    },
-    /// A first key could not be issued.
-    Issue(OperationError),
+    #[error("can't use {} for {listener}.tls", refusal.file.display())]
+    Certificate { listener: &'static str, refusal: tls::pair::Refusal },
+    #[error("can't issue a first key")]
+    Issue(#[source] OperationError),
     /// The operating system refused a thread, a signal handler or an event queue.
-    System(io::Error),
+    #[error("can't start")]
+    System(#[source] io::Error),
 }
 
 impl ServeError {
-    /// What failed.
-    #[must_use]
-    pub fn what(&self) -> String {
-        match self {
-            Self::Listen { address, .. } => format!("can't listen on {address}"),
-            Self::Ledger { directory, .. } => {
-                format!("can't read the ledger in {}", directory.display())
-            }
-            Self::Passed { name, .. } => format!("can't use the socket \"{name}\" that was passed"),
-            Self::Certificate { listener, refusal } => {
-                format!("can't use {} for {listener}.tls", refusal.file.display())
-            }
-            Self::Issue(_) => "can't issue a first key".to_owned(),
-            Self::System(_) => "can't start".to_owned(),
-        }
-    }
-
     /// Why.
     #[must_use]
     pub fn cause(&self) -> String {
         match self {
-            Self::Listen { error, .. }
-            | Self::Ledger { error, .. }
-            | Self::Passed { error, .. }
-            | Self::System(error) => error.to_string(),
             Self::Certificate { refusal, .. } => refusal.cause(),
-            Self::Issue(error) => error.to_string(),
+            _ => self.source().map(ToString::to_string).unwrap_or_default(),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::server::listener::Socket;
 
 /// The sockets that were passed, by listener.
 #[derive(Debug, Default)]
-pub(super) struct Passed {
+pub(super) struct PassedSockets {
     pub(super) public: Vec<Socket>,
     pub(super) ops: Vec<Socket>,
     pub(super) admin: Vec<Socket>,
@@ -27,8 +27,8 @@ pub(super) struct Passed {
 ///
 /// # Errors
 /// [`ServeError::Passed`] where one can't be used.
-pub(super) fn passed() -> Result<Passed, ServeError> {
-    let mut passed = Passed::default();
+pub(super) fn passed() -> Result<PassedSockets, ServeError> {
+    let mut passed = PassedSockets::default();
     // Without a process they may be meant for another one.
     if env::var_os("LISTEN_PID").is_none_or(|pid| pid.is_empty()) {
         return Ok(passed);
@@ -56,7 +56,7 @@ pub(super) fn passed() -> Result<Passed, ServeError> {
 
 const UNKNOWN_NAME: &str = "no listener has this name: public, ops and admin are known";
 
-impl Passed {
+impl PassedSockets {
     /// The sockets of the listener that is meant by a name: that of `FileDescriptorName=`, or of the
     /// socket unit. One without a name is public.
     fn of(&mut self, name: &str) -> Option<&mut Vec<Socket>> {
@@ -71,22 +71,22 @@ impl Passed {
 }
 
 /// Says that the program is ready, as soon as the key directories were looked at.
-pub(super) async fn tell_ready(mut view: watch::Receiver<Option<Arc<ReloadStatus>>>) {
+pub(super) async fn notify_ready(mut view: watch::Receiver<Option<Arc<ReloadStatus>>>) {
     // Counted when what was seen is published.
     let has_looked = |view: &Option<Arc<ReloadStatus>>| {
         view.as_ref().is_some_and(|view| view.looks != ScanCounts::default())
     };
     if view.wait_for(has_looked).await.is_ok() {
-        tell(NotifyState::Ready);
+        notify(NotifyState::Ready);
     }
 }
 
 /// Says that the program ends.
-pub(super) fn tell_stopping() {
-    tell(NotifyState::Stopping);
+pub(super) fn notify_stopping() {
+    notify(NotifyState::Stopping);
 }
 
-fn tell(state: NotifyState<'_>) {
+fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(event = "systemd.failed", cause = %error, "systemd can't be told how things are");
     }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_socket_s_name_tells_its_listener() {
-        let mut passed = Passed::default();
+        let mut passed = PassedSockets::default();
         let mut of = |name: &str| passed.of(name).map(|sockets| std::ptr::from_mut(sockets).addr());
         let [public, ops, admin] = ["public", "ops", "admin"].map(&mut of);
         assert!(public.is_some() && ops.is_some() && admin.is_some());

@@ -5,14 +5,14 @@ use std::io;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-use super::Serving;
+use super::shutdown::ServerFuture;
 use crate::server::listener::{Listener, Socket};
 use crate::server::tls::Secured;
 
 /// A thread that does not run yet.
 pub(super) struct Worker {
     runtime: Runtime,
-    serving: Vec<Serving>,
+    serving: Vec<ServerFuture>,
 }
 
 impl Worker {
@@ -20,7 +20,7 @@ impl Worker {
     pub(super) fn new(
         sockets: Vec<Socket>,
         secured: Option<&Secured>,
-        serve: impl Fn(Listener) -> Serving,
+        serve: impl Fn(Listener) -> ServerFuture,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         // Sockets belong to the runtime in which they are taken.
@@ -35,7 +35,7 @@ impl Worker {
     }
 
     /// Runs it; what is returned ends with it.
-    pub(super) fn start(self, number: usize) -> io::Result<Serving> {
+    pub(super) fn start(self, number: usize) -> io::Result<ServerFuture> {
         let (alive, ended) = oneshot::channel::<()>();
         let answer = move || {
             // Dropped however the thread ends.
