@@ -16,6 +16,7 @@ use crate::keys::entry::KeyRules;
 use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
 use crate::operations::{OperationSettings, Operations};
 use crate::publish::layout::Layout;
+use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
 use crate::sandbox::Needs;
 use crate::server::connections::Limits;
@@ -80,13 +81,15 @@ fn key_rules(config: &Config) -> KeyRules {
     }
 }
 
-pub(super) fn rules(config: &Config) -> ReloadSettings {
+pub(super) fn reload_settings(config: &Config) -> ReloadSettings {
     ReloadSettings {
         poll_interval: config.keys.poll_interval,
         settle: config.keys.settle,
-        policy: config.lifecycle,
-        grace_on_removal: grace_on_removal(config),
-        retention: config.ledger.retention,
+        reconcile: ReconcileSettings {
+            policy: config.lifecycle,
+            grace_on_removal: grace_on_removal(config),
+            retention: config.ledger.retention,
+        },
         certificates: config.publish.certificates,
         audiences: config.keys.audiences.clone(),
     }

@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::assembly::{Seen, layout, look_once, make_state_directory, operations};
-use self::assembly::{limits, listeners, needs, rules, scanner, state_directory};
+use self::assembly::{limits, listeners, needs, reload_settings, scanner, state_directory};
 use self::certificates::Certificates;
 pub use self::error::ServeError;
 use self::sockets::Places;
@@ -90,10 +90,16 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
-    let rules = rules(config);
+    let settings = reload_settings(config);
     let ledger = Ledger::new(Some(state_directory(config)));
-    let reload =
-        Reload::new(Arc::clone(&clock), rules, scanner(config), ledger, publisher, signals.clone());
+    let reload = Reload::new(
+        Arc::clone(&clock),
+        settings,
+        scanner(config),
+        ledger,
+        publisher,
+        signals.clone(),
+    );
 
     let view = reload.view();
     runtime.spawn(systemd::tell_ready(view.clone()));
