@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
-
+use crate::encoding::sha256;
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::ledger::Observation;
@@ -122,29 +121,13 @@ impl KeyScan {
 
 /// A digest of the paths and the content of an entry's files.
 fn digest(files: &EntryFiles) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    let mut part = |bytes: &[u8]| {
-        context.update(&(bytes.len() as u64).to_le_bytes());
-        context.update(bytes);
-    };
-    for file in &files.files {
-        part(file.path.as_os_str().as_encoded_bytes());
-        match &file.content {
-            Ok(Content::Bytes(bytes)) => part(bytes),
-            // Two parts and three where bytes have one, so that the kinds can't meet.
-            Ok(Content::LeftClosed) => {
-                part(b"left");
-                part(b"closed");
-            }
-            Err(problem) => {
-                part(b"a");
-                part(b"problem");
-                part(format!("{problem:?}").as_bytes());
-            }
-        }
-    }
-    let digest = context.finish();
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest.as_ref());
-    bytes
+    let parts = files.files.iter().flat_map(|file| {
+        let (kind, content) = match &file.content {
+            Ok(Content::Bytes(bytes)) => ("bytes", sha256(bytes)),
+            Ok(Content::LeftClosed) => ("left closed", [0; 32]),
+            Err(problem) => ("problem", sha256(format!("{problem:?}").as_bytes())),
+        };
+        [sha256(file.path.as_os_str().as_encoded_bytes()), sha256(kind.as_bytes()), content]
+    });
+    sha256(parts.collect::<Vec<_>>().as_flattened())
 }

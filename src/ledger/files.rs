@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use crate::ownership::own_as;
@@ -60,6 +62,33 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
         own_as(&file, directory);
     }
     Ok(file)
+}
+
+/// Opens a file that processes lock and write a count to, or creates it.
+pub(super) fn open_shared(directory: &Path, name: &str, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(mode);
+    let file = options.open(directory.join(name))?;
+    own_as(&file, directory);
+    Ok(file)
+}
+
+/// The count in such a file, where there is one.
+pub(super) fn read_count(file: &File) -> Option<u64> {
+    let mut count = [0; 20];
+    let length = file.read_at(&mut count, 0).ok()?;
+    std::str::from_utf8(&count[..length]).ok()?.trim().parse().ok()
+}
+
+pub(super) fn write_count(file: &File, count: u64) -> io::Result<()> {
+    file.write_all_at(format!("{count:<20}").as_bytes(), 0)
+}
+
+pub(super) fn remove_if_present(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// An unused name for a damaged file: `NAME.damaged-1`, `-2` and so on.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::current::current_record;
-use super::files::{TEMPORARY, create, make_directory, read_bounded};
+use super::files::{TEMPORARY, create, make_directory, read_bounded, remove_if_present};
 use super::record::Records;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid};
@@ -72,8 +72,7 @@ pub(super) fn stale_audiences(directory: &Path, audiences: &[Audience]) -> Vec<A
 
 /// Whether the file of `audience` says this already.
 pub(super) fn is_written(directory: &Path, audience: &Audience, handoff: Option<&HandOff>) -> bool {
-    let told = read_bounded(&file(directory, audience)).ok();
-    told == handoff.map(HandOff::to_json)
+    read_bounded(&file(directory, audience)).ok() == handoff.map(HandOff::to_json)
 }
 
 /// Writes the file of `audience`, or removes it where no key is current.
@@ -84,10 +83,7 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let file = file(directory, audience);
     let Some(handoff) = handoff else {
-        return match fs::remove_file(file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
+        return remove_if_present(&file);
     };
     make_directory(&directory.join(CURRENT))?;
     let mut temporary = file.clone().into_os_string();

@@ -34,7 +34,7 @@ pub struct Ledger {
     /// The store's change count at which `records` equalled the disk.
     synced_at: Option<u64>,
     persistence: Persistence,
-    set_aside: Vec<DamagedFile>,
+    damaged_files: Vec<DamagedFile>,
     served: ServedMarker,
 }
 
@@ -52,10 +52,10 @@ pub enum CommitError<E> {
 /// The result of [`Ledger::hand_off`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandOffStatus {
-    Told,
+    Written,
     /// Another process has written since the records were read. Nothing was written: a hand-off
     /// made from these records could be older than the one in place.
-    Behind,
+    Outdated,
 }
 
 /// How the records are kept.
@@ -81,7 +81,7 @@ impl Ledger {
             to_remove: BTreeSet::new(),
             synced_at: None,
             persistence: Persistence::Memory,
-            set_aside: Vec::new(),
+            damaged_files: Vec::new(),
             served: ServedMarker::default(),
         }
     }
@@ -101,8 +101,8 @@ impl Ledger {
     }
 
     /// The damaged files that were found since the last call.
-    pub fn take_set_aside(&mut self) -> Vec<DamagedFile> {
-        std::mem::take(&mut self.set_aside)
+    pub fn take_damaged_files(&mut self) -> Vec<DamagedFile> {
+        std::mem::take(&mut self.damaged_files)
     }
 
     /// Replaces the records by what `decide` makes of them, and writes what changed. `decide` sees
@@ -195,7 +195,7 @@ impl Ledger {
         now: Timestamp,
         policy: &Policy,
     ) -> io::Result<HandOffStatus> {
-        let Some(directory) = self.directory.clone() else { return Ok(HandOffStatus::Told) };
+        let Some(directory) = self.directory.clone() else { return Ok(HandOffStatus::Written) };
         let is_written = |records: &Records| {
             audiences.iter().all(|audience| {
                 let handoff = HandOff::of(records, audience, now, policy);
@@ -203,7 +203,7 @@ impl Ledger {
             }) && handoff::stale_audiences(&directory, audiences).is_empty()
         };
         if is_written(&self.records) {
-            return Ok(HandOffStatus::Told);
+            return Ok(HandOffStatus::Written);
         }
         // Under the lock, and by what is on disk: who knows less must not overwrite what others
         // told.
@@ -213,7 +213,7 @@ impl Ledger {
         if self.synced_at.is_some_and(|synced_at| synced_at != lock.changes()) {
             drop(lock);
             self.store = Some(store);
-            return Ok(HandOffStatus::Behind);
+            return Ok(HandOffStatus::Outdated);
         }
         for audience in handoff::stale_audiences(&directory, audiences) {
             handoff::write(&directory, &audience, None)?;
@@ -226,7 +226,7 @@ impl Ledger {
         }
         drop(lock);
         self.store = Some(store);
-        Ok(HandOffStatus::Told)
+        Ok(HandOffStatus::Written)
     }
 
     /// Records for other processes that the current records are served.
@@ -260,7 +260,7 @@ impl Ledger {
             return Ok(());
         }
         let mut loaded = lock.load()?;
-        self.set_aside.append(&mut loaded.set_aside);
+        self.damaged_files.append(&mut loaded.damaged_files);
         self.merge(loaded);
         self.synced_at = Some(lock.changes());
         Ok(())

@@ -4,13 +4,13 @@
 //! The daemon holds a shared lock on a file while it runs, and writes the count of changes there
 //! that its publication is made of. It is a courtesy: nothing depends on it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::ownership::own_as;
+use super::files::{open_shared, read_count, write_count};
 
 const SERVED: &str = "served";
 
@@ -18,7 +18,7 @@ const SERVED: &str = "served";
 #[derive(Debug, Default)]
 pub(super) struct ServedMarker {
     file: Option<File>,
-    told: Option<u64>,
+    written: Option<u64>,
 }
 
 impl ServedMarker {
@@ -26,15 +26,14 @@ impl ServedMarker {
     /// wakes every process that watches the directory, including this one.
     pub(super) fn write(&mut self, directory: &Path, changes: u64) {
         if self.file.as_ref().is_none_or(|file| !is_linked(file)) {
-            *self = Self { file: open(directory).ok(), told: None };
+            *self = Self { file: open(directory).ok(), written: None };
         }
-        if self.told == Some(changes) {
+        if self.written == Some(changes) {
             return;
         }
         // Where that can't be written, commands wait in vain, for a second.
-        let text = format!("{changes:<20}");
-        let written = self.file.as_ref().map(|file| file.write_all_at(text.as_bytes(), 0));
-        self.told = matches!(written, Some(Ok(()))).then_some(changes);
+        let written = self.file.as_ref().is_some_and(|file| write_count(file, changes).is_ok());
+        self.written = written.then_some(changes);
     }
 }
 
@@ -43,14 +42,7 @@ fn is_linked(file: &File) -> bool {
 }
 
 fn open(directory: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(directory.join(SERVED))?;
-    own_as(&file, directory);
+    let file = open_shared(directory, SERVED, 0o644)?;
     match file.try_lock_shared() {
         Ok(()) => Ok(file),
         // A command that looks whether somebody holds it does so for an instant: next time.
@@ -69,10 +61,7 @@ pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> bool {
     }
     let deadline = Instant::now() + patience;
     loop {
-        let mut count = [0; 20];
-        let length = file.read_at(&mut count, 0).unwrap_or(0);
-        let text = std::str::from_utf8(&count[..length]).unwrap_or("");
-        let is_served = text.trim().parse::<u64>().is_ok_and(|served| changes <= served);
+        let is_served = read_count(&file).is_some_and(|served| changes <= served);
         if is_served || deadline <= Instant::now() {
             return true;
         }

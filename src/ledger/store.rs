@@ -4,19 +4,21 @@
 //! file costs nothing. It knows files and bytes; what a record means is others' business.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::codec::{self, Damage};
-use super::files::{TEMPORARY, create, free_name_beside, make_directory, names, read_bounded};
+use super::files::{
+    TEMPORARY, create, free_name_beside, make_directory, names, open_shared, read_bounded,
+    read_count, remove_if_present, write_count,
+};
 use super::record::{Record, Records};
 use super::step;
 use crate::keys::Kid;
-use crate::ownership::own_as;
 
 /// How long to wait for the lock where the work can go on without it. It is held for a few
 /// milliseconds at a time.
@@ -46,7 +48,7 @@ pub struct DamagedFile {
 #[derive(Debug, Default)]
 pub struct LoadedRecords {
     pub records: Records,
-    pub set_aside: Vec<DamagedFile>,
+    pub damaged_files: Vec<DamagedFile>,
     /// Keys of whose records a copy is missing or old, to be written again.
     pub incomplete: BTreeSet<Kid>,
 }
@@ -72,16 +74,9 @@ impl Store {
         for made in [directory, &mirror] {
             make_directory(made).map_err(|error| about("can't make the directory", &error))?;
         }
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            // Who can open it can hold it.
-            .mode(0o600)
-            .open(directory.join("lock"))
+        // Whoever can open the file can hold the lock.
+        let lock = open_shared(directory, LOCK, 0o600)
             .map_err(|error| about("can't open the lock file in", &error))?;
-        own_as(&lock, directory);
         let store = Self { directory: directory.to_owned(), lock };
         // Writing may be impossible although the lock could be opened: find out now.
         store.probe().map_err(|error| about("can't write in", &error))?;
@@ -91,18 +86,15 @@ impl Store {
     fn probe(&self) -> io::Result<()> {
         let probe = self.directory.join(format!("probe-{}{TEMPORARY}", std::process::id()));
         create(&probe)?;
-        match fs::remove_file(probe) {
-            // Another process that cleans up was quicker.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // Another process that cleans up may be quicker.
+        remove_if_present(&probe)
     }
 
     /// Whether the opened directory is still the one at its path: it may have been removed, renamed
     /// or mounted over.
     pub(crate) fn is_in_place(&self) -> bool {
         let identity = |lock: fs::Metadata| (lock.dev(), lock.ino());
-        let there = fs::symlink_metadata(self.directory.join("lock")).map(identity).ok();
+        let there = fs::symlink_metadata(self.directory.join(LOCK)).map(identity).ok();
         there.is_some() && there == self.lock.metadata().map(identity).ok()
     }
 
@@ -129,11 +121,7 @@ impl Store {
             let gone = "the ledger's directory was removed or replaced";
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
         }
-        let mut count = [0; 20];
-        let length = self.lock.read_at(&mut count, 0).unwrap_or(0);
-        let text = std::str::from_utf8(&count[..length]).unwrap_or("");
-        let changes = text.trim().parse().unwrap_or(0);
-        Ok(LockedStore { store: self, changes })
+        Ok(LockedStore { store: self, changes: read_count(&self.lock).unwrap_or(0) })
     }
 }
 
@@ -158,7 +146,7 @@ impl LockedStore<'_> {
     /// removes temporary ones that a crash left behind.
     pub(crate) fn load(&self) -> io::Result<LoadedRecords> {
         let mut loaded = read(self.directory())?;
-        for aside in &mut loaded.set_aside {
+        for aside in &mut loaded.damaged_files {
             let to = free_name_beside(&aside.file);
             if fs::rename(&aside.file, &to).is_ok() {
                 aside.file = to;
@@ -182,7 +170,7 @@ impl LockedStore<'_> {
         let mirror = directory.join(MIRROR);
         // First of all: a process that reads the count after this one dies must look again.
         self.changes += 1;
-        lock.write_all_at(format!("{:<20}", self.changes).as_bytes(), 0)?;
+        write_count(lock, self.changes)?;
 
         let files: Vec<(String, Vec<u8>)> = changed
             .iter()
@@ -195,10 +183,7 @@ impl LockedStore<'_> {
         for kid in forgotten {
             // The copy first: what is left of it alone would bring the record back.
             for copy in [&mirror, directory] {
-                match fs::remove_file(copy.join(codec::file_name(kid))) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                remove_if_present(&copy.join(codec::file_name(kid)))?;
             }
         }
         File::open(directory)?.sync_all()
@@ -234,6 +219,7 @@ fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> i
     files.iter().try_for_each(|(name, _)| fs::rename(temporary(name), directory.join(name)))
 }
 
+const LOCK: &str = "lock";
 const MIRROR: &str = "mirror";
 const RECORD: &str = ".json";
 
@@ -244,7 +230,7 @@ pub(crate) fn read_between_steps(
     patience: Duration,
 ) -> io::Result<LoadedRecords> {
     // Where there is no lock yet, or it can't be opened, what lies there is all there is to know.
-    let lock = File::open(directory.join("lock")).ok();
+    let lock = File::open(directory.join(LOCK)).ok();
     let deadline = Instant::now() + patience;
     while let Some(lock) = &lock
         && matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
@@ -292,7 +278,7 @@ pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
     let whole: BTreeSet<String> = found.keys().map(codec::file_name).collect();
     for (name, file, damage) in damaged {
         let restored = whole.contains(&name);
-        loaded.set_aside.push(DamagedFile { file, damage, restored });
+        loaded.damaged_files.push(DamagedFile { file, damage, restored });
     }
     for (kid, (record, copies)) in found {
         if copies < 2 {

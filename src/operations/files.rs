@@ -6,11 +6,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::Access;
 
 use super::OperationError;
-use crate::encoding::hex;
+use crate::encoding::{hex, sha256};
 use crate::ledger::step::{self, Placement};
 use crate::ownership::own_as;
 use crate::source::Slot;
@@ -89,8 +88,8 @@ const SUFFIX: &str = ".tmp";
 /// directory.
 fn prefix(state: &Path) -> String {
     let state = fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
-    let digest = digest(&SHA256, state.as_os_str().as_encoded_bytes());
-    format!(".jwksd-new-{}-", hex(&digest.as_ref()[..4]))
+    let digest = sha256(state.as_os_str().as_encoded_bytes());
+    format!(".jwksd-new-{}-", hex(&digest[..4]))
 }
 
 /// Removes the files that a crash left staged. The caller must hold the ledger's lock, as everybody

@@ -17,7 +17,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::layout::{DocumentKind, Layout};
-use crate::encoding::hex;
+use crate::encoding::{hex, sha256};
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid};
@@ -145,26 +145,24 @@ pub(crate) fn render(
             } else {
                 Arc::new(Document { next_end, ..Document::clone(before) })
             }
-        } else if let Some(same) = documents.iter().find(|other| other.identity.body == body) {
-            // Where one audience has all the keys, its set is everybody's, but for its history.
-            let last_modified = http_date(now);
-            Arc::new(Document {
-                last_modified_is_exact: before
-                    .is_none_or(|before| before.last_modified != last_modified),
-                last_modified,
-                ..Document::clone(same)
-            })
         } else {
             let last_modified = http_date(now);
-            Arc::new(Document {
-                last_modified_is_exact: before
-                    .is_none_or(|before| before.last_modified != last_modified),
-                gzip: Representation::of(compress(&body)),
-                identity: Representation::of(body),
-                is_key_set: matches!(content, DocumentKind::KeySet(_)),
-                last_modified,
-                next_end,
-                key_count: keys.len(),
+            let last_modified_is_exact =
+                before.is_none_or(|before| before.last_modified != last_modified);
+            // Where one audience has all the keys, the two sets differ in their history only.
+            let same = documents.iter().find(|other| other.identity.body == body);
+            Arc::new(if let Some(same) = same {
+                Document { last_modified_is_exact, last_modified, ..Document::clone(same) }
+            } else {
+                Document {
+                    gzip: Representation::of(compress(&body)),
+                    identity: Representation::of(body),
+                    is_key_set: matches!(content, DocumentKind::KeySet(_)),
+                    last_modified,
+                    last_modified_is_exact,
+                    next_end,
+                    key_count: keys.len(),
+                }
             })
         };
         documents.push(document);
@@ -208,8 +206,7 @@ fn discovery(layout: &Layout, audience: Option<&Audience>) -> Vec<u8> {
 
 impl Representation {
     fn of(body: Vec<u8>) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
-        let etag = format!("\"{}\"", hex(digest.as_ref()));
+        let etag = format!("\"{}\"", hex(&sha256(&body)));
         let etag = HeaderValue::try_from(etag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
         Self { body: body.into(), etag }
     }

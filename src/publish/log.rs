@@ -26,7 +26,7 @@ pub struct LoggedStates {
 }
 
 impl LoggedStates {
-    pub(crate) fn watcher(&mut self, state: &WatchState) {
+    pub(crate) fn log_watcher(&mut self, state: &WatchState) {
         let why = match state {
             WatchState::Watching { .. } => None,
             WatchState::Polling { why } => Some(why.clone()),
@@ -48,7 +48,7 @@ impl LoggedStates {
         self.watcher = why;
     }
 
-    pub fn persistence(&mut self, persistence: &Persistence, directory: Option<&Path>) {
+    pub(crate) fn log_persistence(&mut self, persistence: &Persistence, directory: Option<&Path>) {
         if self.persistence.as_ref() == Some(persistence) {
             return;
         }
@@ -75,7 +75,7 @@ impl LoggedStates {
         self.persistence = Some(persistence.clone());
     }
 
-    pub fn hand_off(&mut self, error: Option<io::Error>) {
+    pub(crate) fn log_hand_off(&mut self, error: Option<io::Error>) {
         let error = error.map(|error| error.to_string());
         if let Some(cause) = &error
             && self.hand_off != error
@@ -98,9 +98,9 @@ impl LoggedStates {
         self.notes.iter().cloned().collect()
     }
 
-    pub(crate) fn notes(&mut self, look: &KeyScan) {
-        let mut notes: BTreeSet<String> = look.notes.iter().cloned().collect();
-        for (slot, entry) in look.entry_notes() {
+    pub(crate) fn log_notes(&mut self, scan: &KeyScan) {
+        let mut notes: BTreeSet<String> = scan.notes.iter().cloned().collect();
+        for (slot, entry) in scan.entry_notes() {
             notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
         }
         for note in notes.difference(&self.notes) {
@@ -110,7 +110,7 @@ impl LoggedStates {
     }
 }
 
-pub(crate) fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
+pub(crate) fn key_changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
     let about = |kid: &Kid| records.get(kid).map(|record| (record, record.dates(policy)));
     match change {
         Change::Added(kid) | Change::Updated(kid) | Change::Returned(kid) => {
@@ -152,7 +152,7 @@ pub(crate) fn changed(change: &Change, records: &Records, now: Timestamp, policy
     }
 }
 
-pub(crate) fn ended(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
+pub(crate) fn key_unpublished(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
     let phase = records.get(kid).map(|record| record.dates(policy).at(now, policy).phase);
     // An alias has no record of its own, nor has a key that was just forgotten.
     let phase = phase.map_or("-", Phase::as_str);
@@ -174,7 +174,7 @@ fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
     }
 }
 
-pub(crate) fn published(snapshot: &Snapshot) {
+pub(crate) fn key_sets_changed(snapshot: &Snapshot) {
     let Some(all) = snapshot.documents.first() else { return };
     let (keys, bytes) = (all.key_count, all.identity.body.len());
     let generation = snapshot.generation;
@@ -217,7 +217,7 @@ pub(crate) fn no_longer_refused(file: &Path) {
     info!(event = "key.accepted", file = %plain(&file.to_string_lossy()), "no longer refused");
 }
 
-pub(crate) fn set_aside(aside: &DamagedFile) {
+pub(crate) fn record_damaged(aside: &DamagedFile) {
     let remedy = if aside.restored {
         "nothing is lost: the record's other copy is used; look after the disk"
     } else {

@@ -44,11 +44,7 @@ pub struct ReloadSettings {
     /// The quiet time after the last event.
     pub settle: Duration,
     /// The operator's durations.
-    pub policy: Policy,
-    /// The grace of a key whose files are gone; zero to drop it at once.
-    pub grace_on_removal: Duration,
-    /// How long a record outlives its key.
-    pub retention: Duration,
+    pub reconcile: ReconcileSettings,
     /// Whether certificate chains are published.
     pub certificates: bool,
     /// The audiences with hand-off files.
@@ -57,7 +53,7 @@ pub struct ReloadSettings {
 
 pub struct Reload {
     clock: Arc<dyn Clock>,
-    rules: ReloadSettings,
+    settings: ReloadSettings,
     scanner: KeyScanner,
     ledger: Ledger,
     publisher: Publisher,
@@ -88,7 +84,7 @@ impl Reload {
     #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
-        rules: ReloadSettings,
+        settings: ReloadSettings,
         scanner: KeyScanner,
         ledger: Ledger,
         publisher: Publisher,
@@ -107,12 +103,10 @@ impl Reload {
             // Nobody listens any more when the program ends.
             let _ = signals.send(signal);
         });
-        let ReloadSettings { policy, grace_on_removal, retention, .. } = rules;
-        let reconciler =
-            Reconciler::new(ReconcileSettings { policy, grace_on_removal, retention }, &*clock);
+        let reconciler = Reconciler::new(settings.reconcile, &*clock);
         Self {
             clock,
-            rules,
+            settings,
             scanner,
             ledger,
             publisher,
@@ -137,14 +131,14 @@ impl Reload {
 
     /// Scans and publishes until it is told to stop.
     pub fn run(mut self, signals: &Receiver<Signal>) {
-        let mut settle = Settle::new(self.rules.settle, SETTLE_AT_MOST);
+        let mut settle = Settle::new(self.settings.settle, SETTLE_AT_MOST);
         // Each record that is written raises several events, its own writer's among them.
         let [quiet, at_most] = LEDGER_SETTLE;
         let mut ledger_settle = Settle::new(quiet, at_most);
         // What is remembered comes before what is seen.
         self.ledger.update(|records| (records.clone(), ()));
         let mut again = self.look();
-        let mut next_poll = Instant::now() + self.rules.poll_interval;
+        let mut next_poll = Instant::now() + self.settings.poll_interval;
         loop {
             // While writers are at work, everything waits for them to settle.
             let look_at =
@@ -178,7 +172,7 @@ impl Reload {
                 ledger_settle.clear();
                 again = self.look();
                 if next_poll <= now {
-                    next_poll = Instant::now() + self.rules.poll_interval;
+                    next_poll = Instant::now() + self.settings.poll_interval;
                 }
             } else if !waiting.is_empty() || change_at.is_some_and(|at| at <= now) {
                 ledger_settle.clear();
@@ -205,7 +199,7 @@ impl Reload {
             Some(LEDGER_SETTLE[0])
         } else if self.reconciler.has_missed() {
             // Two looks that agree on a removal are some time apart.
-            Some(self.rules.settle)
+            Some(self.settings.settle)
         } else if armed {
             Some(Duration::ZERO)
         } else {
@@ -218,7 +212,7 @@ impl Reload {
         let mut directories = self.look.directories.clone();
         directories.extend(self.ledger.directory().and_then(DirectoryIdentity::of));
         let armed = self.watcher.follow(&directories);
-        self.logged.watcher(self.watcher.state());
+        self.logged.log_watcher(self.watcher.state());
         armed
     }
 
@@ -231,27 +225,29 @@ impl Reload {
         if let Some(step) = self.reconciler.observe(&*self.clock) {
             log::clock_stepped(step);
         }
-        let Self { reconciler, look, clock, publisher, rules, .. } = self;
+        let Self { reconciler, look, clock, publisher, settings, .. } = self;
         let mut shortened = None;
-        let judged = |records: &Records| {
+        let reconciled = |records: &Records| {
             let mut outcome =
                 reconciler.reconcile(records, &look.observation, known, now, &**clock);
             // Before others can read of an end: this thread may be stopped for longer than a grace.
-            shortened = publisher.shorten(&ends(&outcome.records, now, &rules.policy), now);
+            shortened =
+                publisher.shorten(&ends(&outcome.records, now, &settings.reconcile.policy), now);
             (std::mem::take(&mut outcome.records), outcome)
         };
-        let Reconciliation { changes, mut refused, is_outdated, .. } = self.ledger.update(judged);
+        let Reconciliation { changes, mut refused, is_outdated, .. } =
+            self.ledger.update(reconciled);
         if !is_new_look {
             // Thinking again about an old look mends no half of an entry.
             let halves = self.refused.values();
             let halves = halves.filter(|half| half.reason == RefusalReason::AttributesWithoutKey);
             refused.extend(halves.cloned());
         }
-        self.tell(&changes, refused, now);
+        self.log_changes(&changes, refused, now);
         // Whoever sees it served can ask about it.
         self.show(now);
         if let Some(snapshot) = &shortened {
-            log::published(snapshot);
+            log::key_sets_changed(snapshot);
         }
         let is_changed = self.publish(now) || shortened.is_some();
         if is_new_look {
@@ -267,11 +263,11 @@ impl Reload {
             }
         }
         // Consumers before signers.
-        let ReloadSettings { audiences, policy, .. } = &self.rules;
-        let handed_off = self.ledger.hand_off(audiences, now, policy);
+        let ReloadSettings { audiences, reconcile, .. } = &self.settings;
+        let handed_off = self.ledger.hand_off(audiences, now, &reconcile.policy);
         // Others have written since: what they wrote is published first.
-        let is_behind = matches!(handed_off, Ok(HandOffStatus::Behind));
-        self.logged.hand_off(handed_off.err());
+        let is_behind = matches!(handed_off, Ok(HandOffStatus::Outdated));
+        self.logged.log_hand_off(handed_off.err());
         self.ledger.mark_served();
         self.show(now);
         is_behind || (is_new_look && is_outdated)
@@ -294,7 +290,8 @@ impl Reload {
 
     /// Returns whether what is served changed.
     fn publish(&mut self, now: Timestamp) -> bool {
-        let ReloadSettings { policy, certificates, .. } = &self.rules;
+        let ReloadSettings { reconcile: ReconcileSettings { policy, .. }, certificates, .. } =
+            &self.settings;
         let keys = published_keys(self.ledger.records(), now, policy, *certificates);
         // Nothing remembered and not everything seen is no set of keys: 503 is the honest answer.
         let has_seen_all = self.look.observation.unreadable.is_empty() && !self.look.is_unsettled;
@@ -304,23 +301,23 @@ impl Reload {
         self.has_published = true;
         let published = keys.iter().map(|key| key.kid.clone()).collect();
         for kid in self.published.difference(&published) {
-            log::ended(kid, self.ledger.records(), now, policy);
+            log::key_unpublished(kid, self.ledger.records(), now, policy);
         }
         self.published = published;
         let snapshot = self.publisher.publish(keys, now);
         if let Some(snapshot) = &snapshot {
-            log::published(snapshot);
+            log::key_sets_changed(snapshot);
         }
         snapshot.is_some()
     }
 
-    fn tell(&mut self, changes: &[Change], refused: Vec<Refused>, now: Timestamp) {
-        for aside in self.ledger.take_set_aside() {
-            log::set_aside(&aside);
+    fn log_changes(&mut self, changes: &[Change], refused: Vec<Refused>, now: Timestamp) {
+        for aside in self.ledger.take_damaged_files() {
+            log::record_damaged(&aside);
         }
         let records = self.ledger.records();
         for change in changes {
-            log::changed(change, records, now, &self.rules.policy);
+            log::key_changed(change, records, now, &self.settings.reconcile.policy);
         }
         let refused: BTreeMap<(Slot, PathBuf), Refused> = refused
             .into_iter()
@@ -336,15 +333,15 @@ impl Reload {
             log::no_longer_refused(&place.1);
         }
         self.refused = refused;
-        self.logged.persistence(self.ledger.persistence(), self.ledger.directory());
-        self.logged.notes(&self.look);
+        self.logged.log_persistence(self.ledger.persistence(), self.ledger.directory());
+        self.logged.log_notes(&self.look);
     }
 
     /// When the next date of any key comes, on the monotonic clock. A step of the wall clock is
     /// noticed at the next poll.
     fn next_change(&self) -> Option<Instant> {
         let now = self.clock.now();
-        let next = next_change(self.ledger.records(), now, &self.rules.policy)?;
+        let next = next_change(self.ledger.records(), now, &self.settings.reconcile.policy)?;
         let wait = Duration::try_from(now.duration_until(next)).unwrap_or(Duration::ZERO);
         Instant::now().checked_add(wait)
     }

@@ -15,6 +15,7 @@ use crate::keys::entry::KeyRules;
 use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
 use crate::operations::{OperationSettings, Operations};
 use crate::publish::layout::Layout;
+use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
 use crate::sandbox::Needs;
 use crate::source::scan::ScanLimits;
@@ -82,9 +83,11 @@ pub(super) fn reload_settings(config: &Config) -> ReloadSettings {
     ReloadSettings {
         poll_interval: config.keys.poll_interval,
         settle: config.keys.settle,
-        policy: config.lifecycle.policy,
-        grace_on_removal: config.lifecycle.grace_on_removal,
-        retention: config.ledger.retention,
+        reconcile: ReconcileSettings {
+            policy: config.lifecycle.policy,
+            grace_on_removal: config.lifecycle.grace_on_removal,
+            retention: config.ledger.retention,
+        },
         certificates: config.publish.certificates,
         audiences: config.keys.audiences.clone(),
     }

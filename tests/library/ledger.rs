@@ -74,7 +74,7 @@ fn every_damage_to_one_copy_is_mended_from_the_other() {
             fs::write(&copy, &damaged).unwrap();
             let mut ledger = reopened(state);
             assert_eq!(ledger.records().len(), 2);
-            let aside = ledger.take_set_aside();
+            let aside = ledger.take_damaged_files();
             assert_eq!(aside.len(), 1, "{}", String::from_utf8_lossy(&damaged));
             assert!(aside[0].restored);
             assert_eq!(fs::read(&aside[0].file).unwrap(), damaged, "kept, not overwritten");
@@ -96,7 +96,7 @@ fn a_record_damaged_in_both_copies_costs_no_other_key() {
     }
     let mut ledger = reopened(state);
     assert_eq!(ledger.records().keys().collect::<Vec<_>>(), [&kid("b")]);
-    let aside = ledger.take_set_aside();
+    let aside = ledger.take_damaged_files();
     assert_eq!(aside.len(), 2);
     assert!(aside.iter().all(|aside| !aside.restored && aside.file.exists()));
 }
@@ -125,7 +125,7 @@ fn a_record_of_a_later_version_is_set_aside_unchanged() {
     fs::write(state.join("a.json"), later).unwrap();
     let mut ledger = reopened(state);
     touch(&mut ledger, "a", 1);
-    let aside = ledger.take_set_aside();
+    let aside = ledger.take_damaged_files();
     assert_eq!(aside[0].damage, Damage::NewerFormat(99));
     assert_eq!(fs::read_to_string(&aside[0].file).unwrap(), later);
     assert_eq!(read(state).len(), 1);

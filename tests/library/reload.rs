@@ -18,6 +18,7 @@ use jwksd::keys::{Algorithm, Audience};
 use jwksd::ledger::{Ledger, Record, codec, store};
 use jwksd::publish::document::{PublishedKey, published_keys};
 use jwksd::publish::layout::Layout;
+use jwksd::publish::reconciler::ReconcileSettings;
 use jwksd::publish::reload::{Reload, ReloadSettings, Signal};
 use jwksd::publish::snapshot::{self, SnapshotReader};
 use jwksd::source::Slot;
@@ -60,19 +61,21 @@ impl Loop {
         };
         let scanner = KeyScanner::new(vec![Arc::from(directory.path())], limits, rules);
         let policy = policy();
-        let rules = ReloadSettings {
+        let settings = ReloadSettings {
             poll_interval: HOUR,
             settle: Duration::from_millis(20),
-            policy,
-            grace_on_removal: policy.default_grace,
-            retention: 30 * DAY,
+            reconcile: ReconcileSettings {
+                policy,
+                grace_on_removal: policy.default_grace,
+                retention: 30 * DAY,
+            },
             audiences: Vec::new(),
             certificates: false,
         };
         let (signals, received) = mpsc::channel();
         let ledger = Ledger::new(Some(directory.path().join(".jwksd")));
         let moved = Arc::new(clock.clone());
-        let reload = Reload::new(moved, rules, scanner, ledger, publisher, signals.clone());
+        let reload = Reload::new(moved, settings, scanner, ledger, publisher, signals.clone());
         let thread = Some(std::thread::spawn(move || reload.run(&received)));
         Self { directory, clock, published, signals, thread }
     }

@@ -25,7 +25,7 @@ const PATH: &str = "/.well-known/jwks.json";
 /// Every record, none of them damaged.
 fn records(state: &Path) -> BTreeMap<String, Record> {
     let loaded = store::read(state).unwrap();
-    assert_eq!(loaded.set_aside, []);
+    assert_eq!(loaded.damaged_files, []);
     let records = loaded.records.into_iter();
     records.map(|(kid, record)| (kid.to_string(), Record::clone(&record))).collect()
 }

@@ -70,7 +70,7 @@ impl Mounted {
 
     fn remembers(&self, kid: &str) -> bool {
         let loaded = store::read(&self.seen("state/ledger")).unwrap();
-        assert_eq!(loaded.set_aside, []);
+        assert_eq!(loaded.damaged_files, []);
         loaded.records.keys().any(|known| known.as_str() == kid)
     }
 

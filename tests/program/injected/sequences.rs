@@ -28,6 +28,7 @@ use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Audience, PublicKey};
 use jwksd::ledger::Ledger;
 use jwksd::publish::layout::Layout;
+use jwksd::publish::reconciler::ReconcileSettings;
 use jwksd::publish::reload::{Reload, ReloadSettings, Signal};
 use jwksd::publish::snapshot::{self, Snapshot, SnapshotReader};
 use jwksd::publish::status::ReloadStatus;
@@ -77,19 +78,21 @@ impl Loop {
             clock_skew: Duration::from_secs(300),
             default_grace: GRACE,
         };
-        let rules = ReloadSettings {
+        let settings = ReloadSettings {
             poll_interval: hour,
             settle: Duration::from_millis(1),
-            policy,
-            grace_on_removal: GRACE,
-            retention: 30 * 24 * hour,
+            reconcile: ReconcileSettings {
+                policy,
+                grace_on_removal: GRACE,
+                retention: 30 * 24 * hour,
+            },
             audiences: Vec::new(),
             certificates: false,
         };
         let (signals, received) = mpsc::channel();
         let ledger = Ledger::new(Some(disk.state()));
         let clock = Arc::new(clock.clone());
-        let reload = Reload::new(clock, rules, scanner, ledger, publisher, signals.clone());
+        let reload = Reload::new(clock, settings, scanner, ledger, publisher, signals.clone());
         let view = reload.view();
         let thread = Some(std::thread::spawn(move || reload.run(&received)));
         let started = Self { published, signals, view, thread };

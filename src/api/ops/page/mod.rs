@@ -18,6 +18,7 @@ use self::html::{Clock, Escaped, Short, When};
 use super::status::{self, KeyStatus, Restricted, Status};
 use super::{Sight, Sources};
 use crate::config::ListenAddress;
+use crate::encoding::sha256;
 use crate::operations::relative::relative;
 use crate::operations::timeline;
 
@@ -26,11 +27,10 @@ const STYLE: &str = include_str!("style.css");
 /// What the page may do: show itself, in its own style.
 pub(super) fn content_security_policy() -> &'static str {
     static POLICY: LazyLock<String> = LazyLock::new(|| {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes());
         format!(
             "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'",
-            STANDARD.encode(digest)
+            STANDARD.encode(sha256(STYLE.as_bytes()))
         )
     });
     &POLICY
