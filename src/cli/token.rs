@@ -18,6 +18,7 @@ use crate::config::{Config, format_duration, parse_duration};
 use crate::keys::Audience;
 use crate::keys::lifecycle::after;
 use crate::keys::refusal::{RefusalReason, plain};
+use crate::keys::strict_json::parse_object;
 use crate::ledger::current_record;
 use crate::ledger::record::Record;
 use crate::serve;
@@ -53,7 +54,7 @@ pub(super) enum Command {
 }
 
 fn claims(text: &str) -> Result<Map<String, Value>, String> {
-    token::object(text.as_bytes()).map_err(|why| why.to_string())
+    parse_object(text.as_bytes()).map_err(|why| why.to_string())
 }
 
 impl Command {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::algorithm::Algorithm;
 use super::ids::{Audience, Kid};
 use super::material;
-use super::material::json::{self, Json};
 use super::refusal::{RefusalReason, escaped};
+use super::strict_json::{Json, JsonError, JsonObject};
 use jiff::Timestamp;
 
 /// The attributes of a key pair. All of them are optional.
@@ -45,16 +45,20 @@ pub const MOST_ALIASES: usize = 16;
 /// # Errors
 /// [`RefusalReason::BadAttributes`] and its like, naming the member.
 pub fn parse(bytes: &[u8], audiences: &[Audience]) -> Result<Attributes, RefusalReason> {
-    let value = json::parse(material::text_of(bytes)?).map_err(|reason| match reason {
-        RefusalReason::DuplicateMember(member) => bad(&escaped(&member), "stands twice"),
-        RefusalReason::BadJson(what) => bad("the attributes", &format!("can't be used: {what}")),
-        reason => reason,
+    let text = material::text_of(bytes)?;
+    let object = JsonObject::parse(text.as_bytes()).map_err(|error| match error {
+        JsonError::NotAnObject => bad("the attributes", "are no JSON object"),
+        JsonError::DuplicateMember(member) => {
+            bad(&escaped(&material::shown(&member)), "stands twice")
+        }
+        JsonError::Syntax { is_truncated: true, .. } => RefusalReason::Truncated,
+        JsonError::Syntax { line, column, .. } => {
+            let why = format!("can't be used: line {line}, column {column} makes no sense");
+            bad("the attributes", &why)
+        }
     })?;
-    let Json::Object(members) = value else {
-        return Err(bad("the attributes", "are no JSON object"));
-    };
     let mut attributes = Attributes::default();
-    for (name, value) in &members {
+    for (name, value) in object.members() {
         attributes.set(name, value, audiences)?;
     }
     Ok(attributes)
@@ -150,11 +154,10 @@ fn instant(name: &str, value: &Json) -> Result<Option<Timestamp>, RefusalReason>
 fn grace(name: &str, value: &Json) -> Result<Option<Duration>, RefusalReason> {
     match value {
         Json::Null => Ok(None),
-        Json::Unsigned(seconds) if *seconds <= LONGEST_GRACE.as_secs() => {
-            Ok(Some(Duration::from_secs(*seconds)))
-        }
-        Json::Unsigned(_) | Json::Negative => {
-            Err(bad(name, "is not between 0 and 31622400 (366 days)"))
+        Json::Number(number) if !number.is_f64() => {
+            let seconds = number.as_u64().filter(|seconds| *seconds <= LONGEST_GRACE.as_secs());
+            let wrong = || bad(name, "is not between 0 and 31622400 (366 days)");
+            seconds.map(Duration::from_secs).map(Some).ok_or_else(wrong)
         }
         _ => Err(bad(name, "is not a whole number of seconds")),
     }

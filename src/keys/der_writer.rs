@@ -4,11 +4,11 @@ const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;
 const SEQUENCE: u8 = 0x30;
 
-pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     tagged(SEQUENCE, parts)
 }
 
-pub(crate) fn unsigned(magnitude: &[u8]) -> Vec<u8> {
+pub(super) fn unsigned(magnitude: &[u8]) -> Vec<u8> {
     let sign: &[u8] =
         if magnitude.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
     tagged(INTEGER, &[sign, magnitude])

@@ -14,8 +14,8 @@ pub mod lifecycle;
 pub mod material;
 pub mod public_key;
 pub mod refusal;
+pub mod strict_json;
 
 pub use self::algorithm::Algorithm;
-pub(crate) use self::der_writer::{sequence, unsigned};
 pub use self::ids::{Audience, Kid};
 pub use self::public_key::{Curve, Numbers, PublicKey};

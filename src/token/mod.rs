@@ -3,13 +3,10 @@
 //!
 //! Bytes and instants come in; nothing here reads a file, a clock or the network.
 
-mod json;
-mod private;
 mod sign;
 mod signature;
 mod verify;
 
-pub use json::{NotAnObject, object};
 pub use sign::{SignError, Signer, sign};
 pub use verify::{Expected, Refusal, Verified, verify};
 

@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::{MAX_LENGTH, private, signature};
+use super::{MAX_LENGTH, signature};
+use crate::keys::material::{self, Part};
 use crate::keys::refusal::RefusalReason;
 use crate::keys::{Algorithm, Kid, PublicKey};
 
@@ -80,7 +81,8 @@ pub fn sign(
     if !public.supports(algorithm) {
         return Err(SignError::Unfit(algorithm));
     }
-    let key = private::open(file, public)?;
+    let (parts, key) = material::open(file, public).map_err(SignError::File)?;
+    let key = key.ok_or_else(|| why_not_opened(&parts, public))?;
     let header = json!({ "alg": algorithm.as_str(), "kid": kid.as_str(), "typ": "JWT" });
     let claims = Value::from(claims.clone());
     let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
@@ -92,4 +94,23 @@ pub fn sign(
     }
     let token = format!("{message}.{signature}");
     if token.len() > MAX_LENGTH { Err(SignError::TooLong(token.len())) } else { Ok(token) }
+}
+
+/// Why there is no private half of `public` to sign with in a file of these parts.
+fn why_not_opened(parts: &[Part], public: &PublicKey) -> SignError {
+    let private = |part: &'_ Part| match part {
+        Part::Private(half) => Some(half.clone()),
+        Part::Jwk(jwk) if jwk.is_private => Some(jwk.public.clone()),
+        _ => None,
+    };
+    let private: Vec<PublicKey> = parts.iter().filter_map(private).collect();
+    if private.contains(public) {
+        SignError::NoFactors
+    } else if !private.is_empty() {
+        SignError::OtherKey
+    } else if parts.contains(&Part::Unopened { encrypted: true }) {
+        SignError::Encrypted
+    } else {
+        SignError::NoPrivateHalf
+    }
 }

@@ -1,33 +1,41 @@
-//! Signatures by the jsonwebtoken crate, and by aws-lc for the one algorithm that it lacks, ES512.
+//! Signatures: made by aws-lc, and verified by the jsonwebtoken crate; by aws-lc for the one
+//! algorithm that it lacks, ES512.
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, EcdsaKeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P521_SHA512_FIXED, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+    RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, UnparsedPublicKey,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm as Known, DecodingKey, EncodingKey, crypto};
+use jsonwebtoken::{Algorithm as Known, DecodingKey, crypto};
 
+use crate::keys::material::SigningKey;
 use crate::keys::public_key::RSA_EXPONENT;
 use crate::keys::{Algorithm, Numbers, PublicKey};
 
-/// A private half, opened to sign.
-pub(super) enum SigningKey {
-    /// RSA, P-256, P-384 or Ed25519.
-    Library(EncodingKey),
-    /// P-521.
-    P521(EcdsaKeyPair),
-}
-
-/// The signature of `message`, in base64url; none where the key does not fit the algorithm or the
-/// library fails.
+/// The signature of `message`, in base64url. `algorithm` is one that the key supports; none where
+/// the library fails.
 pub(super) fn make(message: &[u8], key: &SigningKey, algorithm: Algorithm) -> Option<String> {
-    match (key, known(algorithm)) {
-        (SigningKey::Library(key), Some(algorithm)) => crypto::sign(message, key, algorithm).ok(),
-        (SigningKey::P521(pair), None) => {
-            let signature = pair.sign(&SystemRandom::new(), message).ok()?;
-            Some(URL_SAFE_NO_PAD.encode(signature))
+    let random = SystemRandom::new();
+    Some(match key {
+        SigningKey::Rsa(pair) => {
+            let encoding: &'static dyn RsaEncoding = match algorithm {
+                Algorithm::RS256 => &RSA_PKCS1_SHA256,
+                Algorithm::RS384 => &RSA_PKCS1_SHA384,
+                Algorithm::RS512 => &RSA_PKCS1_SHA512,
+                Algorithm::PS256 => &RSA_PSS_SHA256,
+                Algorithm::PS384 => &RSA_PSS_SHA384,
+                Algorithm::PS512 => &RSA_PSS_SHA512,
+                _ => return None,
+            };
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(encoding, &random, message, &mut signature).ok()?;
+            URL_SAFE_NO_PAD.encode(signature)
         }
-        _ => None,
-    }
+        SigningKey::Ec(pair) => URL_SAFE_NO_PAD.encode(pair.sign(&random, message).ok()?),
+        SigningKey::Ed25519(pair) => URL_SAFE_NO_PAD.encode(pair.sign(message)),
+    })
 }
 
 /// Whether `signature` (base64url) over `message` is by the private half of `key`, which fits

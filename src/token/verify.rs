@@ -9,12 +9,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{MAX_LENGTH, NotAnObject, object, signature};
+use super::{MAX_LENGTH, signature};
 use crate::keys::material::{self, JsonKey, Part};
 use crate::keys::refusal::{RefusalReason, escaped};
+use crate::keys::strict_json::{JsonError, parse_object};
 use crate::keys::{Algorithm, Kid, PublicKey};
 
 /// What the claims must say.
@@ -49,9 +49,9 @@ pub enum Refusal {
     /// It does not have the compact form of a signed token (RFC 7515 §3.1).
     Malformed,
     /// Its header can't be relied on.
-    BadHeader(NotAnObject),
+    BadHeader(JsonError),
     /// Its claims can't be relied on.
-    BadClaims(NotAnObject),
+    BadClaims(JsonError),
     /// A member of its header is of the wrong type.
     HeaderType(&'static str),
     /// Its header asks for extensions (`crit`), and there are none.
@@ -162,7 +162,7 @@ pub fn verify<'a>(
     let (header, claims) = (decode(header)?, decode(claims)?);
     decode(signature)?;
 
-    let header = object(&header).map_err(Refusal::BadHeader)?;
+    let header = parse_object(&header).map_err(Refusal::BadHeader)?;
     if header.contains_key("crit") {
         return Err(Refusal::Critical);
     }
@@ -185,18 +185,13 @@ pub fn verify<'a>(
         return Err(Refusal::BadSignature);
     }
 
-    let claims = object(&claims).map_err(Refusal::BadClaims)?;
+    let claims = parse_object(&claims).map_err(Refusal::BadClaims)?;
     check(&claims, expected, now)?;
     Ok(Verified { kid, algorithm, header, claims })
 }
 
 /// The key and the algorithm of a JWK that may verify signatures.
 fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), Refusal> {
-    #[derive(Deserialize)]
-    struct Purpose {
-        #[serde(rename = "use")]
-        purpose: Option<String>,
-    }
     let parts = material::parse(jwk.as_bytes(), false).map_err(|reason| match reason {
         RefusalReason::NoSigningKey => Refusal::KeyNotForSignatures,
         reason => Refusal::BadKey(reason),
@@ -204,8 +199,8 @@ fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), Refusal> {
     let Ok([Part::Jwk(JsonKey { public, algorithm, .. })]) = <[Part; 1]>::try_from(parts) else {
         return Err(Refusal::KeyNotForSignatures);
     };
-    let purpose = serde_json::from_str(jwk).ok().and_then(|Purpose { purpose }| purpose);
-    if purpose.as_deref() != Some("sig") {
+    let members = parse_object(jwk.as_bytes()).unwrap_or_default();
+    if members.get("use").and_then(Value::as_str) != Some("sig") {
         return Err(Refusal::KeyNotForSignatures);
     }
     let algorithm = algorithm.and_then(|name| name.parse::<Algorithm>().ok());

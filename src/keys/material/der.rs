@@ -6,15 +6,14 @@
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
-    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
-    KeyPair as _, ParsedPublicKey, RsaKeyPair,
+    EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, ParsedPublicKey, RsaKeyPair,
 };
 use jiff::Timestamp;
 use x509_parser::oid_registry::asn1_rs::Oid;
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use super::Chain;
+use super::signing_key::{SigningKey, ecdsa};
 use crate::keys::public_key::{Curve, PublicKey, UNCOMPRESSED, verification};
 use crate::keys::refusal::RefusalReason;
 
@@ -45,8 +44,11 @@ const NOT_DER: RefusalReason = RefusalReason::BadKey("its DER can't be read");
 const INCONSISTENT: RefusalReason =
     RefusalReason::BadKey("its private numbers do not fit together");
 
-/// A private key of any kind, by its public half.
-pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, RefusalReason> {
+/// A key pair: both of its halves.
+type Halves = (PublicKey, SigningKey);
+
+/// A private key of any kind.
+pub(super) fn pkcs8(der: &[u8]) -> Result<Halves, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     key.next(INTEGER)?;
     let mut algorithm = Elements(key.next(SEQUENCE)?);
@@ -66,25 +68,23 @@ pub(super) fn pkcs8(der: &[u8]) -> Result<PublicKey, RefusalReason> {
         ED25519 => {
             algorithm.end()?;
             let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| INCONSISTENT)?;
-            PublicKey::ed25519(pair.public_key().as_ref())
+            Ok((PublicKey::ed25519(pair.public_key().as_ref())?, SigningKey::Ed25519(pair)))
         }
         other => Err(unsupported(other)),
     }
 }
 
-/// An RSA private key, by its public half.
-pub(super) fn rsa_private(der: &[u8]) -> Result<PublicKey, RefusalReason> {
+pub(super) fn rsa_private(der: &[u8]) -> Result<Halves, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     if key.next(INTEGER)? != [0] {
         return Err(RefusalReason::BadKey("it has more than two primes"));
     }
     let public = PublicKey::rsa(key.unsigned()?, key.unsigned()?)?;
-    RsaKeyPair::from_der(der).map_err(|_| INCONSISTENT)?;
-    Ok(public)
+    let pair = RsaKeyPair::from_der(der).map_err(|_| INCONSISTENT)?;
+    Ok((public, SigningKey::Rsa(pair)))
 }
 
-/// An elliptic-curve private key, by its public half.
-pub(super) fn sec1(der: &[u8]) -> Result<PublicKey, RefusalReason> {
+pub(super) fn sec1(der: &[u8]) -> Result<Halves, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     key.next(INTEGER)?;
     key.next(OCTET_STRING)?;
@@ -94,19 +94,9 @@ pub(super) fn sec1(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     elliptic_private(named_curve(Elements(parameters))?, der)
 }
 
-fn elliptic_private(curve: Curve, der: &[u8]) -> Result<PublicKey, RefusalReason> {
-    let algorithm: &'static EcdsaSigningAlgorithm = signing(curve);
-    let pair = EcdsaKeyPair::from_private_key_der(algorithm, der).map_err(|_| INCONSISTENT)?;
-    point(curve, pair.public_key().as_ref())
-}
-
-/// The algorithm by which private keys on a curve are opened.
-pub(super) fn signing(curve: Curve) -> &'static EcdsaSigningAlgorithm {
-    match curve {
-        Curve::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
-        Curve::P384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
-        Curve::P521 => &ECDSA_P521_SHA512_FIXED_SIGNING,
-    }
+fn elliptic_private(curve: Curve, der: &[u8]) -> Result<Halves, RefusalReason> {
+    let pair = EcdsaKeyPair::from_private_key_der(ecdsa(curve), der).map_err(|_| INCONSISTENT)?;
+    Ok((point(curve, pair.public_key().as_ref())?, SigningKey::Ec(pair)))
 }
 
 /// A public key of any kind.

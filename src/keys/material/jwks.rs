@@ -5,24 +5,30 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::der::signing;
-use super::json::{self, Json, Object};
+use super::signing_key::{Opener, SigningKey, ecdsa};
 use super::{JsonKey, Part, shown};
 use crate::keys::der_writer::{sequence, unsigned};
 use crate::keys::public_key::{Curve, Numbers, PublicKey, UNCOMPRESSED};
 use crate::keys::refusal::{RefusalReason, escaped};
+use crate::keys::strict_json::{Json, JsonError, JsonObject};
 
-pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, RefusalReason> {
-    let Json::Object(object) = json::parse(text)? else {
-        return Err(bad("it is no object"));
-    };
-    let jwk = Members(&object);
+pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalReason> {
+    let object = JsonObject::parse(text.as_bytes()).map_err(|error| match error {
+        JsonError::NotAnObject => bad("it is no object"),
+        JsonError::DuplicateMember(member) => RefusalReason::DuplicateMember(shown(&member)),
+        JsonError::Syntax { is_truncated: true, .. } => RefusalReason::Truncated,
+        // Where it is, and not what it is: that may be private.
+        JsonError::Syntax { line, column, .. } => {
+            bad(&format!("line {line}, column {column} makes no sense"))
+        }
+    })?;
+    let jwk = JwkMembers(&object);
     let parts = match (jwk.find("kty"), jwk.find("keys")) {
-        (Some(_), None) => vec![key(jwk, open_private)?],
+        (Some(_), None) => vec![key(jwk, opener)?],
         (None, Some(Json::List(keys))) => keys
             .iter()
             .map(|member| match member {
-                Json::Object(object) => key(Members(object), open_private),
+                Json::Object(object) => key(JwkMembers(object), opener),
                 _ => Err(bad("a member of \"keys\" is no object")),
             })
             .collect::<Result<_, _>>()?,
@@ -43,7 +49,7 @@ const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 /// The members by which RSA is computed faster: all of them are there, or none (RFC 7518 §6.3.2).
 const RSA_FACTORS: [&str; 5] = ["p", "q", "dp", "dq", "qi"];
 
-fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, RefusalReason> {
+fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReason> {
     // A secret must not lie in a directory that is published, whatever else is said about it.
     if jwk.text("kty")? == Some("oct") || jwk.find("k").is_some() {
         return Err(RefusalReason::Symmetric);
@@ -61,7 +67,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, RefusalReason> {
     if is_private && jwk.find("d").is_none() {
         return Err(bad("it has private members, and \"d\" is not among them"));
     }
-    let open = is_private && open_private;
+    let open = is_private && opener.open_private;
     let mut note = None;
     let public = match jwk.needed("kty")? {
         "RSA" => {
@@ -73,7 +79,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, RefusalReason> {
                 0 if open => {
                     note = Some("only d of the private half is there, so the pair was not checked");
                 }
-                5 if open => check_rsa(jwk)?,
+                5 if open => opener.offer(&public, rsa_pair(jwk)?),
                 0 | 5 => {}
                 _ => {
                     return Err(bad("some of \"p\", \"q\", \"dp\", \"dq\" and \"qi\" are missing"));
@@ -90,7 +96,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, RefusalReason> {
             };
             let public = PublicKey::ec(curve, &jwk.bytes("x")?, &jwk.bytes("y")?)?;
             if open {
-                check_ec(&public, &jwk.bytes("d")?)?;
+                opener.offer(&public, ec_pair(&public, &jwk.bytes("d")?)?);
             }
             public
         }
@@ -103,7 +109,8 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, RefusalReason> {
             let public = PublicKey::ed25519(&x)?;
             if open {
                 let pair = Ed25519KeyPair::from_seed_and_public_key(&jwk.bytes("d")?, &x);
-                pair.map_err(|_| RefusalReason::PairMismatch)?;
+                let pair = pair.map_err(|_| RefusalReason::PairMismatch)?;
+                opener.offer(&public, SigningKey::Ed25519(pair));
             }
             public
         }
@@ -114,7 +121,7 @@ fn key(jwk: Members<'_>, open_private: bool) -> Result<Part, RefusalReason> {
     Ok(Part::Jwk(JsonKey { public, is_private, kid, algorithm, note }))
 }
 
-fn check_ec(public: &PublicKey, scalar: &[u8]) -> Result<(), RefusalReason> {
+fn ec_pair(public: &PublicKey, scalar: &[u8]) -> Result<SigningKey, RefusalReason> {
     let Numbers::Ec { curve, x, y } = public.numbers() else {
         return Err(RefusalReason::PairMismatch);
     };
@@ -123,13 +130,13 @@ fn check_ec(public: &PublicKey, scalar: &[u8]) -> Result<(), RefusalReason> {
         return Err(RefusalReason::BadKey("\"d\" does not have the full width of its curve"));
     }
     let point = [&[UNCOMPRESSED], &**x, &**y].concat();
-    EcdsaKeyPair::from_private_key_and_public_key(signing(*curve), scalar, &point)
-        .map(|_| ())
+    EcdsaKeyPair::from_private_key_and_public_key(ecdsa(*curve), scalar, &point)
+        .map(SigningKey::Ec)
         .map_err(|_| RefusalReason::PairMismatch)
 }
 
-/// Has the library open the private half, in the form that it reads: PKCS#1.
-fn check_rsa(jwk: Members<'_>) -> Result<(), RefusalReason> {
+/// The private half in the form that the library reads: PKCS#1 (RFC 8017 §A.1.2), for two primes.
+fn rsa_pair(jwk: JwkMembers<'_>) -> Result<SigningKey, RefusalReason> {
     let mut elements = vec![Zeroizing::new(unsigned(&[0]))];
     for name in ["n", "e", "d", "p", "q", "dp", "dq", "qi"] {
         let number = jwk.bytes(name)?;
@@ -139,16 +146,16 @@ fn check_rsa(jwk: Members<'_>) -> Result<(), RefusalReason> {
     }
     let parts: Vec<&[u8]> = elements.iter().map(|element| &***element).collect();
     let der = Zeroizing::new(sequence(&parts));
-    RsaKeyPair::from_der(&der).map(|_| ()).map_err(|_| RefusalReason::PairMismatch)
+    RsaKeyPair::from_der(&der).map(SigningKey::Rsa).map_err(|_| RefusalReason::PairMismatch)
 }
 
 /// The members of one JWK, by their names and types.
 #[derive(Clone, Copy)]
-struct Members<'a>(&'a Object);
+struct JwkMembers<'a>(&'a JsonObject);
 
-impl<'a> Members<'a> {
+impl<'a> JwkMembers<'a> {
     fn find(self, name: &str) -> Option<&'a Json> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.0.find(name)
     }
 
     fn text(self, name: &str) -> Result<Option<&'a str>, RefusalReason> {

@@ -1,15 +1,17 @@
 //! The bytes of one file become the keys in them, told by content: PEM or JSON.
 //!
-//! Private halves are opened to derive their public halves and then dropped; nothing that leaves
-//! this module can hold a private byte.
+//! Private halves are opened to derive their public halves and then dropped, unless one is opened to
+//! sign with. No [`Part`] can hold a private byte.
 
 mod der;
-pub(super) mod json;
 mod jwks;
 mod pem;
+mod signing_key;
 
 use jiff::Timestamp;
 
+use self::signing_key::Opener;
+pub(crate) use self::signing_key::SigningKey;
 use super::public_key::PublicKey;
 use super::refusal::RefusalReason;
 
@@ -67,11 +69,24 @@ pub struct JsonKey {
 /// # Errors
 /// The reason for which the whole file is refused.
 pub fn parse(bytes: &[u8], open_private: bool) -> Result<Vec<Part>, RefusalReason> {
+    parse_with(bytes, &mut Opener { open_private, wanted: None, opened: None })
+}
+
+/// The parts in a file's bytes, and the private half of `public` where it is among them and whole.
+pub(crate) fn open(
+    bytes: &[u8],
+    public: &PublicKey,
+) -> Result<(Vec<Part>, Option<SigningKey>), RefusalReason> {
+    let mut opener = Opener { open_private: true, wanted: Some(public), opened: None };
+    Ok((parse_with(bytes, &mut opener)?, opener.opened))
+}
+
+fn parse_with(bytes: &[u8], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalReason> {
     let text = text_of(bytes)?;
     if text.trim_start().starts_with(['{', '[']) {
-        jwks::parse(text, open_private)
+        jwks::parse(text, opener)
     } else {
-        pem::parse(text, open_private)
+        pem::parse(text, opener)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use zeroize::Zeroizing;
 
+use super::signing_key::Opener;
 use super::{Chain, Part, der, shown};
 use crate::keys::refusal::RefusalReason;
 
@@ -14,11 +15,15 @@ struct Block<'a> {
     text: Zeroizing<String>,
 }
 
-pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, RefusalReason> {
+pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalReason> {
     let blocks = blocks(text)?;
     let is_public =
         |block: &Block<'_>| matches!(block.label, "PUBLIC KEY" | "RSA PUBLIC KEY" | "CERTIFICATE");
-    let open_private = open_private || !blocks.iter().any(is_public);
+    let open_private = opener.open_private || !blocks.iter().any(is_public);
+    let mut private = |(public, key)| {
+        opener.offer(&public, key);
+        Part::Private(public)
+    };
     let mut parts = Vec::new();
     let mut chain: Option<Chain> = None;
     for block in &blocks {
@@ -37,9 +42,9 @@ pub(super) fn parse(text: &str, open_private: bool) -> Result<Vec<Part>, Refusal
             "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" if !open_private => {
                 Part::Unopened { encrypted: false }
             }
-            "PRIVATE KEY" => Part::Private(der::pkcs8(&contents)?),
-            "RSA PRIVATE KEY" => Part::Private(der::rsa_private(&contents)?),
-            "EC PRIVATE KEY" => Part::Private(der::sec1(&contents)?),
+            "PRIVATE KEY" => private(der::pkcs8(&contents)?),
+            "RSA PRIVATE KEY" => private(der::rsa_private(&contents)?),
+            "EC PRIVATE KEY" => private(der::sec1(&contents)?),
             "PUBLIC KEY" => Part::Public(der::spki(&contents)?),
             "RSA PUBLIC KEY" => Part::Public(der::rsa_public(&contents)?),
             "CERTIFICATE" => {
