@@ -10,7 +10,7 @@ use crate::encoding::sha256;
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::ledger::Observation;
-use crate::ledger::reconcile::UnreadableSubtree;
+use crate::ledger::UnreadableSubtree;
 use crate::source::Slot;
 use crate::source::scan::{
     Content, DirectoryIdentity, EntryFiles, FileProblem, ScanError, ScanLimits, Unreadable, scan,

@@ -1,10 +1,12 @@
 //! What is remembered of every key that was ever seen, so that one whose file is gone can stay
 //! published for its grace, and one that was deleted can't come back.
 //!
-//! [`record`] is one key's memory, [`reconcile`] the pure step that brings it up to date,
-//! [`codec`] its form on disk, [`store`] the directory of them, [`journal`] what makes several
-//! files change together, and [`Ledger`] the memory and the directory together. `current` says
-//! which key signs, [`handoff`] tells signers.
+//! The files answer one question each: which key signs (`current`), what is forgotten (`retention`),
+//! when two scans are needed (`removal`), what signers read ([`handoff`]), what is remembered of a
+//! key ([`record`]) and how that is brought up to date ([`reconcile`]). What a bad file costs is said
+//! by `holds_last_good_state` in `keys/refusal.rs`. On disk, [`codec`] is the format of a record,
+//! [`store`] the directory of them, and [`journal`] makes several files change together. [`Ledger`]
+//! is the records in memory and on disk together.
 
 pub mod codec;
 mod current;
@@ -12,14 +14,18 @@ mod files;
 pub mod handoff;
 pub mod journal;
 mod keeper;
+mod observation;
 pub mod reconcile;
 pub mod record;
+mod removal;
+mod retention;
 mod served;
 pub mod step;
 pub mod store;
 
 pub use current::current_record;
 pub use keeper::{CommitError, HandOffStatus, Ledger, Persistence};
-pub use reconcile::{Change, Observation, ReconcileContext, Reconciliation, reconcile};
+pub use observation::{Observation, UnreadableSubtree};
+pub use reconcile::{Change, ReconcileContext, Reconciliation, reconcile};
 pub use record::{Orders, Record, Records};
 pub use step::Step;

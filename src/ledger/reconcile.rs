@@ -1,48 +1,23 @@
 //! The pure step from what was remembered and what is seen now to what is to be remembered.
 //!
-//! It decides which key is new, which is gone and since when, which name is taken, and what may
-//! be forgotten. It reads no file and no clock; the same input gives the same answer.
+//! It decides which key is new, which is gone and since when, and which name is taken. It reads no
+//! file and no clock; the same input gives the same result.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::observation::Observation;
 use super::record::{Record, Records};
-use crate::keys::entry::{Entry, SeenKey};
-use crate::keys::lifecycle::{Loss, Policy, after};
+use super::removal::is_confirmed;
+use super::retention;
+use crate::keys::entry::SeenKey;
+use crate::keys::lifecycle::{Loss, Policy};
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::keys::{Kid, PublicKey};
 use crate::source::Slot;
-
-/// What a scan of every key directory showed.
-#[derive(Debug, Default)]
-pub struct Observation {
-    pub entries: BTreeMap<Slot, Result<Arc<Entry>, Refused>>,
-    /// The parts that could not be read. Keys that lie in them are taken to be unchanged.
-    pub unreadable: Vec<UnreadableSubtree>,
-}
-
-/// A part of a key directory that could not be read.
-#[derive(Debug, Clone)]
-pub struct UnreadableSubtree {
-    pub directory: Arc<Path>,
-    /// The path below the directory; empty for all of it.
-    pub below: String,
-    pub refused: Refused,
-}
-
-impl UnreadableSubtree {
-    fn covers(&self, slot: &Slot) -> bool {
-        *self.directory == **slot.directory()
-            && slot
-                .path()
-                .strip_prefix(self.below.as_str())
-                .is_some_and(|rest| self.below.is_empty() || rest.starts_with('/'))
-    }
-}
 
 /// The parameters of [`reconcile`].
 #[derive(Debug, Clone, Copy)]
@@ -97,12 +72,12 @@ pub enum Change {
 
 /// Drops refusals of incomplete entries whose keys other processes have changed since the records
 /// were `known`: those processes may be replacing the files one after the other.
-fn forget_halves(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
-    let is_half = |refused: &Refused| refused.reason == RefusalReason::AttributesWithoutKey;
-    let Some(known) = known.filter(|_| refused.iter().any(is_half)) else { return };
+fn ignore_incomplete(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
+    let is_incomplete = |refused: &Refused| refused.reason == RefusalReason::AttributesWithoutKey;
+    let Some(known) = known.filter(|_| refused.iter().any(is_incomplete)) else { return };
     let changed = records.iter().filter(|(kid, record)| known.get(*kid) != Some(*record));
     let changed: BTreeSet<&Slot> = changed.map(|(_, record)| &record.slot).collect();
-    refused.retain(|refused| !is_half(refused) || !changed.contains(&refused.slot));
+    refused.retain(|refused| !is_incomplete(refused) || !changed.contains(&refused.slot));
 }
 
 /// Brings `records` up to date with an observation.
@@ -113,7 +88,7 @@ pub fn reconcile(
     context: ReconcileContext<'_>,
 ) -> Reconciliation {
     let (present, mut refused) = adopt(records, observation);
-    forget_halves(&mut refused, records, context.known);
+    ignore_incomplete(&mut refused, records, context.known);
     let mut outcome = Reconciliation { refused, ..Reconciliation::default() };
     let bad: BTreeSet<&Slot> = outcome
         .refused
@@ -121,7 +96,7 @@ pub fn reconcile(
         .filter(|refused| refused.reason.holds_last_good_state())
         .map(|refused| &refused.slot)
         .collect();
-    // While its place can't be read, a key is taken to lie there as it did.
+    // While its slot can't be read, a key is taken to be unchanged.
     let is_kept = |record: &Record| {
         record.loss.is_none()
             && (bad.contains(&record.slot)
@@ -129,15 +104,15 @@ pub fn reconcile(
     };
 
     let entries = observation.entries.values().filter_map(|entry| entry.as_ref().ok());
-    let lying: BTreeSet<&PublicKey> =
+    let present_keys: BTreeSet<&PublicKey> =
         entries.flat_map(|entry| &entry.keys).map(|key| &key.public).collect();
 
     let mut same_key: Option<BTreeMap<&PublicKey, Vec<&Record>>> = None;
     for (kid, record) in records {
         let mut next = Record::clone(record);
         let kept = is_kept(record);
-        let there = kept || present.contains_key(kid);
-        // While its own place is bad, a copy elsewhere has no say.
+        let is_present = kept || present.contains_key(kid);
+        // While its own slot can't be read, a copy elsewhere does not count.
         let shown = present.get(kid).filter(|(_, slot)| !kept || **slot == record.slot);
         let is_known = context.known.is_none_or(|known| known.get(kid) == Some(record));
         if !is_known {
@@ -146,12 +121,12 @@ pub fn reconcile(
         } else if let Some(&(seen, slot)) = shown {
             next.update_from(seen, slot, context.now, context.policy);
             if record.loss.is_some() {
-                // What was ordered while the key lay there under another id, which it has no more, is
-                // the newer word. It takes back no end that was ordered for this id.
+                // The key may have had another id meanwhile, which it has no longer. The orders given
+                // about that id are newer, but do not take back an end ordered for this one.
                 let others = same_key.get_or_insert_with(|| by_key(records));
                 let later = others[&record.public_key].iter().copied().filter(|other| {
                     other.audience == next.audience
-                        && lay_until(record) < lay_until(other)
+                        && present_until(record) < present_until(other)
                         && !present.contains_key(&other.key_id)
                 });
                 if let Some(other) = closest(later, &next)
@@ -165,29 +140,27 @@ pub fn reconcile(
             }
         } else if let Some(loss) = record.loss {
             next.loss = Some(loss.observed_at(context.now));
-        } else if !there && record.deleted_at.is_none() {
-            if context.missed_before.contains(kid) {
+        } else if !is_present && record.deleted_at.is_none() {
+            if is_confirmed(kid, context.missed_before, &mut outcome.missed) {
                 let grace = context.grace_on_removal;
                 next.loss = Some(Loss { at: context.now, clock_set_back_to: None, grace });
                 let replaced = matches!(observation.entries.get(&record.slot), Some(Ok(_)));
                 outcome.changes.push(Change::Lost { kid: kid.clone(), replaced });
-            } else {
-                outcome.missed.insert(kid.clone());
             }
         }
-        // A key that lies there is not forgotten, nor a deleted one that lies there under another
-        // name, or may lie in what can't be read: forgetting would bring it back.
-        let may_lie_there = || !bad.is_empty() || lying.contains(&record.public_key);
-        let lies_there = there || (record.deleted_at.is_some() && may_lie_there());
-        // Neither an old look nor one that was kept out can tell that it lies nowhere.
-        let can_tell = is_known && observation.unreadable.is_empty();
-        if !can_tell || lies_there || !is_forgotten(&next, context) {
+        // The record of a present key is kept. So is that of a deleted key that is or may be present
+        // under another name: without the record the key would be published again.
+        let may_be_present = || !bad.is_empty() || present_keys.contains(&record.public_key);
+        let is_needed = is_present || (record.deleted_at.is_some() && may_be_present());
+        // An outdated or incomplete observation does not show that the key is absent.
+        let is_conclusive = is_known && observation.unreadable.is_empty();
+        let is_over = || retention::is_over(&next, context.now, context.policy, context.retention);
+        if !is_conclusive || is_needed || !is_over() {
             outcome.records.insert(kid.clone(), Arc::new(next));
         } else if (next.loss.is_none() || record.deleted_at.is_some())
-            && !context.missed_before.contains(kid)
+            && !is_confirmed(kid, context.missed_before, &mut outcome.missed)
         {
-            // It may have been there until now: two looks have to agree on this removal as well.
-            outcome.missed.insert(kid.clone());
+            // The key may have been present until now.
             outcome.records.insert(kid.clone(), Arc::new(next));
         } else {
             outcome.changes.push(Change::Forgotten(kid.clone()));
@@ -219,7 +192,7 @@ fn by_key(records: &Records) -> BTreeMap<&PublicKey, Vec<&Record>> {
 }
 
 /// When the key's files under this id went; the far future where they are there.
-fn lay_until(record: &Record) -> Timestamp {
+fn present_until(record: &Record) -> Timestamp {
     record.loss.map_or(Timestamp::MAX, |loss| loss.at)
 }
 
@@ -228,7 +201,7 @@ fn lay_until(record: &Record) -> Timestamp {
 fn closest<'a>(records: impl Iterator<Item = &'a Record>, record: &Record) -> Option<&'a Record> {
     records.max_by_key(|other| {
         let is_same = (other.audience == record.audience, other.loss.is_none());
-        (is_same, other.slot == record.slot, lay_until(other), other.first_seen)
+        (is_same, other.slot == record.slot, present_until(other), other.first_seen)
     })
 }
 
@@ -276,14 +249,6 @@ fn finish(outcome: &mut Reconciliation, before: &Records, context: ReconcileCont
             }
         }
     }
-}
-
-fn is_forgotten(record: &Record, context: ReconcileContext<'_>) -> bool {
-    let until = record.dates(context.policy).published_until(context.now);
-    context
-        .retention
-        .zip(until)
-        .is_some_and(|(retention, until)| after(until, retention) <= context.now)
 }
 
 /// Which keys are present, and the entries that can't be adopted because one of their names belongs

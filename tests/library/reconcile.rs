@@ -13,10 +13,10 @@ use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::lifecycle::{Invalidation, Phase, Policy};
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Algorithm, Audience, Kid};
-use jwksd::ledger::reconcile::UnreadableSubtree;
 use jwksd::ledger::record::{DeclaredInvalidation, MemberOrder};
 use jwksd::ledger::{
-    Change, Observation, ReconcileContext, Reconciliation, Record, Records, reconcile,
+    Change, Observation, ReconcileContext, Reconciliation, Record, Records, UnreadableSubtree,
+    reconcile,
 };
 use jwksd::source::Slot;
 use proptest::prelude::*;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, Kid, PublicKey};
-use jwksd::ledger::Observation;
-use jwksd::ledger::reconcile::UnreadableSubtree;
+use jwksd::ledger::{Observation, UnreadableSubtree};
 use jwksd::source::Slot;
 use jwksd::source::scan::FileProblem;
 
