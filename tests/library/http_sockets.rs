@@ -43,6 +43,12 @@ fn place() -> (TempDir, PathBuf) {
 fn leave_stale(path: &Path) {
     drop(UnixListener::bind(path).unwrap());
     assert!(is_socket(path));
+    await_no_listener(path);
+}
+
+/// A child that another test starts has the listener too, until it has become its program.
+fn await_no_listener(path: &Path) {
+    eventually(|| UnixStream::connect(path).is_err());
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -172,6 +178,7 @@ fn a_file_that_is_another_one_by_now_stays() {
     drop(listener);
     UnixStream::connect(&path).unwrap();
     drop(other);
+    await_no_listener(&path);
 
     let listener = bind(&path, 0o600).unwrap();
     fs::remove_file(&path).unwrap();
