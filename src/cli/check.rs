@@ -13,7 +13,7 @@ use crate::keys::entry::Entry;
 use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
 use crate::keys::{Algorithm, Audience, Kid};
-use crate::serve::{self, Seen};
+use crate::serve::{self, Inspection};
 use crate::source::Slot;
 
 /// What there is to say of an entry, or of one of its keys.
@@ -55,8 +55,8 @@ struct RefusalLine {
 
 pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<u8, Failure> {
     let now = clock.now();
-    let seen = serve::look_once(config, now)?;
-    let lines = lines(&seen, config, now);
+    let inspection = serve::inspect(config, now)?;
+    let lines = lines(&inspection, config, now);
     let refused = lines.iter().filter(|line| line.refusal.is_some()).count();
     let text = match format {
         Format::Json => {
@@ -64,23 +64,23 @@ pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<
             text.push('\n');
             text
         }
-        Format::Table => table(&lines, &seen.look.notes, refused),
+        Format::Table => table(&lines, &inspection.scan.notes, refused),
     };
     print(text.as_bytes())?;
     Ok(if refused == 0 { DONE } else { FAILED })
 }
 
-fn lines(seen: &Seen, config: &Config, now: Timestamp) -> Vec<Line> {
+fn lines(inspection: &Inspection, config: &Config, now: Timestamp) -> Vec<Line> {
     let mut lines = Vec::new();
     let refused: BTreeSet<&Slot> =
-        seen.outcome.refused.iter().map(|refused| &refused.slot).collect();
-    for (slot, entry) in &seen.look.observation.entries {
+        inspection.outcome.refused.iter().map(|refused| &refused.slot).collect();
+    for (slot, entry) in &inspection.scan.observation.entries {
         let Ok(entry) = entry else { continue };
         if !refused.contains(slot) {
-            lines.extend(accepted(slot, entry, seen, config, now));
+            lines.extend(accepted(slot, entry, inspection, config, now));
         }
     }
-    lines.extend(seen.outcome.refused.iter().map(|Refused { slot, file, reason }| Line {
+    lines.extend(inspection.outcome.refused.iter().map(|Refused { slot, file, reason }| Line {
         slot: slot.to_string(),
         directory: slot.directory().display().to_string(),
         result: "refused",
@@ -100,13 +100,13 @@ fn lines(seen: &Seen, config: &Config, now: Timestamp) -> Vec<Line> {
 fn accepted<'a>(
     slot: &'a Slot,
     entry: &'a Entry,
-    seen: &'a Seen,
+    inspection: &'a Inspection,
     config: &'a Config,
     now: Timestamp,
 ) -> impl Iterator<Item = Line> + 'a {
     entry.keys.iter().enumerate().filter_map(move |(index, key)| {
         let policy = &config.lifecycle.policy;
-        let state = seen.outcome.records.get(&key.kid)?.dates(policy).at(now, policy);
+        let state = inspection.outcome.records.get(&key.kid)?.dates(policy).at(now, policy);
         Some(Line {
             slot: slot.to_string(),
             directory: slot.directory().display().to_string(),

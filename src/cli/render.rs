@@ -25,9 +25,9 @@ pub(super) fn run(
     let Some(index) = layout.contents().iter().position(|content| *content == wanted) else {
         return Err(Failure::no_such_audience(&config.keys.audiences));
     };
-    let seen = serve::look_once(config, now)?;
+    let inspection = serve::inspect(config, now)?;
     let policy = &config.lifecycle.policy;
-    let keys = published_keys(&seen.outcome.records, at, policy, config.publish.certificates);
+    let keys = published_keys(&inspection.outcome.records, at, policy, config.publish.certificates);
     let documents = render(&layout, &keys, at, None);
     let document = documents.get(index).map(Arc::as_ref);
     let mut body = document.map(|document| document.identity.body.to_vec()).unwrap_or_default();

@@ -98,14 +98,18 @@ fn sign(
         });
     }
     let now = clock.now();
-    let seen = serve::look_once(config, now)?;
+    let inspection = serve::inspect(config, now)?;
     let policy = &config.lifecycle.policy;
     let record =
-        current_record(&seen.outcome.records, audience, now, policy).ok_or_else(|| Failure {
-            what: format!("can't sign for {audience}"),
-            cause: "it has no active key with a private half".to_owned(),
-            remedy: format!("issue one: jwksd keys issue --audience {audience} --algorithm ES256"),
-            code: FAILED,
+        current_record(&inspection.outcome.records, audience, now, policy).ok_or_else(|| {
+            Failure {
+                what: format!("can't sign for {audience}"),
+                cause: "it has no active key with a private half".to_owned(),
+                remedy: format!(
+                    "issue one: jwksd keys issue --audience {audience} --algorithm ES256"
+                ),
+                code: FAILED,
+            }
         })?;
 
     let expires = after(now, ttl.unwrap_or(policy.token_lifetime));

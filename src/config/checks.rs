@@ -40,51 +40,49 @@ pub fn objection_to_admin(admin: &AdminConfig, listen: &[ListenAddress]) -> Opti
 
 /// What breaks a promise of this program and was not accepted as such.
 pub(super) fn risks(config: &Config, settings: &Settings) -> Result<Vec<Risk>, ConfigError> {
-    let mut accepted = config.accept_risk.iter().map(|name| name.rsplit('.').next());
-    if !accepted.all(|member| member.is_some_and(|member| RISKS.contains(&member))) {
+    let accepted = config.accept_risk.iter().filter_map(|name| name.rsplit('.').next());
+    if !accepted.clone().all(|member| RISKS.contains(&member)) {
         let cause = format!("risks that can be accepted are {}", RISKS.join(", "));
         return Err(settings.error("accept_risk", &cause));
     }
     let Policy { announce, default_grace, token_lifetime, clock_skew, propagation } =
         config.lifecycle.policy;
-    let mut risks = Vec::new();
-    if default_grace < token_lifetime + clock_skew {
-        risks.push(Risk {
-            member: "default_grace",
-            cause: format!(
+    let (max_age, show) = (config.publish.max_age, format_duration);
+    let candidates = [
+        (
+            default_grace < token_lifetime + clock_skew,
+            "default_grace",
+            format!(
                 "lifecycle.default_grace ({}) is shorter than tokens live (token_lifetime {} + \
                  clock_skew {}): tokens of a replaced key will be refused before they expire",
-                format_duration(default_grace),
-                format_duration(token_lifetime),
-                format_duration(clock_skew),
+                show(default_grace),
+                show(token_lifetime),
+                show(clock_skew),
             ),
-        });
-    }
-    if propagation < config.publish.max_age {
-        risks.push(Risk {
-            member: "propagation",
-            cause: format!(
+        ),
+        (
+            propagation < max_age,
+            "propagation",
+            format!(
                 "lifecycle.propagation ({}) is shorter than publish.max_age ({}): a new key is \
                  called safe to sign with while caches may still hold a set without it",
-                format_duration(propagation),
-                format_duration(config.publish.max_age),
+                show(propagation),
+                show(max_age),
             ),
-        });
-    }
-    if announce < propagation {
-        risks.push(Risk {
-            member: "announce",
-            cause: format!(
+        ),
+        (
+            announce < propagation,
+            "announce",
+            format!(
                 "lifecycle.announce ({}) is shorter than lifecycle.propagation ({}): a key that is \
                  planned ahead is published too late for every consumer to have it in time",
-                format_duration(announce),
-                format_duration(propagation),
+                show(announce),
+                show(propagation),
             ),
-        });
-    }
-    let is_accepted = |risk: &Risk| {
-        config.accept_risk.iter().any(|name| name.rsplit('.').next() == Some(risk.member))
-    };
-    risks.retain(|risk| !is_accepted(risk));
-    Ok(risks)
+        ),
+    ];
+    let is_accepted = |member| accepted.clone().any(|name| name == member);
+    let at_risk = candidates.into_iter().filter(|(is_at_risk, ..)| *is_at_risk);
+    let risks = at_risk.map(|(_, member, cause)| Risk { member, cause });
+    Ok(risks.filter(|risk| !is_accepted(risk.member)).collect())
 }

@@ -7,8 +7,8 @@
 mod checks;
 mod default_grace;
 mod members;
-pub mod settings;
-pub mod values;
+mod settings;
+mod values;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use toml::Value;
 pub use self::checks::objection_to_admin;
 pub use self::default_grace::LifecycleConfig;
 use self::members::{absolute_path, duration, duration_from, integer};
-pub use self::settings::{ConfigError, Origin, Settings};
+pub use self::settings::{ConfigError, Origin, Setting, Settings};
 pub use self::values::{ListenAddress, format_duration, parse_duration};
 use crate::keys::Audience;
 use crate::keys::entry::KeyIdScheme;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{ServeError, descriptors};
+use crate::api::admin::access::Access;
 use crate::clock::SystemClock;
 use crate::config::{Config, ConnectionLimits, ListenAddress};
 use crate::key_scanner::{KeyScan, KeyScanner};
@@ -17,42 +18,40 @@ use crate::operations::{OperationSettings, Operations};
 use crate::publish::layout::Layout;
 use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
+use crate::publish::snapshot::SnapshotReader;
 use crate::sandbox::Needs;
 use crate::source::scan::ScanLimits;
 
-/// What was seen without touching anything.
+/// What the key directories hold, and what a daemon would make of it.
 #[derive(Debug)]
-pub struct Seen {
-    /// The directories.
-    pub look: KeyScan,
-    /// What is to be remembered after that.
+pub struct Inspection {
+    pub scan: KeyScan,
     pub outcome: Reconciliation,
 }
 
-/// Looks at the directories and the ledger once, and writes nothing.
+/// Scans the directories and reads the ledger once, and writes nothing.
 ///
 /// # Errors
 /// [`ServeError::Ledger`] where there is a ledger that can't be read.
-pub fn look_once(config: &Config, now: Timestamp) -> Result<Seen, ServeError> {
+pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError> {
     let directory = state_directory(config);
     let remembered =
         store::read(&directory).map_err(|error| ServeError::Ledger { directory, error })?.records;
-    let look = scanner(config).look();
+    let scan = scanner(config).look();
     let context = ReconcileContext {
         now,
         policy: &config.lifecycle.policy,
         grace_on_removal: config.lifecycle.grace_on_removal,
-        // One look alone removes and forgets nothing.
+        // One scan alone removes and forgets nothing.
         missed_before: &BTreeSet::new(),
         retention: None,
         known: None,
         is_served: true,
     };
-    let outcome = reconcile(&remembered, &look.observation, context);
-    Ok(Seen { look, outcome })
+    let outcome = reconcile(&remembered, &scan.observation, context);
+    Ok(Inspection { scan, outcome })
 }
 
-/// Which document stands where.
 #[must_use]
 pub fn layout(config: &Config) -> Layout {
     let issuer = config.publish.issuer.as_deref();
@@ -94,8 +93,18 @@ pub(super) fn reload_settings(config: &Config) -> ReloadSettings {
 }
 
 pub(super) fn connection_limits(config: &Config) -> ConnectionLimits {
-    let max_connections = descriptors::room(config.limits.max_connections, listeners(config));
+    let max_connections =
+        descriptors::allowed_connections(config.limits.max_connections, listeners(config));
     ConnectionLimits { max_connections, ..config.limits.clone() }
+}
+
+pub(super) fn admin_access(config: &Config, published: SnapshotReader) -> Access {
+    Access {
+        allowed_uids: config.admin.allowed_uids.clone(),
+        token_file: config.admin.token_file.clone(),
+        jwt: config.admin.jwt.clone(),
+        published,
+    }
 }
 
 /// How many listeners there are, each of which has its own limit of connections.
@@ -113,7 +122,7 @@ pub(super) fn state_directory(config: &Config) -> PathBuf {
     config.ledger.state.clone().unwrap_or_else(beside_keys)
 }
 
-/// Makes the directory that the ledger's lies in, where one was configured.
+/// Makes the parent of the ledger's directory, where that is configured.
 pub fn make_state_directory(config: &Config) {
     let parent = config.ledger.state.as_deref().and_then(Path::parent);
     if let Some(Err(error)) = parent.map(std::fs::create_dir_all) {
@@ -122,13 +131,13 @@ pub fn make_state_directory(config: &Config) {
     }
 }
 
-/// What the daemon has to do with files once it listens, and whether it `issues` keys too. The
-/// configuration is read before, and not again.
+/// The paths that the daemon needs once it listens, with those that it needs where it `issues` keys.
+/// The configuration is not read again.
 pub(super) fn sandbox_needs(config: &Config, issues: bool) -> Needs {
     let dirs: Vec<PathBuf> = config.keys.dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let state = state_directory(config);
     let mut write = vec![match dirs.iter().find(|dir| state.starts_with(dir)) {
-        // It comes and goes with the key directory.
+        // It is removed and made again together with the key directory.
         Some(dir) => dir.clone(),
         None => state,
     }];
@@ -150,7 +159,6 @@ pub(super) fn sandbox_needs(config: &Config, issues: bool) -> Needs {
     }
 }
 
-/// The operations on the configured directories.
 #[must_use]
 pub fn operations(config: &Config) -> Operations {
     let directory = config.keys.dirs.first().cloned().unwrap_or_else(|| Path::new(".").into());

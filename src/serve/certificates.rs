@@ -1,4 +1,4 @@
-//! The certificates of the listeners: read at the start, and looked at again and again.
+//! The certificates of the listeners: read at the start, and again when their files change.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -15,7 +15,6 @@ use crate::server::tls::served::{Reloader, Served};
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::Watcher;
 
-/// The certificates that are configured.
 #[derive(Default)]
 pub(super) struct Certificates {
     pub(super) public: Option<Secured>,
@@ -24,7 +23,6 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads what there is.
     pub(super) fn read(config: &Config, now: Timestamp) -> Result<Self, ServeError> {
         let mut certificates = Self::default();
         certificates.public = certificates.add("public", config.public.tls.as_ref(), now)?;
@@ -47,14 +45,13 @@ impl Certificates {
         Ok(Some(secured))
     }
 
-    /// Those that are served.
     pub(super) fn served(&self) -> Vec<Arc<Served>> {
         self.reloaders.iter().map(|reloader| Arc::clone(reloader.served())).collect()
     }
 
-    /// Looks for other ones from now on, on a thread of its own: when told to, on file events, and
-    /// each `poll_interval`. Without certificates there is nothing to tell.
-    pub(super) fn keep(
+    /// Starts the thread that reloads certificates: when the returned sender is used, on file events,
+    /// and each `poll_interval`. `None` where there are no certificates.
+    pub(super) fn spawn_reloader(
         self,
         clock: Arc<dyn Clock>,
         poll_interval: Duration,
@@ -65,14 +62,14 @@ impl Certificates {
         }
         let (hints, received) = mpsc::channel();
         let on_event = hints.clone();
-        let keep = move || {
+        let reload = move || {
             let Self { mut reloaders, .. } = self;
-            // Nobody is left to be told where it has ended.
+            // Sending fails only where this thread has ended.
             let mut watcher = Watcher::new(move |_| {
                 let _ = on_event.send(());
             });
             loop {
-                // What changes from here on is noticed.
+                // Watched before they are read, so that no change in between is missed.
                 let directories = reloaders.iter().flat_map(Reloader::directories);
                 let _ = watcher.follow(&directories.filter_map(DirectoryIdentity::of).collect());
                 for reloader in &mut reloaders {
@@ -89,7 +86,7 @@ impl Certificates {
             }
         };
         let thread = std::thread::Builder::new().name("certificates".to_owned());
-        thread.spawn(keep).map_err(ServeError::System)?;
+        thread.spawn(reload).map_err(ServeError::System)?;
         Ok(Some(hints))
     }
 }

@@ -1,31 +1,31 @@
-//! How many connections there is room for among the files that the process may have open. The reload
-//! loop needs some, whatever clients do: a crowd must not keep it from noticing a key.
+//! How many connections the limit of open files (`RLIMIT_NOFILE`) allows. Some files are reserved, so
+//! that the reload loop goes on however many clients there are.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// What is kept for everything but connections: key files, the ledger, certificates, listeners.
-const OWN: u64 = 40;
+/// Files reserved for everything but connections: key files, the ledger, certificates, listeners.
+const RESERVED: u64 = 40;
 
-/// Fewer would not be worth running for.
-const FEWEST: u64 = 4;
+/// Connections of a listener, however low the limit is.
+const MIN_CONNECTIONS: u64 = 4;
 
 /// Raises the limit of open files as far as `listeners` with `configured` connections each need it,
-/// and says where that is not to be had.
-pub(super) fn make_room(configured: usize, listeners: usize) {
+/// and warns where it can't be raised that far.
+pub(super) fn raise_limit(configured: usize, listeners: usize) {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = OWN + (configured * listeners) as u64;
+    let wanted = RESERVED + (configured * listeners) as u64;
     if limit.current.is_some_and(|current| current < wanted) {
         let raised = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
-        // Where that is refused, there is less room.
+        // Where that is refused, fewer connections are allowed.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit });
     }
-    let room = room(configured, listeners);
-    if room < configured {
+    let allowed = allowed_connections(configured, listeners);
+    if allowed < configured {
         warn!(
             event = "connections.limited",
             configured,
-            room,
+            room = allowed,
             remedy = "raise the limit of open files (LimitNOFILE), or lower limits.max_connections",
             "there is room for fewer connections than configured"
         );
@@ -33,14 +33,14 @@ pub(super) fn make_room(configured: usize, listeners: usize) {
 }
 
 /// How many connections each of `listeners` may have, at most `configured`.
-pub(super) fn room(configured: usize, listeners: usize) -> usize {
+pub(super) fn allowed_connections(configured: usize, listeners: usize) -> usize {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return configured };
     share(limit, configured, listeners)
 }
 
 fn share(limit: u64, configured: usize, listeners: usize) -> usize {
-    let share = limit.saturating_sub(OWN) / listeners.max(1) as u64;
-    usize::try_from(share.max(FEWEST)).map_or(configured, |share| share.min(configured))
+    let share = limit.saturating_sub(RESERVED) / listeners.max(1) as u64;
+    usize::try_from(share.max(MIN_CONNECTIONS)).map_or(configured, |share| share.min(configured))
 }
 
 #[cfg(test)]

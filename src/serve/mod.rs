@@ -1,4 +1,5 @@
-//! The composition root: a configuration becomes a reload loop, listeners, and their orderly end.
+//! The composition root: a configuration becomes a reload loop and listeners, until a signal stops
+//! them.
 
 mod assembly;
 mod certificates;
@@ -18,16 +19,16 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-pub use self::assembly::{Seen, layout, look_once, make_state_directory, operations};
+pub use self::assembly::{Inspection, inspect, layout, make_state_directory, operations};
 use self::assembly::{
-    connection_limits, listeners, reload_settings, sandbox_needs, scanner, state_directory,
+    admin_access, connection_limits, listeners, reload_settings, sandbox_needs, scanner,
+    state_directory,
 };
 use self::certificates::Certificates;
 pub use self::error::ServeError;
 use self::shutdown::{ServerGroup, SignalReceivers, serve_until_signal, stop_reload_loop};
 use self::workers::Worker;
 use crate::api::admin::AdminHandler;
-use crate::api::admin::access::Access;
 use crate::api::ops::{self, Counted, OpsHandler, PublicListener, Sources};
 use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
@@ -49,10 +50,10 @@ use crate::server::counts::Requests;
 pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let config = &loaded.config;
     // Before there is any thread.
-    let passed = systemd::passed()?;
+    let passed = systemd::passed_sockets()?;
     logging::init(config.log);
     warn_of(loaded);
-    descriptors::make_room(config.limits.max_connections, listeners(config));
+    descriptors::raise_limit(config.limits.max_connections, listeners(config));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let certificates = Certificates::read(config, clock.now())?;
     make_state_directory(config);
@@ -117,12 +118,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let operations = operations(config);
     let operation_settings = Arc::clone(operations.terms());
     if !admin.listeners.is_empty() {
-        let access = Access {
-            allowed_uids: config.admin.allowed_uids.clone(),
-            token_file: config.admin.token_file.clone(),
-            jwt: config.admin.jwt.clone(),
-            published: reader.clone(),
-        };
+        let access = admin_access(config, reader.clone());
         let (clock, signals) = (Arc::clone(&clock), signals.clone());
         let handler = AdminHandler::new(operations, access, clock, signals, view.clone());
         let connections = count("admin", handler.requests());
@@ -146,7 +142,8 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let mut ops_servers = ServerGroup::new(config.drain);
     ops_servers.add(ops_sockets.listeners, &handler, &ops_connections);
 
-    let certificates = certificates.keep(clock, config.keys.poll_interval, config.keys.settle)?;
+    let certificates =
+        certificates.spawn_reloader(clock, config.keys.poll_interval, config.keys.settle)?;
     for (number, worker) in (1..).zip(workers) {
         servers.push(worker.start(number).map_err(ServeError::System)?);
     }
@@ -157,7 +154,6 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// What is odd about the configuration, and what is dangerous.
 fn warn_of(loaded: &LoadedConfig) {
     for warning in &loaded.warnings {
         warn!(event = "config.warned", "{warning}");

@@ -1,5 +1,5 @@
-//! What systemd passes to the program and is told by it: sockets (`sd_listen_fds(3)`) and states
-//! (`sd_notify(3)`). Elsewhere there are none, and nobody listens.
+//! Socket activation (`sd_listen_fds(3)`) and service states (`sd_notify(3)`). Without systemd no
+//! socket is passed and notifications do nothing.
 
 use std::env;
 use std::io;
@@ -14,7 +14,6 @@ use super::ServeError;
 use crate::publish::status::{ReloadStatus, ScanCounts};
 use crate::server::listener::Socket;
 
-/// The sockets that were passed, by listener.
 #[derive(Debug, Default)]
 pub(super) struct PassedSockets {
     pub(super) public: Vec<Socket>,
@@ -27,9 +26,9 @@ pub(super) struct PassedSockets {
 ///
 /// # Errors
 /// [`ServeError::Passed`] where one can't be used.
-pub(super) fn passed() -> Result<PassedSockets, ServeError> {
+pub(super) fn passed_sockets() -> Result<PassedSockets, ServeError> {
     let mut passed = PassedSockets::default();
-    // Without a process they may be meant for another one.
+    // Without a process id they may be meant for another process.
     if env::var_os("LISTEN_PID").is_none_or(|pid| pid.is_empty()) {
         return Ok(passed);
     }
@@ -39,16 +38,11 @@ pub(super) fn passed() -> Result<PassedSockets, ServeError> {
     for index in 0..descriptors.len() {
         let name = names.next().unwrap_or_default();
         let refused = |error| ServeError::Passed { name: name.to_owned(), error };
-        let kind = || io::Error::new(io::ErrorKind::InvalidInput, "it is no stream socket");
         let socket = match descriptors.take_tcp_listener(index) {
-            Ok(Some(listener)) => Socket::Tcp(listener),
-            _ => descriptors
-                .take_unix_listener(index)
-                .ok()
-                .flatten()
-                .map(Socket::Unix)
-                .ok_or_else(|| refused(kind()))?,
+            Ok(Some(listener)) => Some(Socket::Tcp(listener)),
+            _ => descriptors.take_unix_listener(index).ok().flatten().map(Socket::Unix),
         };
+        let socket = socket.ok_or_else(|| refused(io::Error::other("it is no stream socket")))?;
         passed.of(name).ok_or_else(|| refused(io::Error::other(UNKNOWN_NAME)))?.push(socket);
     }
     Ok(passed)
@@ -70,7 +64,7 @@ impl PassedSockets {
     }
 }
 
-/// Says that the program is ready, as soon as the key directories were looked at.
+/// Notifies systemd that the program is ready as soon as the key directories were scanned.
 pub(super) async fn notify_ready(mut view: watch::Receiver<Option<Arc<ReloadStatus>>>) {
     // Counted when what was seen is published.
     let has_looked = |view: &Option<Arc<ReloadStatus>>| {
@@ -81,7 +75,6 @@ pub(super) async fn notify_ready(mut view: watch::Receiver<Option<Arc<ReloadStat
     }
 }
 
-/// Says that the program ends.
 pub(super) fn notify_stopping() {
     notify(NotifyState::Stopping);
 }

@@ -1,4 +1,4 @@
-//! Threads that answer beside the first one, on a runtime of their own each.
+//! Threads that serve the public listener beside the first one, each with a runtime of its own.
 
 use std::io;
 
@@ -9,14 +9,13 @@ use super::shutdown::ServerFuture;
 use crate::server::listener::{Listener, Socket};
 use crate::server::tls::Secured;
 
-/// A thread that does not run yet.
+/// A thread that was not started yet.
 pub(super) struct Worker {
     runtime: Runtime,
     serving: Vec<ServerFuture>,
 }
 
 impl Worker {
-    /// Serves `sockets` by what `serve` makes of them.
     pub(super) fn new(
         sockets: Vec<Socket>,
         secured: Option<&Secured>,
@@ -34,7 +33,7 @@ impl Worker {
         Ok(Self { runtime, serving })
     }
 
-    /// Runs it; what is returned ends with it.
+    /// Starts the thread. The returned future ends when the thread does.
     pub(super) fn start(self, number: usize) -> io::Result<ServerFuture> {
         let (alive, ended) = oneshot::channel::<()>();
         let answer = move || {
