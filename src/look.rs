@@ -14,7 +14,8 @@ use crate::ledger::Sight;
 use crate::ledger::reconcile::Dark;
 use crate::source::Slot;
 use crate::source::scan::{
-    Content, DirectoryIdentity, EntryFiles, FileProblem, ScanError, ScanLimits, Unreadable, scan,
+    DirectoryIdentity, EntryFiles, FileContent, FileProblem, ScanError, ScanLimits, Unreadable,
+    scan,
 };
 
 /// Looks at the key directories again and again.
@@ -132,9 +133,9 @@ fn digest(files: &EntryFiles) -> [u8; 32] {
     for file in &files.files {
         part(file.path.as_os_str().as_encoded_bytes());
         match &file.content {
-            Ok(Content::Bytes(bytes)) => part(bytes),
+            Ok(FileContent::Bytes(bytes)) => part(bytes),
             // Two parts and three where bytes have one, so that the kinds can't meet.
-            Ok(Content::LeftClosed) => {
+            Ok(FileContent::NotOpened) => {
                 part(b"left");
                 part(b"closed");
             }

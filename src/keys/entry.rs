@@ -19,7 +19,7 @@ use super::refusal::{RefusalReason, Refused};
 use crate::encoding::base64url;
 use crate::encoding::hex;
 use crate::source::Slot;
-use crate::source::scan::{Content, EntryFiles};
+use crate::source::scan::{EntryFiles, FileContent};
 
 /// An entry whose every file was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,12 +149,12 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
             .as_ref()
             .map_err(|problem| refuse(path, RefusalReason::File(problem.clone())))?;
         match content {
-            Content::LeftClosed => halves.private_file = Some(path.to_owned()),
-            Content::Bytes(bytes) if is_attributes(path) => {
+            FileContent::NotOpened => halves.private_file = Some(path.to_owned()),
+            FileContent::Bytes(bytes) if is_attributes(path) => {
                 let read = attributes::parse(bytes, &rules.audiences);
                 attributes = Some((path, read.map_err(|reason| refuse(path, reason))?));
             }
-            Content::Bytes(bytes) => {
+            FileContent::Bytes(bytes) => {
                 let parts = material::parse(bytes, rules.verify_pairs);
                 for part in parts.map_err(|reason| refuse(path, reason))? {
                     halves.add(part, path).map_err(|reason| refuse(path, reason))?;
@@ -177,8 +177,8 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
         let file = material.file.clone();
         let key = describe(material, &attributes, several, &files.slot, rules, &mut notes)
             .map_err(|(source, reason)| match source {
-                Source::Attributes => refuse(&declared_in, reason),
-                Source::Material => refuse(&file, reason),
+                FaultyFile::Attributes => refuse(&declared_in, reason),
+                FaultyFile::Material => refuse(&file, reason),
             })?;
         keys.push(key);
     }
@@ -206,7 +206,7 @@ type Finished = (Vec<Material>, Vec<String>);
 
 /// Which file is at fault.
 #[derive(Clone, Copy)]
-enum Source {
+enum FaultyFile {
     Attributes,
     Material,
 }
@@ -343,10 +343,10 @@ fn describe(
     slot: &Slot,
     rules: &KeyRules,
     notes: &mut Vec<String>,
-) -> Result<SeenKey, (Source, RefusalReason)> {
+) -> Result<SeenKey, (FaultyFile, RefusalReason)> {
     let Material { file: _, public, private, chain, kid, algorithm } = material;
-    let of_attributes = |reason| (Source::Attributes, reason);
-    let of_material = |reason| (Source::Material, reason);
+    let of_attributes = |reason| (FaultyFile::Attributes, reason);
+    let of_material = |reason| (FaultyFile::Material, reason);
     if several && (attributes.kid.is_some() || !attributes.aliases.is_empty()) {
         let why = "keyId and keyIdAliases can't be given to several keys at once";
         return Err(of_attributes(RefusalReason::BadAttributes(why.to_owned())));
@@ -398,7 +398,9 @@ fn describe(
 fn algorithm_of_jwk(name: &str) -> Result<Algorithm, RefusalReason> {
     match name {
         "Ed25519" => Ok(Algorithm::EdDSA),
-        name => name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::shown(name))),
+        name => {
+            name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::redact_long(name)))
+        }
     }
 }
 

@@ -170,7 +170,7 @@ impl fmt::Display for Phase {
 
 /// What holds for a key at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct State {
+pub struct KeyState {
     /// Its phase.
     pub phase: Phase,
     /// From when it is no longer published; open where absent.
@@ -182,7 +182,7 @@ pub struct State {
     pub next_change: Option<Timestamp>,
 }
 
-impl State {
+impl KeyState {
     /// Whether every consumer has had the time to fetch this key, which may sign.
     #[must_use]
     pub fn is_safe_to_sign(&self, at: Timestamp) -> bool {
@@ -193,9 +193,9 @@ impl State {
 impl Dates {
     /// What holds at `instant`.
     #[must_use]
-    pub fn at(&self, instant: Timestamp, policy: &Policy) -> State {
+    pub fn at(&self, instant: Timestamp, policy: &Policy) -> KeyState {
         let phase = self.phase(instant, policy);
-        State {
+        KeyState {
             phase,
             published_until: self.published_until(instant),
             safe_to_sign_from: self.safe_to_sign_from(instant, policy),
@@ -386,7 +386,7 @@ pub fn current<'a>(
     instant: Timestamp,
     policy: &Policy,
 ) -> Option<&'a Kid> {
-    let active: Vec<(State, Candidate<'a>)> = candidates
+    let active: Vec<(KeyState, Candidate<'a>)> = candidates
         .filter(|candidate| candidate.has_private)
         .map(|candidate| (candidate.dates.at(instant, policy), candidate))
         .filter(|(state, _)| state.phase == Phase::Active)

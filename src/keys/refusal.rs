@@ -155,7 +155,7 @@ impl RefusalReason {
         match self {
             Self::File(problem) => file_cause(problem),
             Self::DirectoryUnreadable { error } => {
-                let error = plain(error);
+                let error = replace_controls(error);
                 format!("the key directory can't be read, so its keys stay as they were: {error}")
             }
             Self::EmptyFile => "the file is empty".to_owned(),
@@ -168,7 +168,7 @@ impl RefusalReason {
             }
             Self::BadPem(what) => format!("the PEM can't be decoded: {what}"),
             Self::UnknownLabel(label) => {
-                format!("a block \"{}\" holds no signing key", escaped(label))
+                format!("a block \"{}\" holds no signing key", escape_name(label))
             }
             Self::Encrypted => {
                 "the private key is encrypted under a passphrase, and no public key \
@@ -177,15 +177,15 @@ impl RefusalReason {
             }
             Self::BadJson(what) => format!("the JSON can't be used: {what}"),
             Self::DuplicateMember(member) => {
-                format!("the member \"{}\" stands twice", escaped(member))
+                format!("the member \"{}\" stands twice", escape_name(member))
             }
             Self::BadKey(what) => format!("the key can't be used: {what}"),
             Self::UnsupportedKey(what) => {
-                format!("a key of type {} can't sign tokens", escaped(what))
+                format!("a key of type {} can't sign tokens", escape_name(what))
             }
             Self::UnsupportedCurve(curve) => format!(
                 "the curve {} is none of P-256, P-384, P-521 and Ed25519",
-                escaped(curve)
+                escape_name(curve)
             ),
             Self::Symmetric => "a symmetric key (oct) must never be published".to_owned(),
             Self::NoSigningKey => {
@@ -202,7 +202,7 @@ impl RefusalReason {
                 .to_owned(),
             Self::NotOnCurve => "the public point is not on its curve".to_owned(),
             Self::UnknownAlgorithm(name) => {
-                format!("\"{}\" is no algorithm of a signing key", escaped(name))
+                format!("\"{}\" is no algorithm of a signing key", escape_name(name))
             }
             Self::AlgorithmMismatch { algorithm, key } => {
                 format!("the algorithm {algorithm} does not fit {key}")
@@ -212,18 +212,18 @@ impl RefusalReason {
             }
             Self::SeveralKeys(what) => format!("the entry holds different {what}"),
             Self::DuplicateKid(kid) => {
-                format!("the kid \"{}\" is given twice", escaped(kid.as_str()))
+                format!("the kid \"{}\" is given twice", escape_name(kid.as_str()))
             }
             Self::BadKid(why) => why.to_string(),
             Self::KidTaken { kid, holder } => format!(
                 "the kid \"{}\" belongs to the other key at {}: consumers that have that one would \
                  never fetch this one",
-                escaped(kid.as_str()),
-                escaped(holder)
+                escape_name(kid.as_str()),
+                escape_name(holder)
             ),
             Self::KeyDeleted(kid) => format!(
                 "this key was deleted for good, when its kid was \"{}\"",
-                escaped(kid.as_str())
+                escape_name(kid.as_str())
             ),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
@@ -323,7 +323,7 @@ impl RefusalReason {
 
 /// A name from outside as texts show it: escaped, and cut short where it is endless.
 #[must_use]
-pub fn escaped(name: &str) -> String {
+pub fn escape_name(name: &str) -> String {
     const LONGEST: usize = Kid::MAX_LENGTH;
     match name.char_indices().nth(LONGEST) {
         Some((at, _)) => format!("{}...", name[..at].escape_default()),
@@ -333,7 +333,7 @@ pub fn escaped(name: &str) -> String {
 
 /// The system's words about a path, without the control characters that a path can hold.
 #[must_use]
-pub fn plain(error: &str) -> String {
+pub fn replace_controls(error: &str) -> String {
     error.replace(char::is_control, "\u{fffd}")
 }
 
@@ -346,7 +346,9 @@ fn file_cause(problem: &FileProblem) -> String {
         FileProblem::NotRegular { kind } => format!("it is {kind}, not a file"),
         FileProblem::LeadsOut => "a symbolic link leads out of the key directory".to_owned(),
         FileProblem::Dangling => "a symbolic link leads nowhere".to_owned(),
-        FileProblem::Unreadable { error } => format!("it can't be read: {}", plain(error)),
+        FileProblem::Unreadable { error } => {
+            format!("it can't be read: {}", replace_controls(error))
+        }
         FileProblem::Changing => "it changed while it was read".to_owned(),
         FileProblem::NameNotUtf8 => "the file's name is not UTF-8".to_owned(),
     }

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::snapshot::Snapshot;
 use crate::keys::Kid;
 use crate::keys::lifecycle::{Phase, Policy};
-use crate::keys::refusal::{Refused, plain};
+use crate::keys::refusal::{Refused, replace_controls};
 use crate::ledger::store::SetAside;
 use crate::ledger::{Change, Persistence, Record, Records};
 use crate::look::Look;
@@ -103,7 +103,7 @@ impl Told {
             notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
         }
         for note in notes.difference(&self.notes) {
-            info!(note = %plain(note), "noticed in the key directory");
+            info!(note = %replace_controls(note), "noticed in the key directory");
         }
         self.notes = notes;
     }
@@ -123,7 +123,7 @@ pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Poli
             };
             info!(
                 kid = %kid, audience = %record.audience, algorithm = %record.algorithm,
-                slot = %plain(record.slot.path()), phase = %state.phase,
+                slot = %replace_controls(record.slot.path()), phase = %state.phase,
                 published_until = %OrOpen(state.published_until),
                 safe_to_sign_from = %OrOpen(state.safe_to_sign_from),
                 "{what}"
@@ -138,7 +138,7 @@ pub fn changed(change: &Change, records: &Records, now: Timestamp, policy: &Poli
                 "a key's files are gone and it is invalidated"
             };
             let until = OrOpen(dates.at(now, policy).published_until);
-            info!(kid = %kid, slot = %plain(record.slot.path()), published_until = %until, "{what}");
+            info!(kid = %kid, slot = %replace_controls(record.slot.path()), published_until = %until, "{what}");
         }
         Change::Published(kid) => info!(kid = %kid, "a key is published for the first time"),
         Change::Forgotten(kid) => info!(kid = %kid, "a key that ended long ago is forgotten"),
@@ -200,15 +200,15 @@ const LARGE_SET: usize = 4096;
 /// An entry, or a part of a directory, was refused.
 pub fn refused(refused: &Refused) {
     warn!(
-        file = %plain(&refused.file.to_string_lossy()), reason = refused.reason.code(),
-        cause = %plain(&refused.reason.cause()), remedy = %refused.reason.remedy(),
+        file = %replace_controls(&refused.file.to_string_lossy()), reason = refused.reason.code(),
+        cause = %replace_controls(&refused.reason.cause()), remedy = %refused.reason.remedy(),
         "refused"
     );
 }
 
 /// What was refused is accepted or gone.
 pub fn no_longer_refused(file: &Path) {
-    info!(file = %plain(&file.to_string_lossy()), "no longer refused");
+    info!(file = %replace_controls(&file.to_string_lossy()), "no longer refused");
 }
 
 /// A record was damaged.

@@ -17,7 +17,7 @@ use crate::look::{Look, Looker};
 use crate::operations::{Operations, Terms};
 use crate::publish::layout::Layout;
 use crate::publish::reload::Rules;
-use crate::sandbox::Needs;
+use crate::sandbox::FileAccess;
 use crate::server::connections::Limits;
 use crate::source::scan::ScanLimits;
 
@@ -138,7 +138,7 @@ pub fn make_state_directory(config: &Config) {
 
 /// What the daemon has to do with files once it listens, and whether it `issues` keys too. The
 /// configuration is read before, and not again.
-pub(super) fn needs(config: &Config, issues: bool) -> Needs {
+pub(super) fn needs(config: &Config, issues: bool) -> FileAccess {
     let dirs: Vec<PathBuf> = config.keys.dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let state = state_directory(config);
     let mut write = vec![match dirs.iter().find(|dir| state.starts_with(dir)) {
@@ -156,7 +156,7 @@ pub(super) fn needs(config: &Config, issues: bool) -> Needs {
         ListenAddress::Unix(path) => Some(path.clone()),
         ListenAddress::Tcp(_) => None,
     });
-    Needs {
+    FileAccess {
         read: dirs,
         read_files: certificates.chain(&config.admin.token_file).cloned().collect(),
         write,

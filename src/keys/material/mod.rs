@@ -99,7 +99,7 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<&str, RefusalReason> {
 
 /// A name from a file as a message may show it. A long one is no name: something private may have
 /// been put in its place.
-pub(super) fn shown(name: &str) -> String {
+pub(super) fn redact_long(name: &str) -> String {
     const LONGEST: usize = 24;
     if name.len() <= LONGEST { name.to_owned() } else { format!("({} bytes)", name.len()) }
 }

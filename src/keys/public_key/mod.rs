@@ -203,7 +203,7 @@ impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(tag = "kty", deny_unknown_fields)]
-        enum Members {
+        enum KeyMembers {
             #[serde(rename = "RSA")]
             Rsa { n: String, e: String },
             #[serde(rename = "EC")]
@@ -218,10 +218,12 @@ impl<'de> Deserialize<'de> for PublicKey {
         let bytes = |text: String| {
             URL_SAFE_NO_PAD.decode(text).map_err(|_| serde::de::Error::custom("not base64url"))
         };
-        let key = match Members::deserialize(deserializer)? {
-            Members::Rsa { n, e } => Self::rsa(&bytes(n)?, &bytes(e)?),
-            Members::Ec { crv, x, y } => Self::ec(crv, &bytes(x)?, &bytes(y)?),
-            Members::Okp { crv: EdwardsCurve::Ed25519, x } => Self::remembered_ed25519(&bytes(x)?),
+        let key = match KeyMembers::deserialize(deserializer)? {
+            KeyMembers::Rsa { n, e } => Self::rsa(&bytes(n)?, &bytes(e)?),
+            KeyMembers::Ec { crv, x, y } => Self::ec(crv, &bytes(x)?, &bytes(y)?),
+            KeyMembers::Okp { crv: EdwardsCurve::Ed25519, x } => {
+                Self::remembered_ed25519(&bytes(x)?)
+            }
         };
         key.map_err(|reason| serde::de::Error::custom(reason.cause()))
     }

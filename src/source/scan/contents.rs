@@ -80,14 +80,14 @@ pub struct FileRead {
     /// The whole path, for people.
     pub path: PathBuf,
     /// Its bytes, or why there are none.
-    pub content: Result<Content, FileProblem>,
+    pub content: Result<FileContent, FileProblem>,
 }
 
 /// What was read of a file.
 #[derive(Debug)]
-pub enum Content {
+pub enum FileContent {
     /// All its bytes. They are wiped when dropped, for they may be private.
     Bytes(Zeroizing<Vec<u8>>),
     /// A private part that was left alone because its public part stands beside it.
-    LeftClosed,
+    NotOpened,
 }
