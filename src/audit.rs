@@ -17,33 +17,24 @@ pub struct Attempt {
     pub who: String,
     /// By which way: `command` or `http`.
     pub via: &'static str,
-    /// What it was: `issue`, `invalidate` and so on.
     pub operation: &'static str,
-    /// Which key it was about, where that is known.
     pub kid: Option<String>,
-    /// Which audience it was about, where that is known.
     pub audience: Option<String>,
 }
 
-/// What came of it.
 #[derive(Debug, Clone)]
 pub enum AttemptOutcome {
-    /// It was done.
     Done {
         /// When the key's publication ends now.
         published_until: Option<Timestamp>,
     },
-    /// It was not.
     Refused {
-        /// Why, for programs.
         code: &'static str,
-        /// Why, for people.
         cause: String,
     },
 }
 
 impl Attempt {
-    /// Writes the line.
     pub fn came_to(&self, outcome: &AttemptOutcome) {
         let Self { who, via, operation, kid, audience } = self;
         let who = replace_controls(who);

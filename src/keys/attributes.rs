@@ -15,28 +15,18 @@ use jiff::Timestamp;
 /// The attributes of a key pair. All of them are optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// `keyId`
     pub kid: Option<Kid>,
-    /// `audience`
     pub audience: Option<Audience>,
-    /// `algorithm`
     pub algorithm: Option<Algorithm>,
-    /// `validFrom`
     pub valid_from: Option<Timestamp>,
-    /// `validTo`
     pub valid_to: Option<Timestamp>,
-    /// `invalidatedAt`
     pub invalidated_at: Option<Timestamp>,
-    /// `gracePeriodSec`
     pub grace: Option<Duration>,
-    /// `keyIdAliases`
     pub aliases: Vec<Kid>,
 }
 
-/// The longest grace: 366 days.
 pub const LONGEST_GRACE: Duration = Duration::from_secs(366 * 86_400);
 
-/// The most aliases of a key.
 pub const MOST_ALIASES: usize = 16;
 
 /// Reads an attributes file. The audience is one of `audiences`; a member that is `null` counts as

@@ -21,10 +21,8 @@ use crate::encoding::hex;
 use crate::source::Slot;
 use crate::source::scan::{EntryFiles, FileContent};
 
-/// An entry whose every file was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it lies.
     pub slot: Slot,
     /// Its keys: one, or several from a JWK Set.
     pub keys: Vec<SeenKey>,
@@ -35,21 +33,15 @@ pub struct Entry {
 /// A key as its files show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenKey {
-    /// The id that tokens carry.
     pub kid: Kid,
     /// Further ids under which the same key is published.
     pub aliases: Vec<Kid>,
-    /// Whom it signs for.
     pub audience: Audience,
-    /// What it signs with.
     pub algorithm: Algorithm,
-    /// The public key.
     pub public: PublicKey,
     /// The certificate chain (DER), leaf first; empty where there is none.
     pub certificates: Vec<Vec<u8>>,
-    /// The file with the private half, where there is one.
     pub private: Option<PathBuf>,
-    /// The dates that the files declare.
     pub declared: Declared,
 }
 
@@ -63,7 +55,6 @@ pub struct Declared {
     /// From when it is expired; open where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_to: Option<Timestamp>,
-    /// From when it is in its grace period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidated_at: Option<Timestamp>,
     /// How long the grace period is, in whole seconds; the default grace where absent.
@@ -92,20 +83,16 @@ mod grace_seconds {
     }
 }
 
-/// How entries are read.
 #[derive(Debug, Clone)]
 pub struct KeyRules {
-    /// Whom keys may sign for.
     pub audiences: Vec<Audience>,
     /// Whom a key signs for about which nothing else is said.
     pub default_audience: Audience,
-    /// How a key without a kid gets one.
     pub key_id: KeyIdScheme,
     /// Whether private parts are opened where a public one lies beside them.
     pub verify_pairs: bool,
 }
 
-/// How a key without a kid gets one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyIdScheme {
     /// The JWK thumbprint (RFC 7638) by SHA-256.
@@ -114,7 +101,6 @@ pub enum KeyIdScheme {
     SpkiSha256,
     /// The first 16 bytes of SHA-256 of the SPKI in lower-case hexadecimal, as Cyoda does.
     Cyoda,
-    /// The file's name without its ending.
     FileName,
 }
 
@@ -192,7 +178,6 @@ fn is_attributes(path: &Path) -> bool {
 
 /// A key with all that its material says, before anything is declared about it.
 struct Material {
-    /// The file that says it.
     file: PathBuf,
     public: PublicKey,
     private: Option<PathBuf>,
@@ -201,10 +186,8 @@ struct Material {
     algorithm: Option<String>,
 }
 
-/// The keys of an entry, and notes about them.
 type Finished = (Vec<Material>, Vec<String>);
 
-/// Which file is at fault.
 #[derive(Clone, Copy)]
 enum FaultyFile {
     Attributes,

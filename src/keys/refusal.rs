@@ -10,52 +10,33 @@ use super::ids::{InvalidKid, Kid};
 use crate::source::Slot;
 use crate::source::scan::FileProblem;
 
-/// An entry that can't be adopted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Where it lies.
     pub slot: Slot,
-    /// The file at fault.
     pub file: PathBuf,
-    /// Why.
     pub reason: RefusalReason,
 }
 
-/// Why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// The file can't be read.
     File(FileProblem),
-    /// A whole key directory can't be read.
     DirectoryUnreadable {
         /// The error, with what it is about.
         error: String,
     },
-    /// It has no bytes.
     EmptyFile,
-    /// It is neither PEM nor JSON.
     NotText,
-    /// It holds no key at all.
     NoKey,
-    /// It ends in the middle of a block.
     Truncated,
-    /// A PEM block can't be decoded.
     BadPem(&'static str),
-    /// A PEM block of a kind that is no key.
     UnknownLabel(String),
     /// A private key under a passphrase, and no public key beside it.
     Encrypted,
-    /// The JSON can't be read.
     BadJson(String),
-    /// A member stands twice in an object.
     DuplicateMember(String),
-    /// The key can't be decoded.
     BadKey(&'static str),
-    /// A kind of key that can't sign tokens.
     UnsupportedKey(String),
-    /// A curve that consumers do not know.
     UnsupportedCurve(String),
-    /// A symmetric key.
     Symmetric,
     /// Every key in it is for something other than signatures.
     NoSigningKey,
@@ -63,41 +44,27 @@ pub enum RefusalReason {
     RsaTooSmall(usize),
     /// An RSA modulus of this many bits, over 8192.
     RsaTooLarge(usize),
-    /// An RSA exponent other than 65537.
     RsaExponent,
-    /// A modulus with the ROCA fingerprint.
     Roca,
-    /// A point that is not on its curve.
     NotOnCurve,
-    /// An algorithm that is none of the ten.
     UnknownAlgorithm(String),
-    /// An algorithm that does not fit the key.
     AlgorithmMismatch {
-        /// The algorithm.
         algorithm: Algorithm,
         /// The key, as in "an RSA key".
         key: &'static str,
     },
-    /// The private and the public part belong to different keys.
     PairMismatch,
     /// An entry with more than one key of this kind.
     SeveralKeys(&'static str),
-    /// A kid that stands twice in one entry.
     DuplicateKid(Kid),
-    /// A kid that tokens can't carry.
     BadKid(InvalidKid),
-    /// A kid that belongs to other material.
     KidTaken {
-        /// The kid.
         kid: Kid,
-        /// The slot that has it.
         holder: String,
     },
     /// The key was deleted, under this kid, and comes under another one.
     KeyDeleted(Kid),
-    /// The attributes file says something that makes no sense.
     BadAttributes(String),
-    /// An attributes file without a key beside it.
     AttributesWithoutKey,
 }
 
@@ -149,7 +116,6 @@ impl RefusalReason {
         }
     }
 
-    /// What is wrong, in a sentence for people.
     #[must_use]
     pub fn cause(&self) -> String {
         match self {
@@ -232,7 +198,6 @@ impl RefusalReason {
         }
     }
 
-    /// What to do, in a sentence for people.
     #[must_use]
     pub fn remedy(&self) -> String {
         let text = match self {

@@ -32,33 +32,26 @@ pub fn keep_memory_private() {
 /// What the program has to do with files from now on. A directory stands for all that is below it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileAccess {
-    /// Directories that are read.
     pub read: Vec<PathBuf>,
-    /// Files that are read.
     pub read_files: Vec<PathBuf>,
     /// Directories that are read, and in which files and directories are made, replaced and removed.
     pub write: Vec<PathBuf>,
-    /// Files that are removed in the end.
     pub remove: Vec<PathBuf>,
 }
 
 /// One thing that the process gave up, or should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restriction {
-    /// Its name.
     pub name: &'static str,
-    /// Whether it is in force.
     pub holds: bool,
     /// What it comes to, or why it is not in force.
     pub detail: String,
 }
 
-/// What is in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Confinement {
     /// The version of Landlock's interface that is made use of; 0 where it is not.
     pub landlock_abi: u8,
-    /// Every restriction.
     pub restrictions: Vec<Restriction>,
 }
 
@@ -84,7 +77,6 @@ pub fn confine(access: &FileAccess) -> Confinement {
     confinement
 }
 
-/// What may be done beneath which path.
 #[derive(Debug, Default)]
 struct Grants {
     read: BTreeSet<PathBuf>,

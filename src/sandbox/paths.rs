@@ -45,7 +45,6 @@ fn parent_unless_root(directory: &Path) -> &Path {
     directory.parent().filter(|parent| *parent != Path::new("/")).unwrap_or(directory)
 }
 
-/// Where a path leads.
 struct ResolvedPath {
     /// What the targets of the links on the way lie in; not the root.
     neighbours: BTreeSet<PathBuf>,
@@ -62,7 +61,6 @@ enum PathStep {
 }
 
 impl ResolvedPath {
-    /// Resolves an absolute path.
     fn resolve(path: &Path) -> Self {
         let mut resolved = Self { neighbours: BTreeSet::new(), end: PathBuf::from("/") };
         let mut steps: Vec<PathStep> = Vec::new();

@@ -17,7 +17,6 @@ use crate::keys::refusal::{RefusalReason, escape_name};
 use crate::keys::strict_json::{JsonError, parse_object};
 use crate::keys::{Algorithm, Kid, PublicKey};
 
-/// What the claims must say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// `iss`, exactly; any or none where absent.
@@ -31,32 +30,24 @@ pub struct Expected {
 /// What a token says that was not refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified {
-    /// The key that signed it.
     pub kid: Kid,
-    /// What it was signed with.
     pub algorithm: Algorithm,
     /// The header; of its members only `alg`, `kid` and `crit` were looked at.
     pub header: Map<String, Value>,
-    /// The claims.
     pub claims: Map<String, Value>,
 }
 
-/// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerifyError {
     /// It has this many bytes, more than [`MAX_LENGTH`].
     TooLong(usize),
     /// It does not have the compact form of a signed token (RFC 7515 §3.1).
     Malformed,
-    /// Its header can't be relied on.
     BadHeader(JsonError),
-    /// Its claims can't be relied on.
     BadClaims(JsonError),
-    /// A member of its header is of the wrong type.
     HeaderType(&'static str),
     /// Its header asks for extensions (`crit`), and there are none.
     Critical,
-    /// It does not say which key signed it.
     NoKid,
     /// There is no key of this id, as the token has it.
     UnknownKid(String),
@@ -68,22 +59,14 @@ pub enum VerifyError {
     KeyWithoutAlgorithm,
     /// The token names another algorithm than its key.
     AlgorithmMismatch {
-        /// As the token has it.
         token: String,
-        /// The key's.
         key: Algorithm,
     },
-    /// The signature is not by that key.
     BadSignature,
-    /// The claims lack this one.
     MissingClaim(&'static str),
-    /// This claim is of the wrong type.
     ClaimType(&'static str),
-    /// `exp` has come.
     Expired,
-    /// `nbf` has not come.
     NotYetValid,
-    /// `iss` is another.
     WrongIssuer(String),
     /// `aud` does not have the expected one.
     WrongAudience,

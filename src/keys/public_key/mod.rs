@@ -32,24 +32,11 @@ pub struct PublicKey(Numbers);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Numbers {
     /// RSA (RFC 7518 §6.3.1), modulus big-endian without leading zeros.
-    Rsa {
-        /// `n`
-        modulus: Box<[u8]>,
-    },
+    Rsa { modulus: Box<[u8]> },
     /// A point on a NIST curve (RFC 7518 §6.2.1), coordinates at full width.
-    Ec {
-        /// `crv`
-        curve: Curve,
-        /// `x`
-        x: Box<[u8]>,
-        /// `y`
-        y: Box<[u8]>,
-    },
+    Ec { curve: Curve, x: Box<[u8]>, y: Box<[u8]> },
     /// Ed25519 (RFC 8037 §2).
-    Ed25519 {
-        /// `x`
-        x: [u8; 32],
-    },
+    Ed25519 { x: [u8; 32] },
 }
 
 /// `AlgorithmIdentifier` of rsaEncryption with its NULL (RFC 3279 §2.3.1).
@@ -107,7 +94,6 @@ impl PublicKey {
         }
     }
 
-    /// The SHA-256 of [`Self::spki`].
     #[must_use]
     pub fn spki_sha256(&self) -> [u8; 32] {
         sha256(&self.spki())

@@ -13,7 +13,6 @@ use super::names::{is_passed_over, stem};
 use super::read;
 use super::tree::{Location, OpenMethod, Walk, WalkError, read_error};
 
-/// What the listing of a directory showed.
 #[derive(Default)]
 pub(super) struct Listing {
     /// By stem, each file's display name and how it is reached.

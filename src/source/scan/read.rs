@@ -114,7 +114,6 @@ pub(super) fn directory_beneath(root: &Dir, path: &Path) -> io::Result<OwnedFd> 
     Ok(openat(location, ".", flags, Mode::empty())?)
 }
 
-/// Why a path with a symbolic link in it could not be followed.
 pub(super) fn link_problem(
     error: &io::Error,
     owner: impl FnOnce() -> Option<Owner>,
@@ -133,7 +132,6 @@ pub(super) fn leads_out(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
-/// Whose a file or directory is.
 pub(super) struct Owner {
     uid: u32,
     gid: u32,
@@ -146,7 +144,6 @@ impl From<Stat> for Owner {
     }
 }
 
-/// Whose that is what `path` leads to beneath `root`.
 pub(super) fn owner_beneath(root: &Dir, path: &Path) -> Option<Owner> {
     let found = root.metadata(path).ok()?;
     Some(Owner { uid: found.uid(), gid: found.gid(), mode: found.mode() })

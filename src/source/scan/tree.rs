@@ -21,7 +21,6 @@ pub(super) const DATA: &str = "..data";
 /// How many names may be listed for each file that may be read.
 const NAMES_PER_FILE: usize = 10;
 
-/// Goes through a key directory.
 pub(super) struct Walk<'a> {
     pub(super) root: &'a Dir,
     pub(super) directory: &'a Arc<Path>,
@@ -31,19 +30,16 @@ pub(super) struct Walk<'a> {
     pub(super) found: Found,
 }
 
-/// What was found on the walk.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) entries: Vec<EntryFiles>,
     pub(super) unreadable: Vec<Unreadable>,
     pub(super) notes: Vec<String>,
     pub(super) directories: BTreeSet<DirectoryIdentity>,
-    /// How many files belong to entries.
     pub(super) files: usize,
     pub(super) names: usize,
 }
 
-/// Why a directory could not be read to its end.
 pub(super) enum WalkError {
     /// It concerns this directory alone.
     Directory(FileProblem),
@@ -51,7 +47,6 @@ pub(super) enum WalkError {
     TooManyNames,
 }
 
-/// Where a directory stands.
 pub(super) struct Location {
     /// Its part of the slots' paths; empty for the key directory.
     pub(super) slot: String,
@@ -64,13 +59,10 @@ pub(super) struct Location {
     pub(super) linked: Option<BTreeSet<Vec<u8>>>,
 }
 
-/// How a file is reached.
 pub(super) enum OpenMethod {
-    /// By its name in the opened directory.
     ByName,
     /// By a path beneath the key directory, for the name is a symbolic link.
     ThroughLink(PathBuf),
-    /// Not at all.
     Refused(FileProblem),
 }
 

@@ -18,7 +18,6 @@ impl Debounce {
         Self { quiet, cap, hints: None }
     }
 
-    /// Takes a hint that came `now`.
     pub fn note(&mut self, now: Instant) {
         let first = self.hints.map_or(now, |(first, _)| first);
         self.hints = Some((first, now));

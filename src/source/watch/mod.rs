@@ -36,15 +36,10 @@ pub struct Watcher {
     armed_in_a_row: u8,
 }
 
-/// How changes are noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchState {
     /// By events, and by polling what events don't tell.
-    Watching {
-        /// How many directories are watched.
-        directories: usize,
-    },
-    /// Only by polling.
+    Watching { directories: usize },
     Polling {
         /// Why there are no events, or not from everywhere.
         why: String,
@@ -116,11 +111,9 @@ struct Hints {
     last_overflow: Mutex<Option<Instant>>,
 }
 
-/// What an event asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Reaction {
     Ignore,
-    /// To look again.
     Rescan,
     /// To look again, and to watch anew what stands at its paths and below.
     Rearm,
