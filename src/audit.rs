@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::keys::refusal::plain;
+use crate::keys::refusal::replace_controls;
 
 /// What marks these lines: they are printed whatever the least important level is.
 pub const AUDIT: &str = "audit";
@@ -17,40 +17,31 @@ pub struct Attempt {
     pub who: String,
     /// By which way: `command` or `http`.
     pub via: &'static str,
-    /// What it was: `issue`, `invalidate` and so on.
     pub operation: &'static str,
-    /// Which key it was about, where that is known.
     pub kid: Option<String>,
-    /// Which audience it was about, where that is known.
     pub audience: Option<String>,
 }
 
-/// What came of it.
 #[derive(Debug, Clone)]
-pub enum Outcome {
-    /// It was done.
+pub enum AttemptOutcome {
     Done {
         /// When the key's publication ends now.
         published_until: Option<Timestamp>,
     },
-    /// It was not.
     Refused {
-        /// Why, for programs.
         code: &'static str,
-        /// Why, for people.
         cause: String,
     },
 }
 
 impl Attempt {
-    /// Writes the line.
-    pub fn came_to(&self, outcome: &Outcome) {
+    pub fn came_to(&self, outcome: &AttemptOutcome) {
         let Self { who, via, operation, kid, audience } = self;
-        let who = plain(who);
-        let kid = plain(kid.as_deref().unwrap_or("-"));
-        let audience = plain(audience.as_deref().unwrap_or("-"));
+        let who = replace_controls(who);
+        let kid = replace_controls(kid.as_deref().unwrap_or("-"));
+        let audience = replace_controls(audience.as_deref().unwrap_or("-"));
         match outcome {
-            Outcome::Done { published_until } => {
+            AttemptOutcome::Done { published_until } => {
                 // A key that was deleted is answered as it was, and is not published any more.
                 let until = match (*operation, published_until) {
                     ("delete", _) => "ended".to_owned(),
@@ -64,11 +55,11 @@ impl Attempt {
                     published_until = %until, "key operation"
                 );
             }
-            Outcome::Refused { code, cause } => warn!(
+            AttemptOutcome::Refused { code, cause } => warn!(
                 target: AUDIT,
                 event = "operation.refused",
                 audit = true, %who, via, operation, %kid, %audience, outcome = "refused", code,
-                cause = %plain(cause), "key operation"
+                cause = %replace_controls(cause), "key operation"
             ),
         }
     }

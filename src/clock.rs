@@ -17,7 +17,6 @@ pub trait Clock: Send + Sync + 'static {
     fn elapsed(&self) -> Duration;
 }
 
-/// The machine's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -38,13 +37,11 @@ impl Clock for SystemClock {
 pub struct ManualClock(Arc<Mutex<(Timestamp, Duration)>>);
 
 impl ManualClock {
-    /// A clock that stands at `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
         Self(Arc::new(Mutex::new((start, Duration::ZERO))))
     }
 
-    /// Lets `time` pass.
     pub fn advance(&self, time: Duration) {
         let (now, elapsed) = &mut *self.lock();
         *now += time;

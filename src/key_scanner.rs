@@ -13,7 +13,8 @@ use crate::ledger::Observation;
 use crate::ledger::UnreadableSubtree;
 use crate::source::Slot;
 use crate::source::scan::{
-    Content, DirectoryIdentity, EntryFiles, FileProblem, ScanError, ScanLimits, Unreadable, scan,
+    DirectoryIdentity, EntryFiles, FileContent, FileProblem, ScanError, ScanLimits, Unreadable,
+    scan,
 };
 
 /// Scans the key directories, and parses again only those entries whose bytes changed.
@@ -123,8 +124,8 @@ impl KeyScan {
 fn digest(files: &EntryFiles) -> [u8; 32] {
     let parts = files.files.iter().flat_map(|file| {
         let (kind, content) = match &file.content {
-            Ok(Content::Bytes(bytes)) => ("bytes", sha256(bytes)),
-            Ok(Content::LeftClosed) => ("left closed", [0; 32]),
+            Ok(FileContent::Bytes(bytes)) => ("bytes", sha256(bytes)),
+            Ok(FileContent::NotOpened) => ("left closed", [0; 32]),
             Err(problem) => ("problem", sha256(format!("{problem:?}").as_bytes())),
         };
         [sha256(file.path.as_os_str().as_encoded_bytes()), sha256(kind.as_bytes()), content]

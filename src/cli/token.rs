@@ -17,13 +17,13 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, format_duration, parse_duration};
 use crate::keys::Audience;
 use crate::keys::lifecycle::after;
-use crate::keys::refusal::{RefusalReason, plain};
+use crate::keys::refusal::{RefusalReason, replace_controls};
 use crate::keys::strict_json::parse_object;
 use crate::ledger::current_record;
 use crate::ledger::record::Record;
 use crate::serve;
-use crate::source::scan::{Content, ScanLimits, scan};
-use crate::token::{self, Expected, Refusal, Signer, Verified};
+use crate::source::scan::{FileContent, ScanLimits, scan};
+use crate::token::{self, Expected, Signer, Verified, VerifyError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -132,7 +132,7 @@ fn sign(
     let token = token::sign(&claims, &private_file(record, config)?, signer).map_err(|error| {
         let file = record.private.clone().unwrap_or_default();
         Failure {
-            what: format!("can't sign with {}", plain(&file.display().to_string())),
+            what: format!("can't sign with {}", replace_controls(&file.display().to_string())),
             cause: error.to_string(),
             remedy: "put the key pair's unencrypted private half there, whole, in PEM or as a JWK"
                 .to_owned(),
@@ -209,12 +209,12 @@ fn private_file(record: &Record, config: &Config) -> Result<Zeroizing<Vec<u8>>, 
     let files = entries.remove(&record.slot).map(|entry| entry.files).unwrap_or_default();
     let file = files.into_iter().find(|file| Some(&file.path) == record.private.as_ref());
     match file.map(|file| file.content) {
-        Some(Ok(Content::Bytes(bytes))) => Ok(bytes),
+        Some(Ok(FileContent::Bytes(bytes))) => Ok(bytes),
         Some(Err(problem)) => {
             let reason = RefusalReason::File(problem);
             Err(failure(reason.cause(), reason.remedy()))
         }
-        Some(Ok(Content::LeftClosed)) | None => Err(failure(
+        Some(Ok(FileContent::NotOpened)) | None => Err(failure(
             "its file has just vanished".to_owned(),
             "try again, or put the file back".to_owned(),
         )),
@@ -239,19 +239,21 @@ fn verify(token: &str, set: &KeySet, now: Timestamp) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-fn remedy(refusal: &Refusal, origin: &str) -> String {
+fn remedy(refusal: &VerifyError, origin: &str) -> String {
     match refusal {
-        Refusal::TooLong(_) | Refusal::Malformed => {
+        VerifyError::TooLong(_) | VerifyError::Malformed => {
             "give the whole token and nothing else, or - to read it from stdin".to_owned()
         }
-        Refusal::UnknownKid(_) => format!(
+        VerifyError::UnknownKid(_) => format!(
             "name the JWK Set of the token's issuer with --jwks; this was looked up in {origin}"
         ),
-        Refusal::BadKey(_) | Refusal::KeyNotForSignatures | Refusal::KeyWithoutAlgorithm => {
+        VerifyError::BadKey(_)
+        | VerifyError::KeyNotForSignatures
+        | VerifyError::KeyWithoutAlgorithm => {
             format!("have the key mended in {origin}")
         }
-        Refusal::Expired => "get a new token".to_owned(),
-        Refusal::NotYetValid => "wait, or set the clock of this machine".to_owned(),
+        VerifyError::Expired => "get a new token".to_owned(),
+        VerifyError::NotYetValid => "wait, or set the clock of this machine".to_owned(),
         _ => "do not accept it; a signer that made it is to be mended".to_owned(),
     }
 }

@@ -60,7 +60,6 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// The name is none of the ten algorithms'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownAlgorithm;
 

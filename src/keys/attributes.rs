@@ -8,35 +8,25 @@ use std::time::Duration;
 use super::algorithm::Algorithm;
 use super::ids::{Audience, Kid};
 use super::material;
-use super::refusal::{RefusalReason, escaped};
+use super::refusal::{RefusalReason, escape_name};
 use super::strict_json::{Json, JsonError, JsonObject};
 use jiff::Timestamp;
 
 /// The attributes of a key pair. All of them are optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// `keyId`
     pub kid: Option<Kid>,
-    /// `audience`
     pub audience: Option<Audience>,
-    /// `algorithm`
     pub algorithm: Option<Algorithm>,
-    /// `validFrom`
     pub valid_from: Option<Timestamp>,
-    /// `validTo`
     pub valid_to: Option<Timestamp>,
-    /// `invalidatedAt`
     pub invalidated_at: Option<Timestamp>,
-    /// `gracePeriodSec`
     pub grace: Option<Duration>,
-    /// `keyIdAliases`
     pub aliases: Vec<Kid>,
 }
 
-/// The longest grace: 366 days.
 pub const LONGEST_GRACE: Duration = Duration::from_secs(366 * 86_400);
 
-/// The most aliases of a key.
 pub const MOST_ALIASES: usize = 16;
 
 /// Reads an attributes file. The audience is one of `audiences`; a member that is `null` counts as
@@ -49,7 +39,7 @@ pub fn parse(bytes: &[u8], audiences: &[Audience]) -> Result<Attributes, Refusal
     let object = JsonObject::parse(text.as_bytes()).map_err(|error| match error {
         JsonError::NotAnObject => bad("the attributes", "are no JSON object"),
         JsonError::DuplicateMember(member) => {
-            bad(&escaped(&material::shown(&member)), "stands twice")
+            bad(&escape_name(&material::redact_long(&member)), "stands twice")
         }
         JsonError::Syntax { is_truncated: true, .. } => RefusalReason::Truncated,
         JsonError::Syntax { line, column, .. } => {
@@ -83,7 +73,7 @@ impl Attributes {
             "invalidatedAt" => self.invalidated_at = instant(name, value)?,
             "gracePeriodSec" => self.grace = grace(name, value)?,
             "keyIdAliases" => self.aliases = aliases(name, value)?,
-            unknown => return Err(bad(&escaped(unknown), "is no attribute")),
+            unknown => return Err(bad(&escape_name(unknown), "is no attribute")),
         }
         Ok(())
     }
@@ -137,13 +127,13 @@ fn kid(text: &str) -> Result<Kid, RefusalReason> {
 fn audience(name: &str, audiences: &[Audience]) -> Result<Audience, RefusalReason> {
     audiences.iter().find(|known| known.as_str() == name).cloned().ok_or_else(|| {
         let names: Vec<&str> = audiences.iter().map(Audience::as_str).collect();
-        let (name, names) = (escaped(&material::shown(name)), names.join(", "));
+        let (name, names) = (escape_name(&material::redact_long(name)), names.join(", "));
         bad("audience", &format!("\"{name}\" is none of the configured ones: {names}"))
     })
 }
 
 fn algorithm(name: &str) -> Result<Algorithm, RefusalReason> {
-    name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::shown(name)))
+    name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::redact_long(name)))
 }
 
 fn instant(name: &str, value: &Json) -> Result<Option<Timestamp>, RefusalReason> {

@@ -19,12 +19,10 @@ use super::refusal::{RefusalReason, Refused};
 use crate::encoding::base64url;
 use crate::encoding::hex;
 use crate::source::Slot;
-use crate::source::scan::{Content, EntryFiles};
+use crate::source::scan::{EntryFiles, FileContent};
 
-/// An entry whose every file was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it lies.
     pub slot: Slot,
     /// Its keys: one, or several from a JWK Set.
     pub keys: Vec<SeenKey>,
@@ -35,21 +33,15 @@ pub struct Entry {
 /// A key as its files show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenKey {
-    /// The id that tokens carry.
     pub kid: Kid,
     /// Further ids under which the same key is published.
     pub aliases: Vec<Kid>,
-    /// Whom it signs for.
     pub audience: Audience,
-    /// What it signs with.
     pub algorithm: Algorithm,
-    /// The public key.
     pub public: PublicKey,
     /// The certificate chain (DER), leaf first; empty where there is none.
     pub certificates: Vec<Vec<u8>>,
-    /// The file with the private half, where there is one.
     pub private: Option<PathBuf>,
-    /// The dates that the files declare.
     pub declared: Declared,
 }
 
@@ -63,7 +55,6 @@ pub struct Declared {
     /// From when it is expired; open where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_to: Option<Timestamp>,
-    /// From when it is in its grace period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidated_at: Option<Timestamp>,
     /// How long the grace period is, in whole seconds; the default grace where absent.
@@ -92,14 +83,11 @@ mod grace_seconds {
     }
 }
 
-/// How entries are read.
 #[derive(Debug, Clone)]
 pub struct KeyRules {
-    /// Whom keys may sign for.
     pub audiences: Vec<Audience>,
     /// Whom a key signs for about which nothing else is said.
     pub default_audience: Audience,
-    /// How a key without a kid gets one.
     pub key_id: KeyIdScheme,
     /// Whether private parts are opened where a public one lies beside them.
     pub verify_pairs: bool,
@@ -115,7 +103,6 @@ pub enum KeyIdScheme {
     SpkiSha256,
     /// The first 16 bytes of SHA-256 of the SPKI in lower-case hexadecimal, as Cyoda does.
     Cyoda,
-    /// The file's name without its ending.
     FileName,
 }
 
@@ -150,12 +137,12 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
             .as_ref()
             .map_err(|problem| refuse(path, RefusalReason::File(problem.clone())))?;
         match content {
-            Content::LeftClosed => halves.private_file = Some(path.to_owned()),
-            Content::Bytes(bytes) if is_attributes(path) => {
+            FileContent::NotOpened => halves.private_file = Some(path.to_owned()),
+            FileContent::Bytes(bytes) if is_attributes(path) => {
                 let read = attributes::parse(bytes, &rules.audiences);
                 attributes = Some((path, read.map_err(|reason| refuse(path, reason))?));
             }
-            Content::Bytes(bytes) => {
+            FileContent::Bytes(bytes) => {
                 let parts = material::parse(bytes, rules.verify_pairs);
                 for part in parts.map_err(|reason| refuse(path, reason))? {
                     halves.add(part, path).map_err(|reason| refuse(path, reason))?;
@@ -178,8 +165,8 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
         let file = material.file.clone();
         let key = describe(material, &attributes, several, &files.slot, rules, &mut notes)
             .map_err(|(source, reason)| match source {
-                Source::Attributes => refuse(&declared_in, reason),
-                Source::Material => refuse(&file, reason),
+                FaultyFile::Attributes => refuse(&declared_in, reason),
+                FaultyFile::Material => refuse(&file, reason),
             })?;
         keys.push(key);
     }
@@ -193,7 +180,6 @@ fn is_attributes(path: &Path) -> bool {
 
 /// A key with all that its material says, before anything is declared about it.
 struct Material {
-    /// The file that says it.
     file: PathBuf,
     public: PublicKey,
     private: Option<PathBuf>,
@@ -202,12 +188,10 @@ struct Material {
     algorithm: Option<String>,
 }
 
-/// The keys of an entry, and notes about them.
 type Finished = (Vec<Material>, Vec<String>);
 
-/// Which file is at fault.
 #[derive(Clone, Copy)]
-enum Source {
+enum FaultyFile {
     Attributes,
     Material,
 }
@@ -344,10 +328,10 @@ fn describe(
     slot: &Slot,
     rules: &KeyRules,
     notes: &mut Vec<String>,
-) -> Result<SeenKey, (Source, RefusalReason)> {
+) -> Result<SeenKey, (FaultyFile, RefusalReason)> {
     let Material { file: _, public, private, chain, kid, algorithm } = material;
-    let of_attributes = |reason| (Source::Attributes, reason);
-    let of_material = |reason| (Source::Material, reason);
+    let of_attributes = |reason| (FaultyFile::Attributes, reason);
+    let of_material = |reason| (FaultyFile::Material, reason);
     if several && (attributes.kid.is_some() || !attributes.aliases.is_empty()) {
         let why = "keyId and keyIdAliases can't be given to several keys at once";
         return Err(of_attributes(RefusalReason::BadAttributes(why.to_owned())));
@@ -399,7 +383,9 @@ fn describe(
 fn algorithm_of_jwk(name: &str) -> Result<Algorithm, RefusalReason> {
     match name {
         "Ed25519" => Ok(Algorithm::EdDSA),
-        name => name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::shown(name))),
+        name => {
+            name.parse().map_err(|_| RefusalReason::UnknownAlgorithm(material::redact_long(name)))
+        }
     }
 }
 

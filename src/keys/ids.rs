@@ -11,14 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Kid(Arc<str>);
 
-/// Why a string is no [`Kid`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidKid {
-    /// It has no characters.
     Empty,
     /// It has this many bytes, more than 256.
     TooLong(usize),
-    /// It holds a character that is not printable ASCII.
     NotPrintableAscii,
 }
 
@@ -41,7 +38,6 @@ impl Kid {
         Ok(Self(text.into()))
     }
 
-    /// The kid as tokens carry it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -99,7 +95,6 @@ impl Audience {
         Self(name.into())
     }
 
-    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

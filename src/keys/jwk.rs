@@ -14,11 +14,8 @@ use crate::encoding::{base64url, sha256};
 /// members of its type, and where certificates are given `x5c` and `x5t#S256`. Nothing else.
 #[derive(Debug, Clone, Copy)]
 pub struct Jwk<'a> {
-    /// `kid`
     pub kid: &'a Kid,
-    /// `alg`
     pub algorithm: Algorithm,
-    /// The key.
     pub public: &'a PublicKey,
     /// The certificate chain (DER), leaf first, where it is to be published.
     pub certificates: Option<&'a [Vec<u8>]>,

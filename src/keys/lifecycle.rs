@@ -23,9 +23,7 @@ pub struct Policy {
     pub announce: Duration,
     /// How long until every consumer has fetched a newly published key.
     pub propagation: Duration,
-    /// How long a token lives at most.
     pub token_lifetime: Duration,
-    /// How far consumers' clocks may be off.
     pub clock_skew: Duration,
     /// The grace of an invalidation that names none.
     pub default_grace: Duration,
@@ -40,11 +38,9 @@ pub struct Dates {
     pub valid_to: Option<Timestamp>,
     /// The invalidation that was declared or ordered, which may lie ahead.
     pub invalidation: Option<Invalidation>,
-    /// What happened to its files, where they are gone.
     pub loss: Option<Loss>,
     /// When this ledger's owner first published it.
     pub first_published: Option<Timestamp>,
-    /// When it was deleted.
     pub deleted_at: Option<Timestamp>,
 }
 
@@ -130,7 +126,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Every phase, in the order of a life.
     pub const ALL: [Self; 7] = [
         Self::Scheduled,
         Self::Announced,
@@ -141,13 +136,11 @@ impl Phase {
         Self::Deleted,
     ];
 
-    /// Whether a key in this phase is published.
     #[must_use]
     pub const fn is_published(self) -> bool {
         matches!(self, Self::Announced | Self::Active | Self::Grace)
     }
 
-    /// The name in every interface.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -168,10 +161,8 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What holds for a key at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct State {
-    /// Its phase.
+pub struct KeyState {
     pub phase: Phase,
     /// From when it is no longer published; open where absent.
     pub published_until: Option<Timestamp>,
@@ -182,7 +173,7 @@ pub struct State {
     pub next_change: Option<Timestamp>,
 }
 
-impl State {
+impl KeyState {
     /// Whether every consumer has had the time to fetch this key, which may sign.
     #[must_use]
     pub fn is_safe_to_sign(&self, at: Timestamp) -> bool {
@@ -191,11 +182,10 @@ impl State {
 }
 
 impl Dates {
-    /// What holds at `instant`.
     #[must_use]
-    pub fn at(&self, instant: Timestamp, policy: &Policy) -> State {
+    pub fn at(&self, instant: Timestamp, policy: &Policy) -> KeyState {
         let phase = self.phase(instant, policy);
-        State {
+        KeyState {
             phase,
             published_until: self.published_until(instant),
             safe_to_sign_from: self.safe_to_sign_from(instant, policy),
@@ -367,9 +357,7 @@ impl Loss {
 /// What [`current`] chooses from.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
-    /// The key's id.
     pub kid: &'a Kid,
-    /// Its dates.
     pub dates: &'a Dates,
     /// Whether there is a private half to sign with.
     pub has_private: bool,
@@ -386,7 +374,7 @@ pub fn current<'a>(
     instant: Timestamp,
     policy: &Policy,
 ) -> Option<&'a Kid> {
-    let active: Vec<(State, Candidate<'a>)> = candidates
+    let active: Vec<(KeyState, Candidate<'a>)> = candidates
         .filter(|candidate| candidate.has_private)
         .map(|candidate| (candidate.dates.at(instant, policy), candidate))
         .filter(|(state, _)| state.phase == Phase::Active)

@@ -10,52 +10,33 @@ use super::ids::{InvalidKid, Kid};
 use crate::source::Slot;
 use crate::source::scan::FileProblem;
 
-/// An entry that can't be adopted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Where it lies.
     pub slot: Slot,
-    /// The file at fault.
     pub file: PathBuf,
-    /// Why.
     pub reason: RefusalReason,
 }
 
-/// Why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// The file can't be read.
     File(FileProblem),
-    /// A whole key directory can't be read.
     DirectoryUnreadable {
         /// The error, with what it is about.
         error: String,
     },
-    /// It has no bytes.
     EmptyFile,
-    /// It is neither PEM nor JSON.
     NotText,
-    /// It holds no key at all.
     NoKey,
-    /// It ends in the middle of a block.
     Truncated,
-    /// A PEM block can't be decoded.
     BadPem(&'static str),
-    /// A PEM block of a kind that is no key.
     UnknownLabel(String),
     /// A private key under a passphrase, and no public key beside it.
     Encrypted,
-    /// The JSON can't be read.
     BadJson(String),
-    /// A member stands twice in an object.
     DuplicateMember(String),
-    /// The key can't be decoded.
     BadKey(&'static str),
-    /// A kind of key that can't sign tokens.
     UnsupportedKey(String),
-    /// A curve that consumers do not know.
     UnsupportedCurve(String),
-    /// A symmetric key.
     Symmetric,
     /// Every key in it is for something other than signatures.
     NoSigningKey,
@@ -63,41 +44,27 @@ pub enum RefusalReason {
     RsaTooSmall(usize),
     /// An RSA modulus of this many bits, over 8192.
     RsaTooLarge(usize),
-    /// An RSA exponent other than 65537.
     RsaExponent,
-    /// A modulus with the ROCA fingerprint.
     Roca,
-    /// A point that is not on its curve.
     NotOnCurve,
-    /// An algorithm that is none of the ten.
     UnknownAlgorithm(String),
-    /// An algorithm that does not fit the key.
     AlgorithmMismatch {
-        /// The algorithm.
         algorithm: Algorithm,
         /// The key, as in "an RSA key".
         key: &'static str,
     },
-    /// The private and the public part belong to different keys.
     PairMismatch,
     /// An entry with more than one key of this kind.
     SeveralKeys(&'static str),
-    /// A kid that stands twice in one entry.
     DuplicateKid(Kid),
-    /// A kid that tokens can't carry.
     BadKid(InvalidKid),
-    /// A kid that belongs to other material.
     KidTaken {
-        /// The kid.
         kid: Kid,
-        /// The slot that has it.
         holder: String,
     },
     /// The key was deleted, under this kid, and comes under another one.
     KeyDeleted(Kid),
-    /// The attributes file says something that makes no sense.
     BadAttributes(String),
-    /// An attributes file without a key beside it.
     AttributesWithoutKey,
 }
 
@@ -149,13 +116,12 @@ impl RefusalReason {
         }
     }
 
-    /// What is wrong, in a sentence for people.
     #[must_use]
     pub fn cause(&self) -> String {
         match self {
             Self::File(problem) => file_cause(problem),
             Self::DirectoryUnreadable { error } => {
-                let error = plain(error);
+                let error = replace_controls(error);
                 format!("the key directory can't be read, so its keys stay as they were: {error}")
             }
             Self::EmptyFile => "the file is empty".to_owned(),
@@ -168,7 +134,7 @@ impl RefusalReason {
             }
             Self::BadPem(what) => format!("the PEM can't be decoded: {what}"),
             Self::UnknownLabel(label) => {
-                format!("a block \"{}\" holds no signing key", escaped(label))
+                format!("a block \"{}\" holds no signing key", escape_name(label))
             }
             Self::Encrypted => {
                 "the private key is encrypted under a passphrase, and no public key \
@@ -177,15 +143,15 @@ impl RefusalReason {
             }
             Self::BadJson(what) => format!("the JSON can't be used: {what}"),
             Self::DuplicateMember(member) => {
-                format!("the member \"{}\" stands twice", escaped(member))
+                format!("the member \"{}\" stands twice", escape_name(member))
             }
             Self::BadKey(what) => format!("the key can't be used: {what}"),
             Self::UnsupportedKey(what) => {
-                format!("a key of type {} can't sign tokens", escaped(what))
+                format!("a key of type {} can't sign tokens", escape_name(what))
             }
             Self::UnsupportedCurve(curve) => format!(
                 "the curve {} is none of P-256, P-384, P-521 and Ed25519",
-                escaped(curve)
+                escape_name(curve)
             ),
             Self::Symmetric => "a symmetric key (oct) must never be published".to_owned(),
             Self::NoSigningKey => {
@@ -202,7 +168,7 @@ impl RefusalReason {
                 .to_owned(),
             Self::NotOnCurve => "the public point is not on its curve".to_owned(),
             Self::UnknownAlgorithm(name) => {
-                format!("\"{}\" is no algorithm of a signing key", escaped(name))
+                format!("\"{}\" is no algorithm of a signing key", escape_name(name))
             }
             Self::AlgorithmMismatch { algorithm, key } => {
                 format!("the algorithm {algorithm} does not fit {key}")
@@ -212,18 +178,18 @@ impl RefusalReason {
             }
             Self::SeveralKeys(what) => format!("the entry holds different {what}"),
             Self::DuplicateKid(kid) => {
-                format!("the kid \"{}\" is given twice", escaped(kid.as_str()))
+                format!("the kid \"{}\" is given twice", escape_name(kid.as_str()))
             }
             Self::BadKid(why) => why.to_string(),
             Self::KidTaken { kid, holder } => format!(
                 "the kid \"{}\" belongs to the other key at {}: consumers that have that one would \
                  never fetch this one",
-                escaped(kid.as_str()),
-                escaped(holder)
+                escape_name(kid.as_str()),
+                escape_name(holder)
             ),
             Self::KeyDeleted(kid) => format!(
                 "this key was deleted for good, when its kid was \"{}\"",
-                escaped(kid.as_str())
+                escape_name(kid.as_str())
             ),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
@@ -232,7 +198,6 @@ impl RefusalReason {
         }
     }
 
-    /// What to do, in a sentence for people.
     #[must_use]
     pub fn remedy(&self) -> String {
         let text = match self {
@@ -323,7 +288,7 @@ impl RefusalReason {
 
 /// A name from outside as texts show it: escaped, and cut short where it is endless.
 #[must_use]
-pub fn escaped(name: &str) -> String {
+pub fn escape_name(name: &str) -> String {
     const LONGEST: usize = Kid::MAX_LENGTH;
     match name.char_indices().nth(LONGEST) {
         Some((at, _)) => format!("{}...", name[..at].escape_default()),
@@ -333,7 +298,7 @@ pub fn escaped(name: &str) -> String {
 
 /// The system's words about a path, without the control characters that a path can hold.
 #[must_use]
-pub fn plain(error: &str) -> String {
+pub fn replace_controls(error: &str) -> String {
     error.replace(char::is_control, "\u{fffd}")
 }
 
@@ -346,7 +311,9 @@ fn file_cause(problem: &FileProblem) -> String {
         FileProblem::NotRegular { kind } => format!("it is {kind}, not a file"),
         FileProblem::LeadsOut => "a symbolic link leads out of the key directory".to_owned(),
         FileProblem::Dangling => "a symbolic link leads nowhere".to_owned(),
-        FileProblem::Unreadable { error } => format!("it can't be read: {}", plain(error)),
+        FileProblem::Unreadable { error } => {
+            format!("it can't be read: {}", replace_controls(error))
+        }
         FileProblem::Changing => "it changed while it was read".to_owned(),
         FileProblem::NameNotUtf8 => "the file's name is not UTF-8".to_owned(),
     }

@@ -34,10 +34,8 @@ pub enum JsonError {
         line: usize,
         /// The column there, from 1.
         column: usize,
-        /// Whether it ends too early.
         is_truncated: bool,
     },
-    /// It is JSON, but no object.
     NotAnObject,
     /// An object in it has two members of this name.
     DuplicateMember(String),

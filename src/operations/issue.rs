@@ -18,7 +18,7 @@ use crate::keys::lifecycle::{Phase, after};
 use crate::keys::{Algorithm, Audience, Kid};
 use crate::ledger::{Record, Records, Step};
 use crate::source::Slot;
-use crate::source::scan::{Content, EntryFiles, FileRead};
+use crate::source::scan::{EntryFiles, FileContent, FileRead};
 
 #[derive(Debug, Clone)]
 pub struct Issue {
@@ -299,7 +299,7 @@ fn read_back(
 ) -> Result<SeenKey, OperationError> {
     let file = |name: &String, bytes: &[u8]| FileRead {
         path: terms.directory.join(name),
-        content: Ok(Content::Bytes(Zeroizing::new(bytes.to_vec()))),
+        content: Ok(FileContent::Bytes(Zeroizing::new(bytes.to_vec()))),
     };
     let files = vec![file(&names[0], attributes), file(&names[1], pem.as_bytes())];
     let entry = entry::read(&EntryFiles { slot: slot.clone(), files }, &terms.rules);

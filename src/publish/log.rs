@@ -11,7 +11,7 @@ use super::snapshot::Snapshot;
 use crate::key_scanner::KeyScan;
 use crate::keys::Kid;
 use crate::keys::lifecycle::{Phase, Policy};
-use crate::keys::refusal::{Refused, plain};
+use crate::keys::refusal::{Refused, replace_controls};
 use crate::ledger::store::DamagedFile;
 use crate::ledger::{Change, Persistence, Record, Records};
 use crate::source::watch::WatchState;
@@ -104,7 +104,7 @@ impl LoggedStates {
             notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
         }
         for note in notes.difference(&self.notes) {
-            info!(event = "entry.noted", note = %plain(note), "noticed in the key directory");
+            info!(event = "entry.noted", note = %replace_controls(note), "noticed in the key directory");
         }
         self.notes = notes;
     }
@@ -123,7 +123,7 @@ pub(crate) fn key_changed(change: &Change, records: &Records, now: Timestamp, po
             };
             info!(
                 event, kid = %kid, audience = %record.audience, algorithm = %record.algorithm,
-                slot = %plain(record.slot.path()), phase = %state.phase,
+                slot = %replace_controls(record.slot.path()), phase = %state.phase,
                 published_until = %OrOpen(state.published_until),
                 safe_to_sign_from = %OrOpen(state.safe_to_sign_from),
                 "{what}"
@@ -139,7 +139,7 @@ pub(crate) fn key_changed(change: &Change, records: &Records, now: Timestamp, po
             };
             let until = OrOpen(dates.at(now, policy).published_until);
             info!(
-                event, kid = %kid, slot = %plain(record.slot.path()), published_until = %until,
+                event, kid = %kid, slot = %replace_controls(record.slot.path()), published_until = %until,
                 "{what}"
             );
         }
@@ -207,14 +207,14 @@ const LARGE_SET: usize = 4096;
 pub(crate) fn refused(refused: &Refused) {
     warn!(
         event = "key.refused",
-        file = %plain(&refused.file.to_string_lossy()), reason = refused.reason.code(),
-        cause = %plain(&refused.reason.cause()), remedy = %refused.reason.remedy(),
+        file = %replace_controls(&refused.file.to_string_lossy()), reason = refused.reason.code(),
+        cause = %replace_controls(&refused.reason.cause()), remedy = %refused.reason.remedy(),
         "refused"
     );
 }
 
 pub(crate) fn no_longer_refused(file: &Path) {
-    info!(event = "key.accepted", file = %plain(&file.to_string_lossy()), "no longer refused");
+    info!(event = "key.accepted", file = %replace_controls(&file.to_string_lossy()), "no longer refused");
 }
 
 pub(crate) fn record_damaged(aside: &DamagedFile) {

@@ -25,7 +25,7 @@ use crate::keys::{Audience, Kid};
 use crate::ledger::{Change, HandOffStatus, Ledger, Persistence, Reconciliation, Records};
 use crate::source::Slot;
 use crate::source::scan::DirectoryIdentity;
-use crate::source::watch::{Settle, Watcher};
+use crate::source::watch::{Debounce, Watcher};
 
 #[derive(Debug)]
 pub enum Signal {
@@ -131,10 +131,10 @@ impl Reload {
 
     /// Scans and publishes until it is told to stop.
     pub fn run(mut self, signals: &Receiver<Signal>) {
-        let mut settle = Settle::new(self.settings.settle, SETTLE_AT_MOST);
+        let mut settle = Debounce::new(self.settings.settle, SETTLE_AT_MOST);
         // Each record that is written raises several events, its own writer's among them.
         let [quiet, at_most] = LEDGER_SETTLE;
-        let mut ledger_settle = Settle::new(quiet, at_most);
+        let mut ledger_settle = Debounce::new(quiet, at_most);
         // What is remembered comes before what is seen.
         self.ledger.update(|records| (records.clone(), ()));
         let mut again = self.look();

@@ -4,7 +4,7 @@
 //!
 //! Paths come in. What can't be had is told, and never keeps the program from running.
 
-mod places;
+mod paths;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use rustix::process::{
 use tracing::info;
 
 /// Keeps the memory of this process, in which private keys pass, out of core dumps and away from
-/// other processes of its user. Where the system does not let it, that shows in [`InForce`].
+/// other processes of its user. Where the system does not let it, that shows in [`Confinement`].
 pub fn keep_memory_private() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, none);
@@ -31,34 +31,27 @@ pub fn keep_memory_private() {
 
 /// What the program has to do with files from now on. A directory stands for all that is below it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Directories that are read.
+pub struct FileAccess {
     pub read: Vec<PathBuf>,
-    /// Files that are read.
     pub read_files: Vec<PathBuf>,
     /// Directories that are read, and in which files and directories are made, replaced and removed.
     pub write: Vec<PathBuf>,
-    /// Files that are removed in the end.
     pub remove: Vec<PathBuf>,
 }
 
 /// One thing that the process gave up, or should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restriction {
-    /// Its name.
     pub name: &'static str,
-    /// Whether it is in force.
     pub holds: bool,
     /// What it comes to, or why it is not in force.
     pub detail: String,
 }
 
-/// What is in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct InForce {
+pub struct Confinement {
     /// The version of Landlock's interface that is made use of; 0 where it is not.
     pub landlock_abi: u8,
-    /// Every restriction.
     pub restrictions: Vec<Restriction>,
 }
 
@@ -71,20 +64,19 @@ const FROM: [(&str, u8, &str); 2] = [
     ("signals", 6, "no other process is signalled"),
 ];
 
-/// Restricts this process to what it `needs`. Called while there is one thread: others inherit it,
+/// Restricts this process to this `access`. Called while there is one thread: others inherit it,
 /// and those that run already would not.
 #[must_use]
-pub fn confine(needs: &Needs) -> InForce {
+pub fn confine(access: &FileAccess) -> Confinement {
     // Asked for by Landlock, and good to have without it.
     let _ = rustix::thread::set_no_new_privs(true);
-    let grants = Grants::of(needs);
+    let grants = Grants::of(access);
     let confined = grants.restrict();
-    let in_force = InForce::found(&grants, &confined);
-    in_force.tell();
-    in_force
+    let confinement = Confinement::from_status(&grants, &confined);
+    confinement.log();
+    confinement
 }
 
-/// What may be done beneath which path.
 #[derive(Debug, Default)]
 struct Grants {
     read: BTreeSet<PathBuf>,
@@ -99,19 +91,19 @@ const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
 });
 
 impl Grants {
-    fn of(needs: &Needs) -> Self {
+    fn of(access: &FileAccess) -> Self {
         let of_directories =
-            |paths: &[PathBuf]| paths.iter().flat_map(|path| places::of_directory(path)).collect();
-        let mut read: BTreeSet<PathBuf> = of_directories(&needs.read);
-        read.extend(needs.read_files.iter().flat_map(|path| places::of_file(path)));
-        let mut write: BTreeSet<PathBuf> = of_directories(&needs.write);
-        let parents = needs.remove.iter().filter_map(|file| file.parent());
-        let mut remove: BTreeSet<PathBuf> = parents.map(places::existing).collect();
+            |paths: &[PathBuf]| paths.iter().flat_map(|path| paths::for_directory(path)).collect();
+        let mut read: BTreeSet<PathBuf> = of_directories(&access.read);
+        read.extend(access.read_files.iter().flat_map(|path| paths::for_file(path)));
+        let mut write: BTreeSet<PathBuf> = of_directories(&access.write);
+        let parents = access.remove.iter().filter_map(|file| file.parent());
+        let mut remove: BTreeSet<PathBuf> = parents.map(paths::nearest_existing).collect();
         // Nothing that is to be written is worth opening the whole system for it.
-        for places in [&mut write, &mut remove] {
-            places.retain(|place| place != Path::new("/"));
+        for paths in [&mut write, &mut remove] {
+            paths.retain(|path| path != Path::new("/"));
         }
-        read.retain(|place| !write.contains(place));
+        read.retain(|path| !write.contains(path));
         Self { read, write, remove }
     }
 
@@ -128,11 +120,11 @@ impl Grants {
             .handle_access(AccessNet::from_all(NEWEST))?
             .scope(scope)?
             .create()?;
-        for (places, access) in
+        for (paths, access) in
             [(&self.read, READ), (&self.write, WRITE), (&self.remove, AccessFs::RemoveFile.into())]
         {
-            for place in places {
-                ruleset = grant(ruleset, place, access)?;
+            for path in paths {
+                ruleset = grant(ruleset, path, access)?;
             }
         }
         ruleset.restrict_self()
@@ -141,20 +133,20 @@ impl Grants {
 
 fn grant(
     ruleset: RulesetCreated,
-    place: &Path,
+    path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, RulesetError> {
-    // What can't even be opened as a place can't be used either.
-    let Ok(opened) = PathFd::new(place) else { return Ok(ruleset) };
-    let access = if place.is_dir() { access } else { access & AccessFs::ReadFile };
+    // What can't even be opened can't be used either.
+    let Ok(opened) = PathFd::new(path) else { return Ok(ruleset) };
+    let access = if path.is_dir() { access } else { access & AccessFs::ReadFile };
     if access.is_empty() { Ok(ruleset) } else { ruleset.add_rule(PathBeneath::new(opened, access)) }
 }
 
-impl InForce {
-    fn found(grants: &Grants, confined: &Result<RestrictionStatus, RulesetError>) -> Self {
+impl Confinement {
+    fn from_status(grants: &Grants, confined: &Result<RestrictionStatus, RulesetError>) -> Self {
         let landlock_abi = match confined {
             Ok(status) if status.ruleset != RulesetStatus::NotEnforced => match status.landlock {
-                LandlockStatus::Available { effective_abi, .. } => number(effective_abi),
+                LandlockStatus::Available { effective_abi, .. } => abi_number(effective_abi),
                 _ => 0,
             },
             _ => 0,
@@ -166,7 +158,7 @@ impl InForce {
             }
             Ok(_) => "the kernel has no Landlock, or it is denied".to_owned(),
         };
-        let mut restrictions = memory();
+        let mut restrictions = memory_restrictions();
         let files = landlock_abi > 0;
         let detail = if files { grants.to_string() } else { why_not() };
         restrictions.push(Restriction { name: "files", holds: files, detail });
@@ -182,7 +174,7 @@ impl InForce {
         Self { landlock_abi, restrictions }
     }
 
-    fn tell(&self) {
+    fn log(&self) {
         for Restriction { name, holds, detail } in &self.restrictions {
             if *holds {
                 info!(event = "restriction.applied", restriction = name, detail, "confined");
@@ -199,7 +191,7 @@ impl InForce {
 }
 
 /// What does not depend on Landlock.
-fn memory() -> Vec<Restriction> {
+fn memory_restrictions() -> Vec<Restriction> {
     let no_dumps = getrlimit(Resource::Core).current == Some(0);
     let is_private = matches!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
     let no_privileges = rustix::thread::no_new_privs().unwrap_or(false);
@@ -215,15 +207,15 @@ fn memory() -> Vec<Restriction> {
     .into()
 }
 
-fn number(abi: ABI) -> u8 {
+fn abi_number(abi: ABI) -> u8 {
     u8::try_from(abi.min(NEWEST) as i32).unwrap_or_default()
 }
 
 impl std::fmt::Display for Grants {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let list = |places: &mut dyn Iterator<Item = &PathBuf>| {
-            let places: Vec<String> = places.map(|place| place.display().to_string()).collect();
-            if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") }
+        let list = |paths: &mut dyn Iterator<Item = &PathBuf>| {
+            let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+            if paths.is_empty() { "nowhere".to_owned() } else { paths.join(", ") }
         };
         let read: BTreeSet<&PathBuf> = self.read.union(&self.write).collect();
         let read = list(&mut read.into_iter());

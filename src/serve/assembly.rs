@@ -19,7 +19,7 @@ use crate::publish::layout::Layout;
 use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
 use crate::publish::snapshot::SnapshotReader;
-use crate::sandbox::Needs;
+use crate::sandbox::FileAccess;
 use crate::source::scan::ScanLimits;
 
 /// What the key directories hold, and what a daemon would make of it.
@@ -133,7 +133,7 @@ pub fn make_state_directory(config: &Config) {
 
 /// The paths that the daemon needs once it listens, with those that it needs where it `issues` keys.
 /// The configuration is not read again.
-pub(super) fn sandbox_needs(config: &Config, issues: bool) -> Needs {
+pub(super) fn sandbox_access(config: &Config, issues: bool) -> FileAccess {
     let dirs: Vec<PathBuf> = config.keys.dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let state = state_directory(config);
     let mut write = vec![match dirs.iter().find(|dir| state.starts_with(dir)) {
@@ -151,7 +151,7 @@ pub(super) fn sandbox_needs(config: &Config, issues: bool) -> Needs {
         ListenAddress::Unix(path) => Some(path.clone()),
         ListenAddress::Tcp(_) => None,
     });
-    Needs {
+    FileAccess {
         read: dirs,
         read_files: certificates.chain(&config.admin.token_file).cloned().collect(),
         write,

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 pub use self::assembly::{Inspection, inspect, layout, make_state_directory, operations};
 use self::assembly::{
-    admin_access, connection_limits, listeners, reload_settings, sandbox_needs, scanner,
+    admin_access, connection_limits, listeners, reload_settings, sandbox_access, scanner,
     state_directory,
 };
 use self::certificates::Certificates;
@@ -73,7 +73,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         PublicListener { addresses: public.addresses(), is_tls: config.public.tls.is_some() };
     // While there is one thread: those that are made from here on inherit it.
     let issues = init || !admin.listeners.is_empty();
-    let in_force = sandbox::confine(&sandbox_needs(config, issues));
+    let in_force = sandbox::confine(&sandbox_access(config, issues));
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();

@@ -47,7 +47,6 @@ impl Slot {
         self.slot.split_once('/').map(|(first, _)| first)
     }
 
-    /// The stem's whole path.
     #[must_use]
     pub fn full_path(&self) -> PathBuf {
         self.directory.join(&*self.slot)

@@ -8,7 +8,7 @@ mod signature;
 mod verify;
 
 pub use sign::{SignError, Signer, sign};
-pub use verify::{Expected, Refusal, Verified, verify};
+pub use verify::{Expected, Verified, VerifyError, verify};
 
 /// The longest token that is dealt with, in bytes.
 pub const MAX_LENGTH: usize = 16 * 1024;

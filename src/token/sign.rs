@@ -14,9 +14,7 @@ use crate::keys::{Algorithm, Kid, PublicKey};
 /// The key that signs, as it is published.
 #[derive(Debug, Clone, Copy)]
 pub struct Signer<'a> {
-    /// The `kid` that the token carries.
     pub kid: &'a Kid,
-    /// The `alg` that it carries.
     pub algorithm: Algorithm,
     /// The public half by which it will be verified.
     pub public: &'a PublicKey,
@@ -27,15 +25,12 @@ pub struct Signer<'a> {
 pub enum SignError {
     /// The key file is none that the key directory would take.
     File(RefusalReason),
-    /// The key file holds no private half.
     NoPrivateHalf,
     /// The key file holds a private half of other keys alone.
     OtherKey,
-    /// The private half is encrypted.
     Encrypted,
     /// Of an RSA key only `d` is there, and not the primes, without which it is not used.
     NoFactors,
-    /// The algorithm does not fit the key.
     Unfit(Algorithm),
     /// The token would be longer than [`MAX_LENGTH`]; it would have this many bytes.
     TooLong(usize),

@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm as Known, DecodingKey, crypto};
+use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey, crypto};
 
 use crate::keys::material::SigningKey;
 use crate::keys::public_key::RSA_EXPONENT;
@@ -47,7 +47,7 @@ pub(super) fn is_by(
     signature: &str,
 ) -> bool {
     let point = |x: &[u8], y: &[u8]| [&[4], x, y].concat();
-    let Some(known) = known(algorithm) else {
+    let Some(jwt) = jwt_algorithm(algorithm) else {
         let Numbers::Ec { x, y, .. } = key.numbers() else { return false };
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point(x, y));
@@ -58,21 +58,21 @@ pub(super) fn is_by(
         Numbers::Ec { x, y, .. } => DecodingKey::from_ec_der(&point(x, y)),
         Numbers::Ed25519 { x } => DecodingKey::from_ed_der(x),
     };
-    crypto::verify(signature, message, &key, known).unwrap_or(false)
+    crypto::verify(signature, message, &key, jwt).unwrap_or(false)
 }
 
 /// The algorithm as the crate names it, which does not know ES512.
-const fn known(algorithm: Algorithm) -> Option<Known> {
+const fn jwt_algorithm(algorithm: Algorithm) -> Option<JwtAlgorithm> {
     Some(match algorithm {
-        Algorithm::RS256 => Known::RS256,
-        Algorithm::RS384 => Known::RS384,
-        Algorithm::RS512 => Known::RS512,
-        Algorithm::PS256 => Known::PS256,
-        Algorithm::PS384 => Known::PS384,
-        Algorithm::PS512 => Known::PS512,
-        Algorithm::ES256 => Known::ES256,
-        Algorithm::ES384 => Known::ES384,
-        Algorithm::EdDSA => Known::EdDSA,
+        Algorithm::RS256 => JwtAlgorithm::RS256,
+        Algorithm::RS384 => JwtAlgorithm::RS384,
+        Algorithm::RS512 => JwtAlgorithm::RS512,
+        Algorithm::PS256 => JwtAlgorithm::PS256,
+        Algorithm::PS384 => JwtAlgorithm::PS384,
+        Algorithm::PS512 => JwtAlgorithm::PS512,
+        Algorithm::ES256 => JwtAlgorithm::ES256,
+        Algorithm::ES384 => JwtAlgorithm::ES384,
+        Algorithm::EdDSA => JwtAlgorithm::EdDSA,
         Algorithm::ES512 => return None,
     })
 }

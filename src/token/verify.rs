@@ -13,11 +13,10 @@ use serde_json::{Map, Value};
 
 use super::{MAX_LENGTH, signature};
 use crate::keys::material::{self, JsonKey, Part};
-use crate::keys::refusal::{RefusalReason, escaped};
+use crate::keys::refusal::{RefusalReason, escape_name};
 use crate::keys::strict_json::{JsonError, parse_object};
 use crate::keys::{Algorithm, Kid, PublicKey};
 
-/// What the claims must say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// `iss`, exactly; any or none where absent.
@@ -31,32 +30,24 @@ pub struct Expected {
 /// What a token says that was not refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified {
-    /// The key that signed it.
     pub kid: Kid,
-    /// What it was signed with.
     pub algorithm: Algorithm,
     /// The header; of its members only `alg`, `kid` and `crit` were looked at.
     pub header: Map<String, Value>,
-    /// The claims.
     pub claims: Map<String, Value>,
 }
 
-/// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum VerifyError {
     /// It has this many bytes, more than [`MAX_LENGTH`].
     TooLong(usize),
     /// It does not have the compact form of a signed token (RFC 7515 §3.1).
     Malformed,
-    /// Its header can't be relied on.
     BadHeader(JsonError),
-    /// Its claims can't be relied on.
     BadClaims(JsonError),
-    /// A member of its header is of the wrong type.
     HeaderType(&'static str),
     /// Its header asks for extensions (`crit`), and there are none.
     Critical,
-    /// It does not say which key signed it.
     NoKid,
     /// There is no key of this id, as the token has it.
     UnknownKid(String),
@@ -68,28 +59,20 @@ pub enum Refusal {
     KeyWithoutAlgorithm,
     /// The token names another algorithm than its key.
     AlgorithmMismatch {
-        /// As the token has it.
         token: String,
-        /// The key's.
         key: Algorithm,
     },
-    /// The signature is not by that key.
     BadSignature,
-    /// The claims lack this one.
     MissingClaim(&'static str),
-    /// This claim is of the wrong type.
     ClaimType(&'static str),
-    /// `exp` has come.
     Expired,
-    /// `nbf` has not come.
     NotYetValid,
-    /// `iss` is another.
     WrongIssuer(String),
     /// `aud` does not have the expected one.
     WrongAudience,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for VerifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong(length) => {
@@ -108,7 +91,9 @@ impl fmt::Display for Refusal {
                 f.write_str("the token's header asks for extensions (\"crit\") that are not known")
             }
             Self::NoKid => f.write_str("the token does not say which key signed it (\"kid\")"),
-            Self::UnknownKid(kid) => write!(f, "there is no key with the id \"{}\"", escaped(kid)),
+            Self::UnknownKid(kid) => {
+                write!(f, "there is no key with the id \"{}\"", escape_name(kid))
+            }
             Self::BadKey(reason) => {
                 write!(f, "the key that the token names can't be relied on: {}", reason.cause())
             }
@@ -121,7 +106,7 @@ impl fmt::Display for Refusal {
             Self::AlgorithmMismatch { token, key } => write!(
                 f,
                 "the token says that it was signed by \"{}\", and its key is for {key} alone",
-                escaped(token)
+                escape_name(token)
             ),
             Self::BadSignature => f.write_str("the signature is not by the key that it names"),
             Self::MissingClaim(claim) => write!(f, "the token has no \"{claim}\""),
@@ -129,14 +114,14 @@ impl fmt::Display for Refusal {
             Self::Expired => f.write_str("the token has expired (\"exp\")"),
             Self::NotYetValid => f.write_str("the token is not valid yet (\"nbf\")"),
             Self::WrongIssuer(issuer) => {
-                write!(f, "the token is from another issuer (\"iss\"): \"{}\"", escaped(issuer))
+                write!(f, "the token is from another issuer (\"iss\"): \"{}\"", escape_name(issuer))
             }
             Self::WrongAudience => f.write_str("the token is for another audience (\"aud\")"),
         }
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for VerifyError {}
 
 /// What `token` says, where it is in the compact form (RFC 7515 §5.2), was signed by a key that
 /// `jwk_of` finds, and its claims (RFC 7519 §4.1) are as expected at `now`.
@@ -146,101 +131,108 @@ impl std::error::Error for Refusal {}
 /// keys in the token's header are not looked at.
 ///
 /// # Errors
-/// [`Refusal`], the first that applies: form, key, signature, claims.
+/// [`VerifyError`], the first that applies: form, key, signature, claims.
 pub fn verify<'a>(
     token: &str,
     jwk_of: impl FnOnce(&str) -> Option<Cow<'a, str>>,
     expected: &Expected,
     now: Timestamp,
-) -> Result<Verified, Refusal> {
+) -> Result<Verified, VerifyError> {
     if token.len() > MAX_LENGTH {
-        return Err(Refusal::TooLong(token.len()));
+        return Err(VerifyError::TooLong(token.len()));
     }
-    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
-    let (header, claims) = message.split_once('.').ok_or(Refusal::Malformed)?;
-    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Malformed);
+    let (message, signature) = token.rsplit_once('.').ok_or(VerifyError::Malformed)?;
+    let (header, claims) = message.split_once('.').ok_or(VerifyError::Malformed)?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::Malformed);
     let (header, claims) = (decode(header)?, decode(claims)?);
     decode(signature)?;
 
-    let header = parse_object(&header).map_err(Refusal::BadHeader)?;
+    let header = parse_object(&header).map_err(VerifyError::BadHeader)?;
     if header.contains_key("crit") {
-        return Err(Refusal::Critical);
+        return Err(VerifyError::Critical);
     }
     let text = |member: &'static str| match header.get(member) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str())),
-        Some(_) => Err(Refusal::HeaderType(member)),
+        Some(_) => Err(VerifyError::HeaderType(member)),
     };
     let named = text("alg")?.unwrap_or_default();
-    let kid = text("kid")?.ok_or(Refusal::NoKid)?;
-    let unknown = || Refusal::UnknownKid(kid.to_owned());
+    let kid = text("kid")?.ok_or(VerifyError::NoKid)?;
+    let unknown = || VerifyError::UnknownKid(kid.to_owned());
     // What can't be an id is not asked for.
     let kid = Kid::new(kid).map_err(|_| unknown())?;
     let jwk = jwk_of(kid.as_str()).ok_or_else(unknown)?;
     let (public, algorithm) = usable(&jwk)?;
     if named != algorithm.as_str() {
-        return Err(Refusal::AlgorithmMismatch { token: named.to_owned(), key: algorithm });
+        return Err(VerifyError::AlgorithmMismatch { token: named.to_owned(), key: algorithm });
     }
     if !signature::is_by(&public, algorithm, message.as_bytes(), signature) {
-        return Err(Refusal::BadSignature);
+        return Err(VerifyError::BadSignature);
     }
 
-    let claims = parse_object(&claims).map_err(Refusal::BadClaims)?;
+    let claims = parse_object(&claims).map_err(VerifyError::BadClaims)?;
     check(&claims, expected, now)?;
     Ok(Verified { kid, algorithm, header, claims })
 }
 
 /// The key and the algorithm of a JWK that may verify signatures.
-fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), Refusal> {
+fn usable(jwk: &str) -> Result<(PublicKey, Algorithm), VerifyError> {
     let parts = material::parse(jwk.as_bytes(), false).map_err(|reason| match reason {
-        RefusalReason::NoSigningKey => Refusal::KeyNotForSignatures,
-        reason => Refusal::BadKey(reason),
+        RefusalReason::NoSigningKey => VerifyError::KeyNotForSignatures,
+        reason => VerifyError::BadKey(reason),
     })?;
     let Ok([Part::Jwk(JsonKey { public, algorithm, .. })]) = <[Part; 1]>::try_from(parts) else {
-        return Err(Refusal::KeyNotForSignatures);
+        return Err(VerifyError::KeyNotForSignatures);
     };
     let members = parse_object(jwk.as_bytes()).unwrap_or_default();
     if members.get("use").and_then(Value::as_str) != Some("sig") {
-        return Err(Refusal::KeyNotForSignatures);
+        return Err(VerifyError::KeyNotForSignatures);
     }
     let algorithm = algorithm.and_then(|name| name.parse::<Algorithm>().ok());
     let fitting = algorithm.filter(|algorithm| public.supports(*algorithm));
-    Ok((public, fitting.ok_or(Refusal::KeyWithoutAlgorithm)?))
+    Ok((public, fitting.ok_or(VerifyError::KeyWithoutAlgorithm)?))
 }
 
-fn check(claims: &Map<String, Value>, expected: &Expected, now: Timestamp) -> Result<(), Refusal> {
+fn check(
+    claims: &Map<String, Value>,
+    expected: &Expected,
+    now: Timestamp,
+) -> Result<(), VerifyError> {
     let date = |name: &'static str| {
-        claims.get(name).map(|date| nanoseconds(date).ok_or(Refusal::ClaimType(name))).transpose()
+        claims
+            .get(name)
+            .map(|date| nanoseconds(date).ok_or(VerifyError::ClaimType(name)))
+            .transpose()
     };
     let now = now.as_nanosecond();
     // A duration that does not fit is without end.
     let leeway = i128::try_from(expected.leeway.as_nanos()).unwrap_or(i128::MAX);
-    let expires = date("exp")?.ok_or(Refusal::MissingClaim("exp"))?;
+    let expires = date("exp")?.ok_or(VerifyError::MissingClaim("exp"))?;
     // "on or after which" (RFC 7519 §4.1.4), and "before which" (§4.1.5).
     if expires.saturating_add(leeway) <= now {
-        return Err(Refusal::Expired);
+        return Err(VerifyError::Expired);
     }
     if date("nbf")?.is_some_and(|from| now < from.saturating_sub(leeway)) {
-        return Err(Refusal::NotYetValid);
+        return Err(VerifyError::NotYetValid);
     }
     date("iat")?;
     if let Some(issuer) = &expected.issuer {
-        match claims.get("iss").ok_or(Refusal::MissingClaim("iss"))? {
+        match claims.get("iss").ok_or(VerifyError::MissingClaim("iss"))? {
             Value::String(found) if found == issuer => {}
-            Value::String(found) => return Err(Refusal::WrongIssuer(found.clone())),
-            _ => return Err(Refusal::ClaimType("iss")),
+            Value::String(found) => return Err(VerifyError::WrongIssuer(found.clone())),
+            _ => return Err(VerifyError::ClaimType("iss")),
         }
     }
     if let Some(audience) = &expected.audience {
-        let found = match claims.get("aud").ok_or(Refusal::MissingClaim("aud"))? {
+        let found = match claims.get("aud").ok_or(VerifyError::MissingClaim("aud"))? {
             Value::Array(list) => list.as_slice(),
             one => std::slice::from_ref(one),
         };
         if !found.iter().all(Value::is_string) {
-            return Err(Refusal::ClaimType("aud"));
+            return Err(VerifyError::ClaimType("aud"));
         }
         if !found.iter().any(|found| found == audience) {
-            return Err(Refusal::WrongAudience);
+            return Err(VerifyError::WrongAudience);
         }
     }
     Ok(())

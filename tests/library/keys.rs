@@ -10,7 +10,7 @@ use jwksd::keys::Audience;
 use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::refusal::Refused;
 use jwksd::source::Slot;
-use jwksd::source::scan::{Content, EntryFiles, FileRead};
+use jwksd::source::scan::{EntryFiles, FileContent, FileRead};
 use zeroize::Zeroizing;
 
 const PRIVATE: &str = "\
@@ -92,10 +92,10 @@ fn read_with(files: &[(&str, Option<&str>)], verify_pairs: bool) -> Result<Entry
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs,
     };
-    let content = |text: &str| Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()));
+    let content = |text: &str| FileContent::Bytes(Zeroizing::new(text.as_bytes().to_vec()));
     let files = files.iter().map(|(name, text)| FileRead {
         path: Path::new("/keys").join(name),
-        content: Ok(text.map_or(Content::LeftClosed, content)),
+        content: Ok(text.map_or(FileContent::NotOpened, content)),
     });
     let slot = Slot::new(Arc::from(Path::new("/keys")), "a");
     entry::read(&EntryFiles { slot, files: files.collect() }, &rules)

@@ -15,7 +15,7 @@ use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::jwk::Jwk;
 use jwksd::keys::refusal::Refused;
 use jwksd::source::Slot;
-use jwksd::source::scan::{Content, EntryFiles, FileRead};
+use jwksd::source::scan::{EntryFiles, FileContent, FileRead};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -50,7 +50,7 @@ fn read(text: &str) -> Result<Entry, Refused> {
         verify_pairs: true,
     };
     let directory: Arc<Path> = Path::new("/keys").into();
-    let content = Ok(Content::Bytes(Zeroizing::new(text.as_bytes().to_vec())));
+    let content = Ok(FileContent::Bytes(Zeroizing::new(text.as_bytes().to_vec())));
     let files = vec![FileRead { path: directory.join("key.pem"), content }];
     entry::read(&EntryFiles { slot: Slot::new(directory, "key"), files }, &rules)
 }

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::daemon::{Connection, Daemon, eventually, jwksd};
 use common::faults::{AtomicWriter, await_log, drop_key, namespace, new_pem, wrap, wrap_in};
-use jwksd::sandbox::{InForce, Needs, confine};
+use jwksd::sandbox::{Confinement, FileAccess, confine};
 use serde_json::{Value, json};
 
 /// Who runs a sidecar: nobody that owns anything.
@@ -186,7 +186,7 @@ fn what_is_in_force_is_told() {
 }
 
 /// Runs `act` in a thread that is confined to `needs`; not at all where the kernel can't.
-fn confined(needs: Needs, act: impl FnOnce(&InForce) + Send + 'static) {
+fn confined(needs: FileAccess, act: impl FnOnce(&Confinement) + Send + 'static) {
     let act = move || {
         let in_force = confine(&needs);
         if in_force.landlock_abi == 0 {
@@ -217,7 +217,7 @@ fn what_is_not_needed_is_denied() {
     let socket = UnixListener::bind(root.join("d/socket")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let needs = Needs {
+    let needs = FileAccess {
         read: vec![root.join("a/keys")],
         read_files: vec![root.join("c/tls/x")],
         write: vec![root.join("b/state")],

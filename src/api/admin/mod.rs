@@ -28,7 +28,7 @@ use tokio::task::spawn_blocking;
 use self::access::{Access, Caller};
 use self::errors::ApiError;
 use self::routes::{Route, Routed};
-use crate::audit::{Attempt, Outcome};
+use crate::audit::{Attempt, AttemptOutcome};
 use crate::clock::Clock;
 use crate::operations::{
     Issued, KeyPair, OperationError, OperationSettings, Operations, Prepared, to_the_millisecond,
@@ -136,10 +136,10 @@ impl Shared {
             Ok(Called::Pair(pair)) => {
                 attempt.kid = Some(pair.key_id.to_string());
                 attempt.audience = Some(pair.audience.to_string());
-                Outcome::Done { published_until: pair.published_until }
+                AttemptOutcome::Done { published_until: pair.published_until }
             }
-            Ok(Called::List(_)) => Outcome::Done { published_until: None },
-            Err(error) => Outcome::Refused { code: error.code(), cause: error.detail() },
+            Ok(Called::List(_)) => AttemptOutcome::Done { published_until: None },
+            Err(error) => AttemptOutcome::Refused { code: error.code(), cause: error.detail() },
         };
         attempt.came_to(&outcome);
         match called {

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Sight, Sources};
 use crate::keys::Audience;
-use crate::keys::lifecycle::{Dates, Phase, Policy, State};
+use crate::keys::lifecycle::{Dates, KeyState, Phase, Policy};
 use crate::ledger::current_record;
 use crate::ledger::{Persistence, Record};
 use crate::publish::layout::DocumentKind;
@@ -44,7 +44,7 @@ struct Family {
 }
 
 /// A key with its dates and what holds for it now.
-type Known<'a> = (&'a Record, Dates, State);
+type Known<'a> = (&'a Record, Dates, KeyState);
 
 /// How many published keys of an audience have series of their own.
 const MOST_KEYS: usize = 100;

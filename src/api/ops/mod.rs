@@ -37,7 +37,7 @@ use crate::config::ListenAddress;
 use crate::operations::OperationSettings;
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::publish::status::ReloadStatus;
-use crate::sandbox::InForce;
+use crate::sandbox::Confinement;
 use crate::server::Answer;
 use crate::server::body::Body;
 use crate::server::connections::Connections;
@@ -66,7 +66,7 @@ pub struct Sources {
     /// Whether the program is about to end.
     pub stopping: Arc<AtomicBool>,
     /// What the program gave up.
-    pub in_force: InForce,
+    pub in_force: Confinement,
 }
 
 /// Where the public listener is.

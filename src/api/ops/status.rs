@@ -15,7 +15,7 @@ use crate::ledger::{Persistence, Record};
 use crate::operations::KeyPair;
 use crate::publish::document::Document;
 use crate::publish::layout::DocumentKind;
-use crate::sandbox::{InForce, Restriction};
+use crate::sandbox::{Confinement, Restriction};
 use crate::server::tls;
 use crate::source::watch::WatchState;
 
@@ -218,7 +218,7 @@ impl Kept {
 }
 
 impl Sandbox {
-    fn of(in_force: &InForce) -> Self {
+    fn of(in_force: &Confinement) -> Self {
         let restricted = |restriction: &Restriction| {
             let Restriction { name, holds, detail } = restriction.clone();
             Restricted { name, holds, detail }

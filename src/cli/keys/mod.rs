@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::moment::Moment;
 use super::{Common, DONE, FAILED, Failure, Format, WRONG_USAGE, print};
-use crate::audit::{Attempt, Outcome};
+use crate::audit::{Attempt, AttemptOutcome};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, parse_duration};
 use crate::keys::attributes::LONGEST_GRACE;
@@ -233,9 +233,11 @@ impl Run {
                 let pair = about(done);
                 attempt.kid = Some(pair.key_id.to_string());
                 attempt.audience = Some(pair.audience.to_string());
-                Outcome::Done { published_until: pair.published_until }
+                AttemptOutcome::Done { published_until: pair.published_until }
             }
-            Err(refusal) => Outcome::Refused { code: refusal.code(), cause: refusal.cause() },
+            Err(refusal) => {
+                AttemptOutcome::Refused { code: refusal.code(), cause: refusal.cause() }
+            }
         };
         attempt.came_to(&outcome);
         let done = done?;

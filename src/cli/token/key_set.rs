@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::{FAILED, Failure};
 use crate::config::Config;
-use crate::keys::refusal::{escaped, plain};
+use crate::keys::refusal::{escape_name, replace_controls};
 use crate::publish::document::{published_keys, render};
 use crate::publish::layout::DocumentKind;
 use crate::serve;
@@ -105,7 +105,7 @@ pub(super) fn of_directories(config: &Config, now: Timestamp) -> Result<KeySet, 
 const LONGEST_SET: u64 = 1024 * 1024;
 
 pub(super) fn of_file(file: &Path) -> Result<KeySet, Failure> {
-    let origin = plain(&file.display().to_string());
+    let origin = replace_controls(&file.display().to_string());
     let bytes = File::open(file).and_then(|file| bounded(file, LONGEST_SET));
     let bytes = bytes.map_err(|error| Failure {
         what: format!("can't read the JWK Set of {origin}"),
@@ -131,7 +131,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fetches a set as strictly as consumers do: exactly 200, no redirects.
 pub(super) fn of_url(url: &str) -> Result<KeySet, Failure> {
-    let origin = escaped(url);
+    let origin = escape_name(url);
     let failure = |cause: String| Failure {
         what: format!("can't fetch the JWK Set of {origin}"),
         cause,
@@ -147,11 +147,12 @@ pub(super) fn of_url(url: &str) -> Result<KeySet, Failure> {
         .build()
         .into();
     let answer = agent.get(url).header("accept", "application/jwk-set+json, application/json");
-    let mut answer = answer.call().map_err(|error| failure(plain(&error.to_string())))?;
+    let mut answer =
+        answer.call().map_err(|error| failure(replace_controls(&error.to_string())))?;
     let status = answer.status().as_u16();
     if status != 200 {
         return Err(failure(format!("the answer is {status} and not 200")));
     }
     let body = answer.body_mut().with_config().limit(LONGEST_SET).read_to_vec();
-    KeySet::new(&body.map_err(|error| failure(plain(&error.to_string())))?, origin)
+    KeySet::new(&body.map_err(|error| failure(replace_controls(&error.to_string())))?, origin)
 }

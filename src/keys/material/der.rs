@@ -47,7 +47,6 @@ const INCONSISTENT: RefusalReason =
 /// A key pair: both of its halves.
 type Halves = (PublicKey, SigningKey);
 
-/// A private key of any kind.
 pub(super) fn pkcs8(der: &[u8]) -> Result<Halves, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     key.next(INTEGER)?;
@@ -99,7 +98,6 @@ fn elliptic_private(curve: Curve, der: &[u8]) -> Result<Halves, RefusalReason> {
     Ok((point(curve, pair.public_key().as_ref())?, SigningKey::Ec(pair)))
 }
 
-/// A public key of any kind.
 pub(super) fn spki(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     let mut algorithm = Elements(key.next(SEQUENCE)?);
@@ -122,7 +120,6 @@ pub(super) fn spki(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     }
 }
 
-/// An RSA public key in PKCS#1.
 pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     let public = PublicKey::rsa(key.unsigned()?, key.unsigned()?)?;

@@ -6,16 +6,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use super::signing_key::{Opener, SigningKey, ecdsa};
-use super::{JsonKey, Part, shown};
+use super::{JsonKey, Part, redact_long};
 use crate::keys::der_writer::{sequence, unsigned};
 use crate::keys::public_key::{Curve, Numbers, PublicKey, UNCOMPRESSED};
-use crate::keys::refusal::{RefusalReason, escaped};
+use crate::keys::refusal::{RefusalReason, escape_name};
 use crate::keys::strict_json::{Json, JsonError, JsonObject};
 
 pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalReason> {
     let object = JsonObject::parse(text.as_bytes()).map_err(|error| match error {
         JsonError::NotAnObject => bad("it is no object"),
-        JsonError::DuplicateMember(member) => RefusalReason::DuplicateMember(shown(&member)),
+        JsonError::DuplicateMember(member) => RefusalReason::DuplicateMember(redact_long(&member)),
         JsonError::Syntax { is_truncated: true, .. } => RefusalReason::Truncated,
         // Where it is, and not what it is: that may be private.
         JsonError::Syntax { line, column, .. } => {
@@ -57,7 +57,7 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
     if let Some(purpose) = jwk.text("use")?.filter(|purpose| *purpose != "sig") {
         return Ok(Part::PassedOver(format!(
             "a key for \"{}\" was passed over",
-            escaped(&shown(purpose))
+            escape_name(&redact_long(purpose))
         )));
     }
     if !jwk.is_for_signatures()? {
@@ -92,7 +92,7 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
                 "P-256" => Curve::P256,
                 "P-384" => Curve::P384,
                 "P-521" => Curve::P521,
-                other => return Err(RefusalReason::UnsupportedCurve(shown(other))),
+                other => return Err(RefusalReason::UnsupportedCurve(redact_long(other))),
             };
             let public = PublicKey::ec(curve, &jwk.bytes("x")?, &jwk.bytes("y")?)?;
             if open {
@@ -103,7 +103,7 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
         "OKP" => {
             match jwk.needed("crv")? {
                 "Ed25519" => {}
-                other => return Err(RefusalReason::UnsupportedCurve(shown(other))),
+                other => return Err(RefusalReason::UnsupportedCurve(redact_long(other))),
             }
             let x = jwk.bytes("x")?;
             let public = PublicKey::ed25519(&x)?;
@@ -114,7 +114,7 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
             }
             public
         }
-        other => return Err(RefusalReason::UnsupportedKey(shown(other))),
+        other => return Err(RefusalReason::UnsupportedKey(redact_long(other))),
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let (kid, algorithm) = (owned(jwk.text("kid")?), owned(jwk.text("alg")?));

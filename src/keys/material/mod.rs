@@ -22,14 +22,10 @@ pub enum Part {
     Private(PublicKey),
     /// A private key that was not opened: encrypted, or left alone as configured.
     Unopened {
-        /// Whether a passphrase is on it.
         encrypted: bool,
     },
-    /// A public key.
     Public(PublicKey),
-    /// A certificate chain.
     Certificates(Chain),
-    /// A JWK.
     Jwk(JsonKey),
     /// A JWK that is not for signatures, with a note that says so.
     PassedOver(String),
@@ -38,26 +34,18 @@ pub enum Part {
 /// A certificate chain, by its leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// The leaf's key.
     pub public: PublicKey,
-    /// The leaf's notBefore.
     pub not_before: Option<Timestamp>,
-    /// The leaf's notAfter.
     pub not_after: Option<Timestamp>,
     /// Every certificate in DER, the leaf first.
     pub der: Vec<Vec<u8>>,
 }
 
-/// What a JWK says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonKey {
-    /// Its public half.
     pub public: PublicKey,
-    /// Whether it has a private half.
     pub is_private: bool,
-    /// `kid`
     pub kid: Option<String>,
-    /// `alg`
     pub algorithm: Option<String>,
     /// What looks odd about it.
     pub note: Option<&'static str>,
@@ -99,7 +87,7 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<&str, RefusalReason> {
 
 /// A name from a file as a message may show it. A long one is no name: something private may have
 /// been put in its place.
-pub(super) fn shown(name: &str) -> String {
+pub(super) fn redact_long(name: &str) -> String {
     const LONGEST: usize = 24;
     if name.len() <= LONGEST { name.to_owned() } else { format!("({} bytes)", name.len()) }
 }

@@ -6,7 +6,7 @@
 use zeroize::Zeroizing;
 
 use super::signing_key::Opener;
-use super::{Chain, Part, der, shown};
+use super::{Chain, Part, der, redact_long};
 use crate::keys::refusal::RefusalReason;
 
 struct Block<'a> {
@@ -60,7 +60,7 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
             }
             // openssl ecparam writes the curve before the key, which names it again.
             "EC PARAMETERS" => continue,
-            label => return Err(RefusalReason::UnknownLabel(shown(label))),
+            label => return Err(RefusalReason::UnknownLabel(redact_long(label))),
         });
     }
     parts.extend(chain.map(Part::Certificates));

@@ -32,24 +32,11 @@ pub struct PublicKey(Numbers);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Numbers {
     /// RSA (RFC 7518 §6.3.1), modulus big-endian without leading zeros.
-    Rsa {
-        /// `n`
-        modulus: Box<[u8]>,
-    },
+    Rsa { modulus: Box<[u8]> },
     /// A point on a NIST curve (RFC 7518 §6.2.1), coordinates at full width.
-    Ec {
-        /// `crv`
-        curve: Curve,
-        /// `x`
-        x: Box<[u8]>,
-        /// `y`
-        y: Box<[u8]>,
-    },
+    Ec { curve: Curve, x: Box<[u8]>, y: Box<[u8]> },
     /// Ed25519 (RFC 8037 §2).
-    Ed25519 {
-        /// `x`
-        x: [u8; 32],
-    },
+    Ed25519 { x: [u8; 32] },
 }
 
 /// `AlgorithmIdentifier` of rsaEncryption with its NULL (RFC 3279 §2.3.1).
@@ -107,7 +94,6 @@ impl PublicKey {
         }
     }
 
-    /// The SHA-256 of [`Self::spki`].
     #[must_use]
     pub fn spki_sha256(&self) -> [u8; 32] {
         sha256(&self.spki())
@@ -203,7 +189,7 @@ impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(tag = "kty", deny_unknown_fields)]
-        enum Members {
+        enum KeyMembers {
             #[serde(rename = "RSA")]
             Rsa { n: String, e: String },
             #[serde(rename = "EC")]
@@ -218,10 +204,12 @@ impl<'de> Deserialize<'de> for PublicKey {
         let bytes = |text: String| {
             URL_SAFE_NO_PAD.decode(text).map_err(|_| serde::de::Error::custom("not base64url"))
         };
-        let key = match Members::deserialize(deserializer)? {
-            Members::Rsa { n, e } => Self::rsa(&bytes(n)?, &bytes(e)?),
-            Members::Ec { crv, x, y } => Self::ec(crv, &bytes(x)?, &bytes(y)?),
-            Members::Okp { crv: EdwardsCurve::Ed25519, x } => Self::remembered_ed25519(&bytes(x)?),
+        let key = match KeyMembers::deserialize(deserializer)? {
+            KeyMembers::Rsa { n, e } => Self::rsa(&bytes(n)?, &bytes(e)?),
+            KeyMembers::Ec { crv, x, y } => Self::ec(crv, &bytes(x)?, &bytes(y)?),
+            KeyMembers::Okp { crv: EdwardsCurve::Ed25519, x } => {
+                Self::remembered_ed25519(&bytes(x)?)
+            }
         };
         key.map_err(|reason| serde::de::Error::custom(reason.cause()))
     }

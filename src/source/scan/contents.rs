@@ -10,10 +10,8 @@ use zeroize::Zeroizing;
 use super::error::FileProblem;
 use crate::source::Slot;
 
-/// How much of a directory is read, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanLimits {
-    /// The most files of one key directory.
     pub max_files: usize,
     /// The most bytes of one file.
     pub max_file_size: u64,
@@ -21,12 +19,10 @@ pub struct ScanLimits {
     pub verify_pairs: bool,
 }
 
-/// What one look at a key directory showed.
 #[derive(Debug)]
 pub struct Scan {
     /// The key directory (absolute), as configured.
     pub directory: Arc<Path>,
-    /// Every entry, with the bytes of its files.
     pub entries: BTreeMap<Slot, EntryFiles>,
     /// Subdirectories that could not be read; what lay below them is unknown.
     pub unreadable: Vec<Unreadable>,
@@ -41,9 +37,7 @@ pub struct Scan {
 pub struct DirectoryIdentity {
     /// The path through which it can be watched.
     pub path: PathBuf,
-    /// The device it lies on.
     pub device: u64,
-    /// Its inode there.
     pub inode: u64,
 }
 
@@ -56,38 +50,32 @@ impl DirectoryIdentity {
     }
 }
 
-/// A part of the tree that could not be read.
 #[derive(Debug)]
 pub struct Unreadable {
     /// The path below the key directory.
     pub path: String,
-    /// Why.
     pub problem: FileProblem,
 }
 
 /// The files of one entry, by name.
 #[derive(Debug)]
 pub struct EntryFiles {
-    /// Where they lie.
     pub slot: Slot,
     /// Each file, in the order of the names.
     pub files: Vec<FileRead>,
 }
 
-/// One file of an entry.
 #[derive(Debug)]
 pub struct FileRead {
     /// The whole path, for people.
     pub path: PathBuf,
-    /// Its bytes, or why there are none.
-    pub content: Result<Content, FileProblem>,
+    pub content: Result<FileContent, FileProblem>,
 }
 
-/// What was read of a file.
 #[derive(Debug)]
-pub enum Content {
+pub enum FileContent {
     /// All its bytes. They are wiped when dropped, for they may be private.
     Bytes(Zeroizing<Vec<u8>>),
     /// A private part that was left alone because its public part stands beside it.
-    LeftClosed,
+    NotOpened,
 }

@@ -3,27 +3,20 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why a file or directory could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileProblem {
-    /// It is larger than the limit.
     TooLarge {
-        /// The limit in bytes.
         limit: u64,
     },
     /// More files than the limit lie in the key directory, and this is one too many.
     TooMany {
-        /// The limit.
         limit: usize,
     },
-    /// It is a FIFO, socket, device or directory where a file belongs.
     NotRegular {
         /// What it is, as in "a FIFO".
         kind: &'static str,
     },
-    /// A symbolic link leads out of the key directory, or nowhere.
     LeadsOut,
-    /// The link's target does not exist.
     Dangling,
     /// The operating system refused; who asked and what the mode was is in the text.
     Unreadable {
@@ -32,7 +25,6 @@ pub enum FileProblem {
     },
     /// It changed while it was read: not a fault, the next look will tell.
     Changing,
-    /// Its name is not UTF-8.
     NameNotUtf8,
 }
 
@@ -51,41 +43,29 @@ impl fmt::Display for FileProblem {
     }
 }
 
-/// Why a key directory could not be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanError {
-    /// There is nothing at its path.
     Missing {
-        /// The key directory.
         directory: PathBuf,
     },
-    /// Its path leads to something else.
     NotADirectory {
-        /// The key directory.
         directory: PathBuf,
     },
     /// The operating system refused; who asked and what the mode was is in the text.
     Unreadable {
-        /// The key directory.
         directory: PathBuf,
         /// The error and, where permission was the matter, uid, gid and mode.
         error: String,
     },
-    /// Its `..data` link can't be followed.
     DataLink {
-        /// The key directory.
         directory: PathBuf,
-        /// Why.
         problem: FileProblem,
     },
     /// It was replaced while it was read, time and again: not a fault, the next look will tell.
     Changing {
-        /// The key directory.
         directory: PathBuf,
     },
-    /// So many names lie in it that they are not even listed.
     TooManyFiles {
-        /// The key directory.
         directory: PathBuf,
         /// The limit of files that it goes far beyond.
         limit: usize,

@@ -11,27 +11,30 @@ use rustix::fs::{AtFlags, FileType, readlinkat, statat};
 use super::error::FileProblem;
 use super::names::{is_passed_over, stem};
 use super::read;
-use super::tree::{Place, Stop, Walk, Way, failed};
+use super::tree::{Location, OpenMethod, Walk, WalkError, read_error};
 
-/// What the listing of a directory showed.
 #[derive(Default)]
 pub(super) struct Listing {
-    /// By stem, each file's shown name and how it is reached.
-    pub(super) entries: BTreeMap<String, BTreeMap<String, Way>>,
-    pub(super) subdirectories: BTreeMap<String, Way>,
+    /// By stem, each file's display name and how it is reached.
+    pub(super) entries: BTreeMap<String, BTreeMap<String, OpenMethod>>,
+    pub(super) subdirectories: BTreeMap<String, OpenMethod>,
 }
 
 impl Listing {
-    fn add_file(&mut self, name: &str, way: Way) {
-        self.entries.entry(stem(name).to_owned()).or_default().insert(name.to_owned(), way);
+    fn add_file(&mut self, name: &str, method: OpenMethod) {
+        self.entries.entry(stem(name).to_owned()).or_default().insert(name.to_owned(), method);
     }
 }
 
 impl Walk<'_> {
-    pub(super) fn list(&mut self, opened: BorrowedFd<'_>, place: &Place) -> Result<Listing, Stop> {
+    pub(super) fn list(
+        &mut self,
+        opened: BorrowedFd<'_>,
+        location: &Location,
+    ) -> Result<Listing, WalkError> {
         let mut listing = Listing::default();
-        for entry in rustix::fs::Dir::read_from(opened).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+        for entry in rustix::fs::Dir::read_from(opened).map_err(read_error)? {
+            let entry = entry.map_err(read_error)?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
@@ -48,61 +51,66 @@ impl Walk<'_> {
                 kind => kind,
             };
             if let Ok(name) = std::str::from_utf8(name) {
-                self.sort_in(&mut listing, opened, place, name, kind);
+                self.classify(&mut listing, opened, location, name, kind);
                 continue;
             }
             let name = String::from_utf8_lossy(name);
-            let way = Way::Closed(FileProblem::NameNotUtf8);
+            let method = OpenMethod::Refused(FileProblem::NameNotUtf8);
             if kind.is_dir() {
-                listing.subdirectories.insert(name.into_owned(), way);
+                listing.subdirectories.insert(name.into_owned(), method);
             } else {
-                listing.add_file(&name, way);
+                listing.add_file(&name, method);
             }
         }
         Ok(listing)
     }
 
-    fn sort_in(
+    fn classify(
         &self,
         listing: &mut Listing,
         opened: BorrowedFd<'_>,
-        place: &Place,
+        location: &Location,
         name: &str,
         kind: FileType,
     ) {
         if kind.is_dir() {
-            listing.subdirectories.insert(name.to_owned(), Way::Name);
+            listing.subdirectories.insert(name.to_owned(), OpenMethod::ByName);
         } else if kind.is_symlink() {
-            let (leads_to_directory, way) = self.follow(opened, place, name);
+            let (leads_to_directory, method) = self.follow(opened, location, name);
             // Nothing tells what a dangling link once led to. Without an ending it may have been a
             // directory, and what lay below that is not gone but unknown.
             let may_be_directory =
-                matches!(way, Way::Closed(FileProblem::Dangling)) && !name.contains('.');
+                matches!(method, OpenMethod::Refused(FileProblem::Dangling)) && !name.contains('.');
             if may_be_directory {
-                let way = Way::Closed(FileProblem::Dangling);
-                listing.subdirectories.insert(name.to_owned(), way);
+                let method = OpenMethod::Refused(FileProblem::Dangling);
+                listing.subdirectories.insert(name.to_owned(), method);
             }
             if leads_to_directory {
-                listing.subdirectories.insert(name.to_owned(), way);
+                listing.subdirectories.insert(name.to_owned(), method);
             } else {
-                listing.add_file(name, way);
+                listing.add_file(name, method);
             }
         } else {
-            listing.add_file(name, Way::Name);
+            listing.add_file(name, OpenMethod::ByName);
         }
     }
 
     /// Whether the link `name` leads to a directory, and how it can be followed.
-    fn follow(&self, opened: BorrowedFd<'_>, place: &Place, name: &str) -> (bool, Way) {
-        let link = place.real.join(name);
+    fn follow(
+        &self,
+        opened: BorrowedFd<'_>,
+        location: &Location,
+        name: &str,
+    ) -> (bool, OpenMethod) {
+        let link = location.real_path.join(name);
         let problem = match self.root.metadata(&link) {
-            Ok(target) => return (target.is_dir(), Way::Link(link)),
-            Err(error) if read::escapes(&error) => {
+            Ok(target) => return (target.is_dir(), OpenMethod::ThroughLink(link)),
+            Err(error) if read::leads_out(&error) => {
                 // An absolute path may lead back into the key directory.
                 let target = readlinkat(opened, name, Vec::new()).unwrap_or_default();
-                let target = self.link_target(&place.real, &target);
+                let target = self.link_target(&location.real_path, &target);
                 if let Ok(found) = self.root.metadata(&target) {
-                    return (found.is_dir(), Way::Link(target));
+                    return (found.is_dir(), OpenMethod::ThroughLink(target));
                 }
                 FileProblem::LeadsOut
             }
@@ -112,11 +120,13 @@ impl Walk<'_> {
                     Err(_) => FileProblem::Changing,
                 }
             }
-            Err(error) => read::unreadable(&error, || read::owner_beneath(self.root, &link)),
+            Err(error) => {
+                read::unreadable_problem(&error, || read::owner_beneath(self.root, &link))
+            }
         };
         // Asks only what kind it is; nothing out there is opened.
         let is_directory = statat(opened, name, AtFlags::empty())
             .is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_dir());
-        (is_directory, Way::Closed(problem))
+        (is_directory, OpenMethod::Refused(problem))
     }
 }

@@ -12,7 +12,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::contents::{
-    Content, DirectoryIdentity, EntryFiles, FileRead, Scan, ScanLimits, Unreadable,
+    DirectoryIdentity, EntryFiles, FileContent, FileRead, Scan, ScanLimits, Unreadable,
 };
 pub use self::error::{FileProblem, ScanError};
 use self::tree::{Found, Walk};
@@ -71,7 +71,7 @@ fn opening_error(path: &Path, error: &io::Error) -> ScanError {
         io::ErrorKind::NotFound => ScanError::Missing { directory },
         io::ErrorKind::NotADirectory => ScanError::NotADirectory { directory },
         _ => {
-            let error = read::explained(error, || rustix::fs::stat(path).ok().map(Into::into));
+            let error = read::explain(error, || rustix::fs::stat(path).ok().map(Into::into));
             ScanError::Unreadable { directory, error }
         }
     }

@@ -28,7 +28,6 @@ pub(super) fn is_public_part(name: &str) -> bool {
     matches!(ending, Some("crt" | "cer" | "cert" | "pub"))
 }
 
-/// Whether the name is that of an attributes file.
 pub(super) fn is_attributes(name: &str) -> bool {
     name.ends_with(".meta.json")
 }

@@ -18,7 +18,7 @@ use super::error::FileProblem;
 const HARMLESS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// What a name stands for, without following it.
-pub(super) struct Status {
+pub(super) struct FileStatus {
     pub(super) kind: FileType,
     size: u64,
     pub(super) mount: Mount,
@@ -43,7 +43,7 @@ impl Mount {
 }
 
 /// Looks at `name` in `directory`, or at the directory itself where the name is empty.
-pub(super) fn status(directory: BorrowedFd<'_>, name: &str) -> Result<Status, Errno> {
+pub(super) fn status(directory: BorrowedFd<'_>, name: &str) -> Result<FileStatus, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     let wanted = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::MNT_ID;
     match statx(directory, name, flags, wanted) {
@@ -51,7 +51,7 @@ pub(super) fn status(directory: BorrowedFd<'_>, name: &str) -> Result<Status, Er
             let has_mount_id =
                 StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
             let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
-            Ok(Status {
+            Ok(FileStatus {
                 kind: FileType::from_raw_mode(found.stx_mode.into()),
                 size: found.stx_size,
                 mount: if has_mount_id {
@@ -62,7 +62,7 @@ pub(super) fn status(directory: BorrowedFd<'_>, name: &str) -> Result<Status, Er
             })
         }
         // A kernel without statx, or a sandbox that does not know it.
-        Err(Errno::NOSYS | Errno::PERM) => statat(directory, name, flags).map(|found| Status {
+        Err(Errno::NOSYS | Errno::PERM) => statat(directory, name, flags).map(|found| FileStatus {
             kind: FileType::from_raw_mode(found.st_mode),
             size: size(&found),
             mount: Mount::Device(found.st_dev),
@@ -72,68 +72,66 @@ pub(super) fn status(directory: BorrowedFd<'_>, name: &str) -> Result<Status, Er
 }
 
 /// Reads the regular file `name` of `directory`, which is `status`; follows nothing.
-pub(super) fn file(
+pub(super) fn read_file(
     directory: BorrowedFd<'_>,
     name: &str,
-    status: &Status,
+    status: &FileStatus,
     limit: u64,
 ) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
-    must_be_readable(status.kind, status.size, limit)?;
+    check_readable(status.kind, status.size, limit)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | HARMLESS;
     match openat(directory, name, flags, Mode::empty()) {
-        Ok(opened) => whole(opened.as_fd(), limit),
+        Ok(opened) => read_whole(opened.as_fd(), limit),
         // Gone, or something else by now.
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Err(FileProblem::Changing),
         Err(errno) => {
             let owner = || statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(Owner::from);
-            Err(unreadable(&errno.into(), owner))
+            Err(unreadable_problem(&errno.into(), owner))
         }
     }
 }
 
 /// Reads the file that the path `link` leads to, which must lie beneath `root`.
-pub(super) fn linked(
+pub(super) fn read_linked(
     root: &Dir,
     link: &Path,
     limit: u64,
 ) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
     let owner = || owner_beneath(root, link);
     let found = root.metadata(link).map_err(|error| link_problem(&error, owner))?;
-    must_be_readable(FileType::from_raw_mode(found.mode()), found.len(), limit)?;
+    check_readable(FileType::from_raw_mode(found.mode()), found.len(), limit)?;
     let flags = HARMLESS.bits().cast_signed();
     let opened = root.open_with(link, OpenOptions::new().read(true).custom_flags(flags));
-    whole(opened.map_err(|error| link_problem(&error, owner))?.as_fd(), limit)
+    read_whole(opened.map_err(|error| link_problem(&error, owner))?.as_fd(), limit)
 }
 
 /// Opens the directory that `path` leads to beneath `root`, so that it can be listed.
 pub(super) fn directory_beneath(root: &Dir, path: &Path) -> io::Result<OwnedFd> {
-    // What the sandbox opens is a place only. And where openat2 is denied, it does not follow a
-    // link to a directory but in this way.
-    let place = root.open_dir(path)?;
+    // What the sandbox opens can't be listed. And where openat2 is denied, it does not follow a
+    // link to a directory except in this way.
+    let location = root.open_dir(path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(place, ".", flags, Mode::empty())?)
+    Ok(openat(location, ".", flags, Mode::empty())?)
 }
 
-/// Why a path with a symbolic link in it could not be followed.
 pub(super) fn link_problem(
     error: &io::Error,
     owner: impl FnOnce() -> Option<Owner>,
 ) -> FileProblem {
-    if escapes(error) {
+    if leads_out(error) {
         FileProblem::LeadsOut
     } else if error.kind() == io::ErrorKind::NotFound {
         FileProblem::Dangling
     } else {
-        unreadable(error, owner)
+        unreadable_problem(error, owner)
     }
 }
 
 /// Whether the sandbox refused the path, not the operating system.
-pub(super) fn escapes(error: &io::Error) -> bool {
+pub(super) fn leads_out(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
-/// Whose a file or directory is.
 pub(super) struct Owner {
     uid: u32,
     gid: u32,
@@ -146,7 +144,6 @@ impl From<Stat> for Owner {
     }
 }
 
-/// Whose that is what `path` leads to beneath `root`.
 pub(super) fn owner_beneath(root: &Dir, path: &Path) -> Option<Owner> {
     let found = root.metadata(path).ok()?;
     Some(Owner { uid: found.uid(), gid: found.gid(), mode: found.mode() })
@@ -154,11 +151,14 @@ pub(super) fn owner_beneath(root: &Dir, path: &Path) -> Option<Owner> {
 
 /// The problem that the operating system names. Where permission is the matter, who asked and
 /// whose it is are part of it: an fsGroup or a mode of 0400 is not to be guessed from afar.
-pub(super) fn unreadable(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) -> FileProblem {
-    FileProblem::Unreadable { error: explained(error, owner) }
+pub(super) fn unreadable_problem(
+    error: &io::Error,
+    owner: impl FnOnce() -> Option<Owner>,
+) -> FileProblem {
+    FileProblem::Unreadable { error: explain(error, owner) }
 }
 
-pub(super) fn explained(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) -> String {
+pub(super) fn explain(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error.to_string();
     }
@@ -174,7 +174,7 @@ pub(super) fn explained(error: &io::Error, owner: impl FnOnce() -> Option<Owner>
     )
 }
 
-fn must_be_readable(kind: FileType, size: u64, limit: u64) -> Result<(), FileProblem> {
+fn check_readable(kind: FileType, size: u64, limit: u64) -> Result<(), FileProblem> {
     let kind = match kind {
         FileType::RegularFile if size > limit => return Err(FileProblem::TooLarge { limit }),
         FileType::RegularFile => return Ok(()),
@@ -190,10 +190,10 @@ fn must_be_readable(kind: FileType, size: u64, limit: u64) -> Result<(), FilePro
 }
 
 /// All bytes of an opened file, if they are of one moment.
-fn whole(file: BorrowedFd<'_>, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
-    let failed = |errno: Errno| unreadable(&errno.into(), || None);
-    let before = fstat(file).map_err(failed)?;
-    must_be_readable(FileType::from_raw_mode(before.st_mode), size(&before), limit)?;
+fn read_whole(file: BorrowedFd<'_>, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
+    let read_error = |errno: Errno| unreadable_problem(&errno.into(), || None);
+    let before = fstat(file).map_err(read_error)?;
+    check_readable(FileType::from_raw_mode(before.st_mode), size(&before), limit)?;
     // One byte more than there should be, so that growth shows; and never more than that, so that
     // the buffer is not moved and leaves no copy of a private key behind.
     let capacity = usize::try_from(size(&before)).map_err(|_| FileProblem::TooLarge { limit })? + 1;
@@ -202,13 +202,13 @@ fn whole(file: BorrowedFd<'_>, limit: u64) -> Result<Zeroizing<Vec<u8>>, FilePro
         match rustix::io::read(file, rustix::buffer::spare_capacity(&mut *bytes)) {
             Ok(0) => break,
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed(errno)),
+            Err(errno) => return Err(read_error(errno)),
         }
         if bytes.len() as u64 == size(&before) {
             break;
         }
     }
-    let after = fstat(file).map_err(failed)?;
+    let after = fstat(file).map_err(read_error)?;
     if is_unchanged(&before, &after) && bytes.len() as u64 == size(&before) {
         Ok(bytes)
     } else {
@@ -247,9 +247,9 @@ mod tests {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let asked = format!("Permission denied (os error 13): asked as uid {uid}, gid {gid}");
         let owner = format!("; it belongs to uid {}, gid {}, mode 0400", stat.st_uid, stat.st_gid);
-        assert_eq!(explained(&Errno::ACCESS.into(), || Some(stat.into())), asked.clone() + &owner);
-        assert_eq!(explained(&Errno::ACCESS.into(), || None), asked);
-        assert_eq!(explained(&Errno::IO.into(), || None), "Input/output error (os error 5)");
+        assert_eq!(explain(&Errno::ACCESS.into(), || Some(stat.into())), asked.clone() + &owner);
+        assert_eq!(explain(&Errno::ACCESS.into(), || None), asked);
+        assert_eq!(explain(&Errno::IO.into(), || None), "Input/output error (os error 5)");
     }
 
     #[test]
@@ -277,7 +277,8 @@ mod tests {
         fs::write(&foreign, "foreign").unwrap();
         let opened = File::open(directory.path()).unwrap();
         let looked_at = status(opened.as_fd(), "x.pem").unwrap();
-        let read = || file(opened.as_fd(), "x.pem", &looked_at, 4096).map(|bytes| bytes.to_vec());
+        let read =
+            || read_file(opened.as_fd(), "x.pem", &looked_at, 4096).map(|bytes| bytes.to_vec());
         assert_eq!(read(), Ok(b"key".to_vec()));
         fs::remove_file(&path).unwrap();
         assert_eq!(read(), Err(FileProblem::Changing));
@@ -293,7 +294,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.pem");
         fs::write(&path, vec![b'x'; 4096]).unwrap();
-        let bytes = whole(File::open(&path).unwrap().as_fd(), 4096).unwrap();
+        let bytes = read_whole(File::open(&path).unwrap().as_fd(), 4096).unwrap();
         assert_eq!((bytes.len(), bytes.capacity()), (4096, 4097));
     }
 }

@@ -21,7 +21,6 @@ pub(super) const DATA: &str = "..data";
 /// How many names may be listed for each file that may be read.
 const NAMES_PER_FILE: usize = 10;
 
-/// Goes through a key directory.
 pub(super) struct Walk<'a> {
     pub(super) root: &'a Dir,
     pub(super) directory: &'a Arc<Path>,
@@ -31,67 +30,62 @@ pub(super) struct Walk<'a> {
     pub(super) found: Found,
 }
 
-/// What was found on the way.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) entries: Vec<EntryFiles>,
     pub(super) unreadable: Vec<Unreadable>,
     pub(super) notes: Vec<String>,
     pub(super) directories: BTreeSet<DirectoryIdentity>,
-    /// How many files belong to entries.
     pub(super) files: usize,
     pub(super) names: usize,
 }
 
-/// Why a directory could not be read to its end.
-pub(super) enum Stop {
+pub(super) enum WalkError {
     /// It concerns this directory alone.
     Directory(FileProblem),
     /// There are so many names that the walk ends.
     TooManyNames,
 }
 
-/// Where a directory stands.
-pub(super) struct Place {
+pub(super) struct Location {
     /// Its part of the slots' paths; empty for the key directory.
     pub(super) slot: String,
     /// The path below the key directory by which it is reached now.
-    pub(super) real: PathBuf,
+    pub(super) real_path: PathBuf,
     /// The path that people know it by.
-    pub(super) shown: PathBuf,
+    pub(super) display: PathBuf,
     pub(super) depth: usize,
     /// Inside `..data`: the names that have a link of their own beside it.
     pub(super) linked: Option<BTreeSet<Vec<u8>>>,
 }
 
-/// How a file is reached.
-pub(super) enum Way {
-    /// By its name in the opened directory.
-    Name,
+pub(super) enum OpenMethod {
+    ByName,
     /// By a path beneath the key directory, for the name is a symbolic link.
-    Link(PathBuf),
-    /// Not at all.
-    Closed(FileProblem),
+    ThroughLink(PathBuf),
+    Refused(FileProblem),
 }
 
 impl Walk<'_> {
-    pub(super) fn count_name(&mut self) -> Result<(), Stop> {
+    pub(super) fn count_name(&mut self) -> Result<(), WalkError> {
         self.found.names += 1;
         if self.found.names > self.limits.max_files.saturating_mul(NAMES_PER_FILE) {
-            return Err(Stop::TooManyNames);
+            return Err(WalkError::TooManyNames);
         }
         Ok(())
     }
 
     /// Puts aside what was found, and goes on counting.
-    pub(super) fn start_anew(&mut self) -> Found {
+    pub(super) fn reset_found(&mut self) -> Found {
         let anew = Found { files: self.found.files, names: self.found.names, ..Found::default() };
         mem::replace(&mut self.found, anew)
     }
-    /// The path below the key directory to which a link in `real` leads, where it does.
-    pub(super) fn link_target(&self, real: &Path, target: &CStr) -> PathBuf {
+    /// The path below the key directory to which a link in `real_path` leads, where it does.
+    pub(super) fn link_target(&self, real_path: &Path, target: &CStr) -> PathBuf {
         let target = Path::new(OsStr::from_bytes(target.to_bytes()));
-        target.strip_prefix(self.directory).map_or_else(|_| real.join(target), Path::to_path_buf)
+        target
+            .strip_prefix(self.directory)
+            .map_or_else(|_| real_path.join(target), Path::to_path_buf)
     }
 }
 
@@ -106,21 +100,21 @@ impl Found {
     }
 }
 
-impl Place {
+impl Location {
     pub(super) fn slot_of(&self, name: &str) -> String {
         if self.slot.is_empty() { name.to_owned() } else { format!("{}/{name}", self.slot) }
     }
 
     /// A path that leads to `name` now, and after the next swap of `..data` too.
-    pub(super) fn shown_path(&self, name: &str) -> PathBuf {
+    pub(super) fn display_path(&self, name: &str) -> PathBuf {
         match &self.linked {
-            Some(linked) if !linked.contains(name.as_bytes()) => self.shown.join(DATA).join(name),
-            _ => self.shown.join(name),
+            Some(linked) if !linked.contains(name.as_bytes()) => self.display.join(DATA).join(name),
+            _ => self.display.join(name),
         }
     }
 }
 
-impl Stop {
+impl WalkError {
     /// What it means for a key directory of at most `limit` files.
     pub(super) fn into_error(self, directory: &Path, limit: usize) -> ScanError {
         let directory = directory.to_path_buf();
@@ -135,6 +129,6 @@ impl Stop {
     }
 }
 
-pub(super) fn failed(errno: Errno) -> Stop {
-    Stop::Directory(read::unreadable(&errno.into(), || None))
+pub(super) fn read_error(errno: Errno) -> WalkError {
+    WalkError::Directory(read::unreadable_problem(&errno.into(), || None))
 }

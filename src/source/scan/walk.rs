@@ -13,11 +13,11 @@ use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::contents::{Content, DirectoryIdentity, EntryFiles, FileRead, Unreadable};
+use super::contents::{DirectoryIdentity, EntryFiles, FileContent, FileRead, Unreadable};
 use super::error::FileProblem;
 use super::names::{is_attributes, is_public_part};
-use super::read::{self, Mount, Owner, Status};
-use super::tree::{DATA, Place, Stop, Walk, Way, failed};
+use super::read::{self, FileStatus, Mount, Owner};
+use super::tree::{DATA, Location, OpenMethod, Walk, WalkError, read_error};
 use crate::source::Slot;
 
 /// How often a directory is read again because its `..data` was swapped meanwhile.
@@ -28,152 +28,160 @@ const DEEPEST: usize = 2;
 
 impl Walk<'_> {
     /// Reads the whole tree into `found`.
-    pub(super) fn run(&mut self) -> Result<(), Stop> {
-        let place = Place {
+    pub(super) fn run(&mut self) -> Result<(), WalkError> {
+        let location = Location {
             slot: String::new(),
-            real: PathBuf::new(),
-            shown: self.directory.to_path_buf(),
+            real_path: PathBuf::new(),
+            display: self.directory.to_path_buf(),
             depth: 0,
             linked: None,
         };
-        self.directory(self.root.as_fd(), &place)
+        self.directory(self.root.as_fd(), &location)
     }
 
-    fn directory(&mut self, opened: BorrowedFd<'_>, place: &Place) -> Result<(), Stop> {
-        self.remember(opened, &place.real)?;
+    fn directory(&mut self, opened: BorrowedFd<'_>, location: &Location) -> Result<(), WalkError> {
+        self.record_directory(opened, &location.real_path)?;
         match statat(opened, DATA, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(data) if FileType::from_raw_mode(data.st_mode).is_symlink() => {
-                self.data_directory(opened, place)
+                self.data_directory(opened, location)
             }
-            _ => self.files_and_below(opened, place),
+            _ => self.files_and_below(opened, location),
         }
     }
 
-    /// Reads what `..data` leads to. A swap on the way lets kubelet clear the directory that was
+    /// Reads what `..data` leads to. A swap meanwhile lets kubelet clear the directory that was
     /// opened, so that keys would seem to be gone; then the new one is read instead.
-    fn data_directory(&mut self, outer: BorrowedFd<'_>, place: &Place) -> Result<(), Stop> {
+    fn data_directory(
+        &mut self,
+        outer: BorrowedFd<'_>,
+        location: &Location,
+    ) -> Result<(), WalkError> {
         for _ in 0..ATTEMPTS {
             let Ok(target) = readlinkat(outer, DATA, Vec::new()) else { continue };
-            let real = self.link_target(&place.real, &target);
-            let opened = match read::directory_beneath(self.root, &real) {
+            let real_path = self.link_target(&location.real_path, &target);
+            let opened = match read::directory_beneath(self.root, &real_path) {
                 Ok(opened) => opened,
                 Err(_) if readlinkat(outer, DATA, Vec::new()) != Ok(target) => continue,
                 Err(error) => {
-                    let owner = || read::owner_beneath(self.root, &real);
-                    return Err(Stop::Directory(read::link_problem(&error, owner)));
+                    let owner = || read::owner_beneath(self.root, &real_path);
+                    return Err(WalkError::Directory(read::link_problem(&error, owner)));
                 }
             };
-            let inner = Place {
-                slot: place.slot.clone(),
-                shown: place.shown.clone(),
-                real,
-                depth: place.depth,
+            let inner = Location {
+                slot: location.slot.clone(),
+                display: location.display.clone(),
+                real_path,
+                depth: location.depth,
                 linked: Some(self.names(outer)?),
             };
-            let before = self.start_anew();
+            let before = self.reset_found();
             let outcome = self
-                .remember(opened.as_fd(), &inner.real)
+                .record_directory(opened.as_fd(), &inner.real_path)
                 .and_then(|()| self.files_and_below(opened.as_fd(), &inner));
             let is_current = readlinkat(outer, DATA, Vec::new()) == Ok(target)
-                && same_directory(self.root, &inner.real, opened.as_fd());
+                && same_directory(self.root, &inner.real_path, opened.as_fd());
             let of_data = mem::replace(&mut self.found, before);
             if is_current {
                 self.found.append(of_data);
                 return outcome;
             }
-            if matches!(outcome, Err(Stop::TooManyNames)) {
+            if matches!(outcome, Err(WalkError::TooManyNames)) {
                 return outcome;
             }
         }
-        Err(Stop::Directory(FileProblem::Changing))
+        Err(WalkError::Directory(FileProblem::Changing))
     }
 
-    fn files_and_below(&mut self, opened: BorrowedFd<'_>, place: &Place) -> Result<(), Stop> {
-        let listing = self.list(opened, place)?;
+    fn files_and_below(
+        &mut self,
+        opened: BorrowedFd<'_>,
+        location: &Location,
+    ) -> Result<(), WalkError> {
+        let listing = self.list(opened, location)?;
         let mount = read::status(opened, "").ok().map(|status| status.mount);
         for (stem, files) in listing.entries {
-            let slot = Slot::new(Arc::clone(self.directory), &place.slot_of(&stem));
+            let slot = Slot::new(Arc::clone(self.directory), &location.slot_of(&stem));
             self.found.files += files.len();
             let is_admitted = self.admitted.map_or_else(
                 || self.found.files <= self.limits.max_files,
                 |admitted| admitted.contains(&slot),
             );
             let files = if is_admitted {
-                self.entry(opened, place, mount, files)
+                self.read_entry(opened, location, mount, files)
             } else {
                 let limit = self.limits.max_files;
                 let too_many = |name: String| FileRead {
-                    path: place.shown_path(&name),
+                    path: location.display_path(&name),
                     content: Err(FileProblem::TooMany { limit }),
                 };
                 files.into_keys().map(too_many).collect()
             };
             self.found.entries.push(EntryFiles { slot, files });
         }
-        for (name, way) in listing.subdirectories {
-            let slot = place.slot_of(&name);
-            if let Err(problem) = self.subdirectory(opened, place, &name, way) {
+        for (name, method) in listing.subdirectories {
+            let slot = location.slot_of(&name);
+            if let Err(problem) = self.subdirectory(opened, location, &name, method) {
                 match problem {
-                    Stop::Directory(problem) => {
+                    WalkError::Directory(problem) => {
                         self.found.unreadable.push(Unreadable { path: slot, problem });
                     }
-                    Stop::TooManyNames => return Err(Stop::TooManyNames),
+                    WalkError::TooManyNames => return Err(WalkError::TooManyNames),
                 }
             }
         }
         // A directory that was removed lists as an empty one.
         match fstat(opened) {
             Ok(stat) if stat.st_nlink > 0 => Ok(()),
-            _ => Err(Stop::Directory(FileProblem::Changing)),
+            _ => Err(WalkError::Directory(FileProblem::Changing)),
         }
     }
 
     fn subdirectory(
         &mut self,
         opened: BorrowedFd<'_>,
-        place: &Place,
+        location: &Location,
         name: &str,
-        way: Way,
-    ) -> Result<(), Stop> {
-        if place.depth == DEEPEST {
-            let path = place.shown_path(name);
+        method: OpenMethod,
+    ) -> Result<(), WalkError> {
+        if location.depth == DEEPEST {
+            let path = location.display_path(name);
             self.found.notes.push(format!(
                 "{}: directories more than {DEEPEST} levels deep are not read",
                 path.display()
             ));
             return Ok(());
         }
-        let below = |real: PathBuf| Place {
-            slot: place.slot_of(name),
-            shown: place.shown_path(name),
-            real,
-            depth: place.depth + 1,
+        let below = |real_path: PathBuf| Location {
+            slot: location.slot_of(name),
+            display: location.display_path(name),
+            real_path,
+            depth: location.depth + 1,
             linked: None,
         };
-        match way {
-            Way::Closed(problem) => Err(Stop::Directory(problem)),
-            Way::Link(path) => match read::directory_beneath(self.root, &path) {
+        match method {
+            OpenMethod::Refused(problem) => Err(WalkError::Directory(problem)),
+            OpenMethod::ThroughLink(path) => match read::directory_beneath(self.root, &path) {
                 Ok(directory) => self.directory(directory.as_fd(), &below(path)),
                 Err(error) => {
                     let owner = || read::owner_beneath(self.root, &path);
-                    Err(Stop::Directory(read::link_problem(&error, owner)))
+                    Err(WalkError::Directory(read::link_problem(&error, owner)))
                 }
             },
-            Way::Name => {
+            OpenMethod::ByName => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 match openat(opened, name, flags, Mode::empty()) {
                     Ok(directory) => {
-                        self.directory(directory.as_fd(), &below(place.real.join(name)))
+                        self.directory(directory.as_fd(), &below(location.real_path.join(name)))
                     }
                     // Gone, or something else by now.
                     Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                        Err(Stop::Directory(FileProblem::Changing))
+                        Err(WalkError::Directory(FileProblem::Changing))
                     }
                     Err(errno) => {
                         let owner = || {
                             statat(opened, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(Owner::from)
                         };
-                        Err(Stop::Directory(read::unreadable(&errno.into(), owner)))
+                        Err(WalkError::Directory(read::unreadable_problem(&errno.into(), owner)))
                     }
                 }
             }
@@ -182,62 +190,62 @@ impl Walk<'_> {
 
     /// Reads the files of one entry, in the order of their names. Public parts come first where
     /// they decide whether the others are opened.
-    fn entry(
+    fn read_entry(
         &mut self,
         opened: BorrowedFd<'_>,
-        place: &Place,
+        location: &Location,
         mount: Option<Mount>,
-        files: BTreeMap<String, Way>,
+        files: BTreeMap<String, OpenMethod>,
     ) -> Vec<FileRead> {
         let mut contents = BTreeMap::new();
         let mut left = files;
         if !self.limits.verify_pairs {
             let public = left.extract_if(.., |name, _| is_public_part(name)).collect::<Vec<_>>();
-            for (name, way) in public {
-                let content = self.file(opened, place, mount, &name, way);
+            for (name, method) in public {
+                let content = self.read_file(opened, location, mount, &name, method);
                 contents.insert(name, content);
             }
             if contents.values().any(holds_public_part) {
                 let private = left.extract_if(.., |name, _| !is_attributes(name));
-                contents.extend(private.map(|(name, _)| (name, Ok(Content::LeftClosed))));
+                contents.extend(private.map(|(name, _)| (name, Ok(FileContent::NotOpened))));
             }
         }
-        for (name, way) in left {
-            let content = self.file(opened, place, mount, &name, way);
+        for (name, method) in left {
+            let content = self.read_file(opened, location, mount, &name, method);
             contents.insert(name, content);
         }
         let read =
-            |(name, content): (String, _)| FileRead { path: place.shown_path(&name), content };
+            |(name, content): (String, _)| FileRead { path: location.display_path(&name), content };
         contents.into_iter().map(read).collect()
     }
 
-    fn file(
+    fn read_file(
         &mut self,
         opened: BorrowedFd<'_>,
-        place: &Place,
+        location: &Location,
         mount: Option<Mount>,
         name: &str,
-        way: Way,
-    ) -> Result<Content, FileProblem> {
+        method: OpenMethod,
+    ) -> Result<FileContent, FileProblem> {
         let limit = self.limits.max_file_size;
-        let bytes = match way {
-            Way::Closed(problem) => Err(problem),
-            Way::Link(path) => read::linked(self.root, &path, limit),
-            Way::Name => match read::status(opened, name) {
+        let bytes = match method {
+            OpenMethod::Refused(problem) => Err(problem),
+            OpenMethod::ThroughLink(path) => read::read_linked(self.root, &path, limit),
+            OpenMethod::ByName => match read::status(opened, name) {
                 Ok(status) => {
-                    self.note_mount(mount, &status, || place.shown_path(name));
-                    read::file(opened, name, &status, limit)
+                    self.note_mount(mount, &status, || location.display_path(name));
+                    read::read_file(opened, name, &status, limit)
                 }
                 Err(Errno::NOENT) => Err(FileProblem::Changing),
-                Err(errno) => {
-                    Err(read::unreadable(&errno.into(), || fstat(opened).ok().map(Owner::from)))
-                }
+                Err(errno) => Err(read::unreadable_problem(&errno.into(), || {
+                    fstat(opened).ok().map(Owner::from)
+                })),
             },
         };
-        bytes.map(Content::Bytes)
+        bytes.map(FileContent::Bytes)
     }
 
-    fn note_mount(&mut self, mount: Option<Mount>, file: &Status, path: impl Fn() -> PathBuf) {
+    fn note_mount(&mut self, mount: Option<Mount>, file: &FileStatus, path: impl Fn() -> PathBuf) {
         if file.kind.is_file() && mount.is_some_and(|mount| mount.differs_from(file.mount)) {
             self.found.notes.push(format!(
                 "{}: the file is a mount point of its own, and kubelet never updates a subPath mount",
@@ -246,22 +254,26 @@ impl Walk<'_> {
         }
     }
 
-    fn names(&mut self, opened: BorrowedFd<'_>) -> Result<BTreeSet<Vec<u8>>, Stop> {
+    fn names(&mut self, opened: BorrowedFd<'_>) -> Result<BTreeSet<Vec<u8>>, WalkError> {
         let mut names = BTreeSet::new();
-        for entry in rustix::fs::Dir::read_from(opened).map_err(failed)? {
+        for entry in rustix::fs::Dir::read_from(opened).map_err(read_error)? {
             self.count_name()?;
-            names.insert(entry.map_err(failed)?.file_name().to_bytes().to_vec());
+            names.insert(entry.map_err(read_error)?.file_name().to_bytes().to_vec());
         }
         Ok(names)
     }
 
-    fn remember(&mut self, opened: BorrowedFd<'_>, real: &Path) -> Result<(), Stop> {
-        let stat = fstat(opened).map_err(failed)?;
+    fn record_directory(
+        &mut self,
+        opened: BorrowedFd<'_>,
+        real_path: &Path,
+    ) -> Result<(), WalkError> {
+        let stat = fstat(opened).map_err(read_error)?;
         self.found.directories.insert(DirectoryIdentity {
-            path: if real.as_os_str().is_empty() {
+            path: if real_path.as_os_str().is_empty() {
                 self.directory.to_path_buf()
             } else {
-                self.directory.join(real)
+                self.directory.join(real_path)
             },
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -270,9 +282,9 @@ impl Walk<'_> {
     }
 }
 
-fn holds_public_part(content: &Result<Content, FileProblem>) -> bool {
+fn holds_public_part(content: &Result<FileContent, FileProblem>) -> bool {
     const PUBLIC: [&[u8]; 2] = [b"-----BEGIN CERTIFICATE", b"PUBLIC KEY-----"];
-    let Ok(Content::Bytes(bytes)) = content else { return false };
+    let Ok(FileContent::Bytes(bytes)) = content else { return false };
     PUBLIC.iter().any(|label| bytes.windows(label.len()).any(|window| window == *label))
 }
 

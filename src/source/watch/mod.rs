@@ -14,9 +14,9 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::scan::DirectoryIdentity;
 
-mod settle;
+mod debounce;
 
-pub use settle::Settle;
+pub use debounce::Debounce;
 
 /// How long after a queue overflow the next one is no hint. Reading a very large directory can
 /// overflow the queue by itself, and every look would then ask for the next one; what was lost, the
@@ -36,15 +36,10 @@ pub struct Watcher {
     armed_in_a_row: u8,
 }
 
-/// How changes are noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchState {
     /// By events, and by polling what events don't tell.
-    Watching {
-        /// How many directories are watched.
-        directories: usize,
-    },
-    /// Only by polling.
+    Watching { directories: usize },
     Polling {
         /// Why there are no events, or not from everywhere.
         why: String,
@@ -116,12 +111,10 @@ struct Hints {
     last_overflow: Mutex<Option<Instant>>,
 }
 
-/// What an event asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Asks {
-    Nothing,
-    /// To look again.
-    Look,
+enum Reaction {
+    Ignore,
+    Rescan,
     /// To look again, and to watch anew what stands at its paths and below.
     Rearm,
     /// To look again at everything, for events were lost.
@@ -130,27 +123,27 @@ enum Asks {
 
 impl Hints {
     /// Runs on the backend's thread, which a panic would end.
-    fn take(&self, event: notify::Result<Event>) {
+    fn handle(&self, event: notify::Result<Event>) {
         let Ok(event) = event else {
-            return self.tell(&[]);
+            return self.call_back(&[]);
         };
-        match asks(&event) {
-            Asks::Nothing => {}
-            Asks::Look => self.tell(&event.paths),
-            Asks::Rearm => {
+        match reaction_to(&event) {
+            Reaction::Ignore => {}
+            Reaction::Rescan => self.call_back(&event.paths),
+            Reaction::Rearm => {
                 let is_gone = |armed: &Path| event.paths.iter().any(|path| armed.starts_with(path));
                 self.armed().retain(|armed, _| !is_gone(armed));
-                self.tell(&event.paths);
+                self.call_back(&event.paths);
             }
-            Asks::Overflow => {
+            Reaction::Overflow => {
                 if self.is_first_overflow(Instant::now()) {
-                    self.tell(&[]);
+                    self.call_back(&[]);
                 }
             }
         }
     }
 
-    fn tell(&self, paths: &[PathBuf]) {
+    fn call_back(&self, paths: &[PathBuf]) {
         // A caller that panics has said so on stderr; its next look comes by poll.
         let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(paths)));
     }
@@ -177,16 +170,18 @@ impl std::fmt::Debug for Hints {
 
 /// What an event asks for. Reading files raises events too, and those must not ask for the next
 /// reading; but the end of a write is one of them, and after a write through a memory map the only.
-fn asks(event: &Event) -> Asks {
+fn reaction_to(event: &Event) -> Reaction {
     if event.need_rescan() {
-        return Asks::Overflow;
+        return Reaction::Overflow;
     }
     match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Asks::Look,
-        EventKind::Access(_) => Asks::Nothing,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Reaction::Rescan,
+        EventKind::Access(_) => Reaction::Ignore,
         // notify lets go of the path and of all below it, and the inode may be given out again.
-        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Asks::Rearm,
-        _ => Asks::Look,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+            Reaction::Rearm
+        }
+        _ => Reaction::Rescan,
     }
 }
 
@@ -209,7 +204,7 @@ impl Backend {
             let hints = Arc::clone(hints);
             move |event| {
                 let _ = &alive;
-                hints.take(event);
+                hints.handle(event);
             }
         };
         let watcher = Some(notify::recommended_watcher(handler)?);
@@ -315,7 +310,11 @@ mod tests {
     fn reading_asks_for_nothing_and_writing_for_a_look() {
         let open = AccessKind::Open(AccessMode::Any);
         for kind in [open, AccessKind::Close(AccessMode::Read), AccessKind::Read] {
-            assert_eq!(asks(&Event::new(EventKind::Access(kind))), Asks::Nothing, "{kind:?}");
+            assert_eq!(
+                reaction_to(&Event::new(EventKind::Access(kind))),
+                Reaction::Ignore,
+                "{kind:?}"
+            );
         }
         for kind in [
             EventKind::Access(AccessKind::Close(AccessMode::Write)),
@@ -325,7 +324,7 @@ mod tests {
             EventKind::Modify(ModifyKind::Name(RenameMode::To)),
             EventKind::Other,
         ] {
-            assert_eq!(asks(&Event::new(kind)), Asks::Look, "{kind:?}");
+            assert_eq!(reaction_to(&Event::new(kind)), Reaction::Rescan, "{kind:?}");
         }
     }
 
@@ -334,9 +333,9 @@ mod tests {
         let (sender, told) = channel();
         let hints = hints(move |paths| sender.send(paths.to_vec()).unwrap());
         let overflow = || Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan));
-        hints.take(overflow());
-        hints.take(overflow());
-        hints.take(Err(notify::Error::generic("as the test asked")));
+        hints.handle(overflow());
+        hints.handle(overflow());
+        hints.handle(Err(notify::Error::generic("as the test asked")));
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [Vec::<PathBuf>::new(), Vec::new()]);
         let later = Instant::now() + OVERFLOW_PAUSE;
         assert!(hints.is_first_overflow(later));
@@ -352,7 +351,7 @@ mod tests {
             EventKind::Modify(ModifyKind::Name(RenameMode::From)),
         ] {
             hints.armed().extend(paths.iter().map(|path| (path.clone(), (1, 1))));
-            hints.take(Ok(Event::new(kind).add_path("/keys/sub".into())));
+            hints.handle(Ok(Event::new(kind).add_path("/keys/sub".into())));
             let left = hints.armed().keys().cloned().collect::<Vec<_>>();
             assert_eq!(left, [paths[0].clone(), paths[3].clone()]);
         }

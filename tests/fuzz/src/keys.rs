@@ -14,7 +14,7 @@ use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, PublicKey};
 use jwksd::ledger::Record;
 use jwksd::source::Slot;
-use jwksd::source::scan::{Content, EntryFiles, FileRead};
+use jwksd::source::scan::{FileContent, EntryFiles, FileRead};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -117,7 +117,7 @@ fn read(files: &[(&str, &[u8])], rules: &KeyRules) -> Result<Entry, Refused> {
     let directory: Arc<Path> = Path::new("/keys").into();
     let file = |(name, bytes): &(&str, &[u8])| FileRead {
         path: directory.join(name),
-        content: Ok(Content::Bytes(Zeroizing::new(bytes.to_vec()))),
+        content: Ok(FileContent::Bytes(Zeroizing::new(bytes.to_vec()))),
     };
     let files = files.iter().map(file).collect();
     entry::read(&EntryFiles { slot: Slot::new(Arc::clone(&directory), "key"), files }, rules)

@@ -2,7 +2,7 @@
 
 use jwksd::keys::entry::{Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::jwk::Jwk;
-use jwksd::source::scan::Content;
+use jwksd::source::scan::FileContent;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -100,13 +100,13 @@ fn a_private_part_that_was_left_closed_is_known_by_its_public_part() {
     let fixture = accepted("cert-manager");
     let rules = KeyRules { verify_pairs: false, ..rules() };
     let [(certificate, bytes), (key, _)] = &fixture.files[..] else { panic!("two files") };
-    let public = || Content::Bytes(Zeroizing::new(bytes.clone()));
-    let files = [(&**certificate, public()), (&**key, Content::LeftClosed)];
+    let public = || FileContent::Bytes(Zeroizing::new(bytes.clone()));
+    let files = [(&**certificate, public()), (&**key, FileContent::NotOpened)];
     let entry = read_content("cert-manager", files, &rules).unwrap();
     assert_eq!(entry.keys[0].kid.as_str(), fixture.expected["keys"][0]["kid"]);
     assert!(entry.keys[0].private.as_ref().unwrap().ends_with(key));
     // Without its public part it is no key.
-    let refused = read_content("cert-manager", [(&**key, Content::LeftClosed)], &rules);
+    let refused = read_content("cert-manager", [(&**key, FileContent::NotOpened)], &rules);
     assert_eq!(refused.unwrap_err().reason.code(), "no-key");
 }
 

@@ -18,7 +18,7 @@ use jwksd::keys::Audience;
 use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::refusal::Refused;
 use jwksd::source::Slot;
-use jwksd::source::scan::{Content, EntryFiles, FileRead};
+use jwksd::source::scan::{EntryFiles, FileContent, FileRead};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -92,14 +92,14 @@ fn read(
     files: &[(impl AsRef<str>, impl AsRef<[u8]>)],
     rules: &KeyRules,
 ) -> Result<Entry, Refused> {
-    let content = |bytes: &[u8]| Content::Bytes(Zeroizing::new(bytes.to_vec()));
+    let content = |bytes: &[u8]| FileContent::Bytes(Zeroizing::new(bytes.to_vec()));
     let files = files.iter().map(|(name, bytes)| (name.as_ref(), content(bytes.as_ref())));
     read_content(slot, files, rules)
 }
 
 fn read_content<'a>(
     slot: &str,
-    files: impl IntoIterator<Item = (&'a str, Content)>,
+    files: impl IntoIterator<Item = (&'a str, FileContent)>,
     rules: &KeyRules,
 ) -> Result<Entry, Refused> {
     let directory: Arc<Path> = Path::new("/keys").into();

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use jwksd::source::Slot;
-use jwksd::source::scan::{Content, FileProblem, Scan, ScanError, ScanLimits, scan};
+use jwksd::source::scan::{FileContent, FileProblem, Scan, ScanError, ScanLimits, scan};
 
 const LIMITS: ScanLimits = ScanLimits { max_files: 100, max_file_size: 4096, verify_pairs: true };
 
@@ -50,8 +50,8 @@ fn told(scan: &Scan) -> Vec<String> {
     let file = |file: &jwksd::source::scan::FileRead| {
         let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
         match &file.content {
-            Ok(Content::Bytes(bytes)) => format!("{name}={}", String::from_utf8_lossy(bytes)),
-            Ok(Content::LeftClosed) => format!("{name} left closed"),
+            Ok(FileContent::Bytes(bytes)) => format!("{name}={}", String::from_utf8_lossy(bytes)),
+            Ok(FileContent::NotOpened) => format!("{name} left closed"),
             Err(problem) => format!("{name}: {problem:?}"),
         }
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jwksd::source::Slot;
-use jwksd::source::scan::{Content, FileProblem, ScanError};
+use jwksd::source::scan::{FileContent, FileProblem, ScanError};
 use tempfile::tempdir;
 
 use super::{LIMITS, look, look_within, meanwhile, told};
@@ -178,7 +178,7 @@ fn hammer(directory: &Path, keys: &Path) {
                 };
                 let files = slots.iter().flat_map(|slot| &seen.entries[slot].files);
                 let texts = files.map(|file| match &file.content {
-                    Ok(Content::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+                    Ok(FileContent::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
                     other => panic!("{}: {other:?}", file.path.display()),
                 });
                 let texts = texts.collect::<Vec<_>>();

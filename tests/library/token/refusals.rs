@@ -12,7 +12,7 @@ use jwksd::keys::refusal::RefusalReason;
 use jwksd::keys::strict_json::JsonError;
 use jwksd::keys::{Algorithm, Numbers};
 use jwksd::operations::generate;
-use jwksd::token::{Expected, MAX_LENGTH, Refusal, Signer, Verified, sign, verify};
+use jwksd::token::{Expected, MAX_LENGTH, Signer, Verified, VerifyError, sign, verify};
 use serde_json::{Map, Value, json};
 
 use super::{jwk, object, public_half};
@@ -37,15 +37,15 @@ pub fn key_7() -> String {
     jwk(&kid("k"), Algorithm::EdDSA, &public_key(7))
 }
 
-fn against(token: &str, jwk: &str, expected: &Expected) -> Result<Verified, Refusal> {
+fn against(token: &str, jwk: &str, expected: &Expected) -> Result<Verified, VerifyError> {
     verify(token, |asked| (asked == "k").then_some(Cow::Borrowed(jwk)), expected, now())
 }
 
-fn refused(token: &str) -> Refusal {
+fn refused(token: &str) -> VerifyError {
     against(token, &key_7(), &Expected::default()).unwrap_err()
 }
 
-fn with_claims(claims: &Value, expected: &Expected) -> Result<Verified, Refusal> {
+fn with_claims(claims: &Value, expected: &Expected) -> Result<Verified, VerifyError> {
     against(&forge(HEADER, &claims.to_string()), &key_7(), expected)
 }
 
@@ -74,12 +74,12 @@ fn what_is_no_compact_jws_is_malformed() {
         &format!("{header}.{claims}.!"),
         &json!({ "protected": header, "payload": claims, "signature": signature }).to_string(),
     ] {
-        assert_eq!(refused(token), Refusal::Malformed, "{token}");
+        assert_eq!(refused(token), VerifyError::Malformed, "{token}");
     }
     let empty = JsonError::Syntax { line: 1, column: 0, is_truncated: true };
-    assert_eq!(refused(".."), Refusal::BadHeader(empty));
-    assert_eq!(refused(&"a".repeat(MAX_LENGTH + 1)), Refusal::TooLong(MAX_LENGTH + 1));
-    assert_eq!(refused(&"a".repeat(MAX_LENGTH)), Refusal::Malformed);
+    assert_eq!(refused(".."), VerifyError::BadHeader(empty));
+    assert_eq!(refused(&"a".repeat(MAX_LENGTH + 1)), VerifyError::TooLong(MAX_LENGTH + 1));
+    assert_eq!(refused(&"a".repeat(MAX_LENGTH)), VerifyError::Malformed);
 }
 
 #[test]
@@ -91,16 +91,16 @@ fn a_header_that_can_be_read_in_two_ways_is_refused() {
         r#"{"alg":"EdDSA","kid":"k","x":[{"y":1,"y":1}]}"#,
     ] {
         let is_duplicate =
-            matches!(header(text), Refusal::BadHeader(JsonError::DuplicateMember(_)));
+            matches!(header(text), VerifyError::BadHeader(JsonError::DuplicateMember(_)));
         assert!(is_duplicate, "{text}");
     }
-    assert_eq!(header("[]"), Refusal::BadHeader(JsonError::NotAnObject));
-    assert_eq!(header(r#"{"alg":"EdDSA"}"#), Refusal::NoKid);
-    assert_eq!(header(r#"{"alg":"EdDSA","kid":1}"#), Refusal::HeaderType("kid"));
-    assert_eq!(header(r#"{"alg":null,"kid":"k"}"#), Refusal::HeaderType("alg"));
+    assert_eq!(header("[]"), VerifyError::BadHeader(JsonError::NotAnObject));
+    assert_eq!(header(r#"{"alg":"EdDSA"}"#), VerifyError::NoKid);
+    assert_eq!(header(r#"{"alg":"EdDSA","kid":1}"#), VerifyError::HeaderType("kid"));
+    assert_eq!(header(r#"{"alg":null,"kid":"k"}"#), VerifyError::HeaderType("alg"));
     for crit in [r#"["exp"]"#, "[]", "null"] {
         let text = format!(r#"{{"alg":"EdDSA","kid":"k","exp":1,"crit":{crit}}}"#);
-        assert_eq!(header(&text), Refusal::Critical);
+        assert_eq!(header(&text), VerifyError::Critical);
     }
 }
 
@@ -112,7 +112,7 @@ fn a_key_in_the_header_is_not_looked_at() {
     let token = forge(&header.to_string(), &in_an_hour().to_string());
     let published = jwk(&kid("k"), Algorithm::EdDSA, &public_key(8));
     let by_other = against(&token, &published, &Expected::default());
-    assert_eq!(by_other, Err(Refusal::BadSignature));
+    assert_eq!(by_other, Err(VerifyError::BadSignature));
     assert!(against(&token, &key_7(), &Expected::default()).is_ok());
 }
 
@@ -123,13 +123,13 @@ fn a_kid_from_outside_is_never_shown_raw_and_never_more_than_looked_up() {
         let token = forge(&header, &in_an_hour().to_string());
         let refusal =
             verify(&token, |_| panic!("asked for it"), &Expected::default(), now()).unwrap_err();
-        assert_eq!(refusal, Refusal::UnknownKid(evil.to_owned()));
+        assert_eq!(refusal, VerifyError::UnknownKid(evil.to_owned()));
         let shown = refusal.to_string();
         assert!(!shown.contains(char::is_control) && shown.is_ascii() && shown.len() < 400);
     }
     let path = r#"{"alg":"EdDSA","kid":"../../../../etc/passwd"}"#;
     let refusal = refused(&forge(path, &in_an_hour().to_string()));
-    assert_eq!(refusal, Refusal::UnknownKid("../../../../etc/passwd".to_owned()));
+    assert_eq!(refusal, VerifyError::UnknownKid("../../../../etc/passwd".to_owned()));
 }
 
 #[test]
@@ -139,8 +139,10 @@ fn the_key_and_not_the_token_names_the_algorithm() {
     let Numbers::Rsa { modulus } = public.numbers() else { panic!("{public}") };
     let published = jwk(&kid("k"), Algorithm::PS256, &public);
     let claims = in_an_hour();
-    let mismatch =
-        |token: &str| Refusal::AlgorithmMismatch { token: token.to_owned(), key: Algorithm::PS256 };
+    let mismatch = |token: &str| VerifyError::AlgorithmMismatch {
+        token: token.to_owned(),
+        key: Algorithm::PS256,
+    };
     // Signed well, with the same key, by the other padding.
     let signer = Signer { kid: &kid("k"), algorithm: Algorithm::RS256, public: &public };
     let rs256 = sign(&object(claims.clone()), pem.as_bytes(), signer).unwrap();
@@ -177,23 +179,23 @@ fn a_key_that_does_not_say_what_it_is_for_verifies_nothing() {
         against(&token, &Value::Object(jwk).to_string(), &Expected::default())
     };
     assert!(with("x5t", json!("ignored")).is_ok());
-    assert_eq!(with("use", Value::Null), Err(Refusal::KeyNotForSignatures));
-    assert_eq!(with("use", json!("enc")), Err(Refusal::KeyNotForSignatures));
-    assert_eq!(with("key_ops", json!(["encrypt"])), Err(Refusal::KeyNotForSignatures));
-    assert_eq!(with("alg", Value::Null), Err(Refusal::KeyWithoutAlgorithm));
-    assert_eq!(with("alg", json!("none")), Err(Refusal::KeyWithoutAlgorithm));
-    assert_eq!(with("alg", json!("ES256")), Err(Refusal::KeyWithoutAlgorithm));
-    assert!(matches!(with("kty", json!("EC")), Err(Refusal::BadKey(_))));
-    assert!(matches!(with("x", json!("AAAA")), Err(Refusal::BadKey(_))));
+    assert_eq!(with("use", Value::Null), Err(VerifyError::KeyNotForSignatures));
+    assert_eq!(with("use", json!("enc")), Err(VerifyError::KeyNotForSignatures));
+    assert_eq!(with("key_ops", json!(["encrypt"])), Err(VerifyError::KeyNotForSignatures));
+    assert_eq!(with("alg", Value::Null), Err(VerifyError::KeyWithoutAlgorithm));
+    assert_eq!(with("alg", json!("none")), Err(VerifyError::KeyWithoutAlgorithm));
+    assert_eq!(with("alg", json!("ES256")), Err(VerifyError::KeyWithoutAlgorithm));
+    assert!(matches!(with("kty", json!("EC")), Err(VerifyError::BadKey(_))));
+    assert!(matches!(with("x", json!("AAAA")), Err(VerifyError::BadKey(_))));
     let symmetric = r#"{"kty":"oct","k":"AAAA","alg":"HS256","use":"sig"}"#;
     let refusal = against(&token, symmetric, &Expected::default());
-    assert_eq!(refusal, Err(Refusal::BadKey(RefusalReason::Symmetric)));
+    assert_eq!(refusal, Err(VerifyError::BadKey(RefusalReason::Symmetric)));
     let twice = key_7().replace(r#""use""#, r#""alg":"EdDSA","use""#);
     let refusal = against(&token, &twice, &Expected::default());
-    assert_eq!(refusal, Err(Refusal::BadKey(RefusalReason::DuplicateMember("alg".to_owned()))));
+    assert_eq!(refusal, Err(VerifyError::BadKey(RefusalReason::DuplicateMember("alg".to_owned()))));
     let set = format!(r#"{{"use":"sig","keys":[{0},{0}]}}"#, key_7());
     let refusal = against(&token, &set, &Expected::default());
-    assert_eq!(refusal, Err(Refusal::KeyNotForSignatures));
+    assert_eq!(refusal, Err(VerifyError::KeyNotForSignatures));
 }
 
 #[test]
@@ -219,7 +221,7 @@ fn another_signature_or_other_claims_are_refused_by_every_algorithm() {
             format!("{message}."),
         ] {
             let refusal = against(&bad, &published, &Expected::default());
-            assert_eq!(refusal, Err(Refusal::BadSignature), "{algorithm}");
+            assert_eq!(refusal, Err(VerifyError::BadSignature), "{algorithm}");
         }
     }
 }
@@ -228,26 +230,26 @@ fn another_signature_or_other_claims_are_refused_by_every_algorithm() {
 fn a_token_ends_at_the_very_instant_of_its_exp() {
     let any = Expected::default();
     let at = |claims: Value, expected: &Expected| with_claims(&claims, expected).map(|_| ());
-    assert_eq!(at(json!({ "exp": NOW }), &any), Err(Refusal::Expired));
+    assert_eq!(at(json!({ "exp": NOW }), &any), Err(VerifyError::Expired));
     assert_eq!(at(json!({ "exp": NOW + 1 }), &any), Ok(()));
     let fraction = |text: &str| serde_json::from_str(text).unwrap();
     assert_eq!(at(fraction(&format!(r#"{{"exp":{NOW}.5}}"#)), &any), Ok(()));
     let before = format!(r#"{{"exp":{}.75}}"#, NOW - 1);
-    assert_eq!(at(fraction(&before), &any), Err(Refusal::Expired));
+    assert_eq!(at(fraction(&before), &any), Err(VerifyError::Expired));
     let lenient = Expected { leeway: Duration::from_secs(5), ..Expected::default() };
-    assert_eq!(at(json!({ "exp": NOW - 5 }), &lenient), Err(Refusal::Expired));
+    assert_eq!(at(json!({ "exp": NOW - 5 }), &lenient), Err(VerifyError::Expired));
     assert_eq!(at(json!({ "exp": NOW - 4 }), &lenient), Ok(()));
     let soon = |from: i64| json!({ "exp": NOW + 100, "nbf": from });
     assert_eq!(at(soon(NOW), &any), Ok(()));
-    assert_eq!(at(soon(NOW + 1), &any), Err(Refusal::NotYetValid));
+    assert_eq!(at(soon(NOW + 1), &any), Err(VerifyError::NotYetValid));
     assert_eq!(at(soon(NOW + 5), &lenient), Ok(()));
-    assert_eq!(at(soon(NOW + 6), &lenient), Err(Refusal::NotYetValid));
+    assert_eq!(at(soon(NOW + 6), &lenient), Err(VerifyError::NotYetValid));
     // Numbers beyond every date, in both directions.
     assert_eq!(at(json!({ "exp": u64::MAX }), &any), Ok(()));
     assert_eq!(at(json!({ "exp": 1e300 }), &any), Ok(()));
-    assert_eq!(at(json!({ "exp": -1e300 }), &any), Err(Refusal::Expired));
-    assert_eq!(at(json!({ "exp": i64::MIN }), &any), Err(Refusal::Expired));
-    assert_eq!(at(json!({ "exp": 1e300, "nbf": 1e300 }), &any), Err(Refusal::NotYetValid));
+    assert_eq!(at(json!({ "exp": -1e300 }), &any), Err(VerifyError::Expired));
+    assert_eq!(at(json!({ "exp": i64::MIN }), &any), Err(VerifyError::Expired));
+    assert_eq!(at(json!({ "exp": 1e300, "nbf": 1e300 }), &any), Err(VerifyError::NotYetValid));
     let endless = Expected { leeway: Duration::MAX, ..Expected::default() };
     assert_eq!(at(json!({ "exp": 0, "nbf": NOW + 1 }), &endless), Ok(()));
 }
@@ -255,23 +257,23 @@ fn a_token_ends_at_the_very_instant_of_its_exp() {
 #[test]
 fn claims_that_are_missing_or_of_the_wrong_type_are_refused() {
     let any = Expected::default();
-    assert_eq!(with_claims(&json!({}), &any), Err(Refusal::MissingClaim("exp")));
+    assert_eq!(with_claims(&json!({}), &any), Err(VerifyError::MissingClaim("exp")));
     for exp in
         [json!("2026-11-23T12:00:01Z"), json!((NOW + 1).to_string()), json!(null), json!([1])]
     {
         let refusal = with_claims(&json!({ "exp": exp }), &any);
-        assert_eq!(refusal, Err(Refusal::ClaimType("exp")), "{exp}");
+        assert_eq!(refusal, Err(VerifyError::ClaimType("exp")), "{exp}");
     }
     for name in ["nbf", "iat"] {
         let refusal = with_claims(&json!({ "exp": NOW + 1, name: "now" }), &any);
-        assert_eq!(refusal, Err(Refusal::ClaimType(name)));
+        assert_eq!(refusal, Err(VerifyError::ClaimType(name)));
     }
     let raw = |claims: &str| refused(&forge(HEADER, claims));
     let twice = r#"{"exp":1,"exp":9999999999}"#;
-    assert_eq!(raw(twice), Refusal::BadClaims(JsonError::DuplicateMember("exp".to_owned())));
-    assert_eq!(raw("[1]"), Refusal::BadClaims(JsonError::NotAnObject));
+    assert_eq!(raw(twice), VerifyError::BadClaims(JsonError::DuplicateMember("exp".to_owned())));
+    assert_eq!(raw("[1]"), VerifyError::BadClaims(JsonError::NotAnObject));
     for text in ["", "{", "{} {}", r#"{"exp":1e999}"#] {
-        assert!(matches!(raw(text), Refusal::BadClaims(JsonError::Syntax { .. })), "{text}");
+        assert!(matches!(raw(text), VerifyError::BadClaims(JsonError::Syntax { .. })), "{text}");
     }
 }
 
@@ -292,16 +294,19 @@ fn issuer_and_audience_are_the_expected_ones_exactly() {
     assert_eq!(with(iss(), json!(["other", "jwksd"])), Ok(()));
     for other in ["https://id.example/", "HTTPS://id.example", "https://id.example\r\nx", ""] {
         let refusal = with(json!(other), json!("jwksd")).unwrap_err();
-        assert_eq!(refusal, Refusal::WrongIssuer(other.to_owned()));
+        assert_eq!(refusal, VerifyError::WrongIssuer(other.to_owned()));
         assert!(!refusal.to_string().contains(char::is_control));
     }
-    assert_eq!(with(Value::Null, json!("jwksd")), Err(Refusal::MissingClaim("iss")));
-    assert_eq!(with(json!(["https://id.example"]), json!("jwksd")), Err(Refusal::ClaimType("iss")));
-    assert_eq!(with(iss(), Value::Null), Err(Refusal::MissingClaim("aud")));
+    assert_eq!(with(Value::Null, json!("jwksd")), Err(VerifyError::MissingClaim("iss")));
+    assert_eq!(
+        with(json!(["https://id.example"]), json!("jwksd")),
+        Err(VerifyError::ClaimType("iss"))
+    );
+    assert_eq!(with(iss(), Value::Null), Err(VerifyError::MissingClaim("aud")));
     for aud in [json!("jwks"), json!("jwksd "), json!([]), json!(["other"])] {
-        assert_eq!(with(iss(), aud.clone()), Err(Refusal::WrongAudience), "{aud}");
+        assert_eq!(with(iss(), aud.clone()), Err(VerifyError::WrongAudience), "{aud}");
     }
     for aud in [json!(1), json!({ "jwksd": 1 }), json!(["jwksd", 1])] {
-        assert_eq!(with(iss(), aud.clone()), Err(Refusal::ClaimType("aud")), "{aud}");
+        assert_eq!(with(iss(), aud.clone()), Err(VerifyError::ClaimType("aud")), "{aud}");
     }
 }

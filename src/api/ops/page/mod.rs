@@ -127,7 +127,7 @@ impl Page<'_> {
         }
         page.push_str(
             "<section class=\"attention\" aria-labelledby=\"attention\">\
-             <h2 id=\"attention\">Needs attention</h2><ul>",
+             <h2 id=\"attention\">FileAccess attention</h2><ul>",
         );
         for trouble in troubles {
             write!(page, "<li>{trouble}</li>")?;

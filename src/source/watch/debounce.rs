@@ -5,20 +5,19 @@ use std::time::{Duration, Instant};
 /// When to look after hints: once it has been quiet for a while, and at the latest some time after
 /// the first hint, for writers that never pause.
 #[derive(Debug, Clone)]
-pub struct Settle {
+pub struct Debounce {
     quiet: Duration,
     cap: Duration,
     hints: Option<(Instant, Instant)>,
 }
 
-impl Settle {
+impl Debounce {
     /// Waits `quiet` after the last hint, never longer than `cap` after the first one.
     #[must_use]
     pub const fn new(quiet: Duration, cap: Duration) -> Self {
         Self { quiet, cap, hints: None }
     }
 
-    /// Takes a hint that came `now`.
     pub fn note(&mut self, now: Instant) {
         let first = self.hints.map_or(now, |(first, _)| first);
         self.hints = Some((first, now));
@@ -45,17 +44,17 @@ mod tests {
         let [quiet, cap] = [50, 1000].map(Duration::from_millis);
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut settle = Settle::new(quiet, cap);
-        assert_eq!(settle.due(), None);
-        settle.note(at(0));
-        assert_eq!(settle.due(), Some(at(50)));
+        let mut debounce = Debounce::new(quiet, cap);
+        assert_eq!(debounce.due(), None);
+        debounce.note(at(0));
+        assert_eq!(debounce.due(), Some(at(50)));
         for millis in (10..=990).step_by(10) {
-            settle.note(at(millis));
-            assert_eq!(settle.due(), Some(at((millis + 50).min(1000))));
+            debounce.note(at(millis));
+            assert_eq!(debounce.due(), Some(at((millis + 50).min(1000))));
         }
-        settle.clear();
-        assert_eq!(settle.due(), None);
-        settle.note(at(2000));
-        assert_eq!(settle.due(), Some(at(2050)));
+        debounce.clear();
+        assert_eq!(debounce.due(), None);
+        debounce.note(at(2000));
+        assert_eq!(debounce.due(), Some(at(2050)));
     }
 }
