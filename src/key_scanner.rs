@@ -1,6 +1,5 @@
-//! One look at every key directory: scanned, and parsed where the bytes are new.
-//!
-//! Between `source` and `keys`: remembers of each entry a hash and what it said, never its bytes.
+//! Scans every key directory, and parses the entries whose bytes are new. Keeps a digest of each
+//! entry and what it was parsed to, never its bytes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -44,7 +43,6 @@ pub struct KeyScan {
 
 impl KeyScanner {
     /// `directories` are absolute paths.
-    #[must_use]
     pub fn new(directories: Vec<Arc<Path>>, limits: ScanLimits, rules: KeyRules) -> Self {
         Self { directories, limits, rules, parsed: HashMap::new() }
     }
@@ -84,7 +82,7 @@ impl KeyScanner {
                         error => RefusalReason::DirectoryUnreadable { error: error.to_string() },
                     };
                     look.see_nothing(directory, String::new(), reason);
-                    // What was parsed stays known: the directory may come back as it was.
+                    // Keep what was parsed: the directory may come back unchanged.
                     let of_this = |(slot, _): &(&Slot, _)| slot.directory() == directory;
                     let kept = self.parsed.iter().filter(of_this);
                     parsed.extend(kept.map(|(slot, outcome)| (slot.clone(), outcome.clone())));

@@ -1,4 +1,5 @@
-//! The form of a record on disk: JSON with a format number and a checksum, and the file's name.
+//! The format of a record on disk: JSON with a format number and a checksum. And the name of its
+//! file.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,6 @@ impl std::fmt::Display for Damage {
     }
 }
 
-#[must_use]
 pub fn encode(record: &Record) -> Vec<u8> {
     seal(record)
 }
@@ -89,7 +89,7 @@ pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
         {
             return Damage::NewerFormat(format);
         }
-        // Without the column's content: an error may quote what it found.
+        // Only the position: an error's text may quote the content.
         Damage::NotARecord(format!("line {}, column {}", error.line(), error.column()))
     };
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(not_a_record)?;
@@ -108,7 +108,6 @@ fn checksum(key: &RawValue) -> String {
 
 /// The file name of a key's record: the kid where it can be a file name as it is, else its digest.
 /// The two can't collide: only the latter contains a dot.
-#[must_use]
 pub fn file_name(kid: &Kid) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if kid.as_str().len() <= 100 && kid.as_str().bytes().all(plain) {

@@ -6,7 +6,6 @@ use super::record::{Record, Records};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Candidate, Dates, Policy, current};
 
-#[must_use]
 pub fn current_record<'a>(
     records: &'a Records,
     audience: &Audience,

@@ -1,4 +1,4 @@
-//! Files of the ledger's directory: read in bounds, made readable for everybody, flushed.
+//! Files of the ledger's directory: bounded reads, modes, flushes, counts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -22,7 +22,7 @@ pub(super) fn names(directory: &Path) -> io::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        // A name that is not UTF-8 is none of ours.
+        // The ledger writes no name that is not UTF-8.
         names.extend(entry?.file_name().into_string());
     }
     names.sort_unstable();
@@ -56,7 +56,7 @@ pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
 
 pub(super) fn create(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
-    // Others are to read it, whatever the umask: nothing in it is secret.
+    // Readable for everybody, whatever the umask: nothing in it is secret.
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     if let Some(directory) = path.parent() {
         own_as(&file, directory);
@@ -110,7 +110,7 @@ pub(super) fn flush_directories<'a>(files: impl Iterator<Item = &'a PathBuf>) ->
     directories.sort_unstable();
     directories.dedup();
     directories.into_iter().try_for_each(|directory| match File::open(directory) {
-        // It went with all that was in it.
+        // The directory was removed with all its files.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         opened => opened?.sync_all(),
     })

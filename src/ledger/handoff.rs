@@ -1,5 +1,5 @@
-//! Tells signers which key to sign with: one small file for each audience, replaced as a whole
-//! when it changes, so that an issuer can watch it.
+//! Says which key to sign with: one small file for each audience, replaced as a whole when it
+//! changes, so that an issuer can watch it.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -31,7 +31,6 @@ pub struct HandOff {
 
 impl HandOff {
     /// The hand-off of `audience` at `now`, where it has a current key.
-    #[must_use]
     pub fn of(
         records: &Records,
         audience: &Audience,
@@ -55,7 +54,6 @@ impl HandOff {
 }
 
 /// The file that the signers of `audience` read.
-#[must_use]
 pub fn file(directory: &Path, audience: &Audience) -> PathBuf {
     directory.join(CURRENT).join(format!("{audience}.json"))
 }

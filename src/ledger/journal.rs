@@ -1,8 +1,8 @@
-//! Steps of several files that take effect as a whole: a new key's files together with the end of
-//! the key before it, a deletion together with the files that it removes.
+//! Steps that change several files as a whole: a new key's files together with the end of the key
+//! before it, a deletion together with the files that it removes.
 //!
-//! The step is written down first, and that is the instant at which it is decided: whoever takes
-//! the lock after a crash completes it. What a step means is others' business.
+//! The step is written to the journal first, and with that it is decided: whoever takes the lock
+//! after a crash completes it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -52,7 +52,7 @@ impl LockedStore<'_> {
             let why = format!("an earlier step was cut short and can't be completed, see {file}");
             return Err(StepError::Undone(io::Error::other(why)));
         }
-        // What is to be placed has to be there after a power failure too.
+        // The files to be placed must survive a power failure too.
         flush_directories(step.place.iter().map(|placement| &placement.from))
             .map_err(StepError::Undone)?;
         let temporary = pending.with_extension(&TEMPORARY[1..]);
@@ -82,13 +82,13 @@ impl LockedStore<'_> {
         match codec::open::<Step>(&bytes) {
             Ok(mut step) => {
                 let all = step.records.len();
-                // What was decided about a key since then stands.
+                // Later decisions about a key take precedence.
                 step.records.retain(|record| self.is_newer(record));
                 if let Some(lost) = step.lost() {
                     if step.records.len() == all {
                         return self.roll_back(&step, &lost);
                     }
-                    // It took effect before its files went: the rest of it follows.
+                    // It took effect before its files went, so the rest of it is carried out.
                     step.place.clear();
                 }
                 if let Err(error) = self.carry_out(&step) {
@@ -138,7 +138,7 @@ impl LockedStore<'_> {
     fn carry_out(&mut self, step: &Step) -> io::Result<()> {
         for Placement { from, to } in &step.place {
             match fs::rename(from, to) {
-                // It was done before the crash.
+                // Renamed before the crash.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && exists(to) => {}
                 renamed => renamed?,
             }
@@ -146,7 +146,7 @@ impl LockedStore<'_> {
         flush_directories(step.place.iter().map(|placement| &placement.to))?;
         self.write(&step.records, &[])?;
         for file in &step.remove {
-            // Where it can't be removed it has no say any more: that is in the records.
+            // A file that can't be removed does no harm: the records say that its key is deleted.
             let _ = fs::remove_file(file);
         }
         flush_directories(step.remove.iter())?;

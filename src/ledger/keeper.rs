@@ -1,7 +1,8 @@
-//! The memory of every key together with the directory that keeps it.
+//! The records in memory together with the directory that keeps them.
 //!
-//! The memory is always whole; the directory may fail, and is caught up as soon as it works
-//! again. Other processes may change the directory: every update begins with a look at it.
+//! Memory is always complete. Where the directory fails, it is brought up to date as soon as it
+//! works again. Other processes may change the directory: every update begins by reading their
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -71,7 +72,6 @@ pub enum Persistence {
 impl Ledger {
     /// Without a directory, records are kept in memory only. The directory is first read by
     /// [`Self::update`].
-    #[must_use]
     pub fn new(directory: Option<PathBuf>) -> Self {
         Self {
             directory,
@@ -86,12 +86,10 @@ impl Ledger {
         }
     }
 
-    #[must_use]
     pub const fn records(&self) -> &Records {
         &self.records
     }
 
-    #[must_use]
     pub const fn persistence(&self) -> &Persistence {
         &self.persistence
     }
@@ -131,7 +129,7 @@ impl Ledger {
         if locked.is_none()
             && let Ok(loaded) = store::read(&directory)
         {
-            // What can't be locked or written can still be read: others may go on writing it.
+            // Other processes may still write a directory that this one can only read.
             self.merge(loaded);
             self.synced_at = None;
         }
@@ -143,7 +141,7 @@ impl Ledger {
             trouble = Some(error);
         }
         drop(locked);
-        // A directory that failed is opened anew next time: it may have been replaced.
+        // Open a directory that failed anew next time: it may have been replaced.
         self.store = store.filter(|_| trouble.is_none());
         self.persistence =
             trouble.map_or(Persistence::Disk, |error| Persistence::Failing(error.to_string()));
@@ -205,11 +203,11 @@ impl Ledger {
         if is_written(&self.records) {
             return Ok(HandOffStatus::Written);
         }
-        // Under the lock, and by what is on disk: who knows less must not overwrite what others
-        // told.
+        // Decide again under the lock, from the records on disk: older records must not overwrite a
+        // newer hand-off.
         let store = self.store.take().map_or_else(|| Store::open(&directory), Ok)?;
         let lock = store.lock(LOCK_PATIENCE)?;
-        // Where the disk fails, memory is what knows best.
+        // Where the disk fails, the records in memory are the newest.
         if self.synced_at.is_some_and(|synced_at| synced_at != lock.changes()) {
             drop(lock);
             self.store = Some(store);
@@ -268,8 +266,8 @@ impl Ledger {
 
     /// Merges what was read with what only this process knows.
     fn merge(&mut self, mut loaded: LoadedRecords) {
-        // What this process knows and the disk does not: records that could not be written, and
-        // ones whose every copy was damaged or removed behind its back.
+        // Keep what the disk lacks: records that could not be written, and ones whose copies were
+        // all damaged or removed by something else.
         let mut to_write = BTreeMap::new();
         for (kid, record) in &self.records {
             let on_disk = loaded.records.get(kid).map_or(0, |on_disk| on_disk.revision);
@@ -314,7 +312,7 @@ impl Ledger {
             return Ok(());
         }
         let written = lock.write(&changed, &forgotten);
-        // Counted even where it failed half-way: the next update reads again what is there.
+        // After a failed write, the next update reads the records again.
         self.synced_at = written.is_ok().then_some(lock.changes());
         written?;
         self.to_write.clear();

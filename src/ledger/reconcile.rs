@@ -1,4 +1,4 @@
-//! The pure step from what was remembered and what is seen now to what is to be remembered.
+//! The pure function from records and an observation to new records.
 //!
 //! It decides which key is new, which is gone and since when, and which name is taken. It reads no
 //! file and no clock; the same input gives the same result.
@@ -81,7 +81,6 @@ fn ignore_incomplete(refused: &mut Vec<Refused>, records: &Records, known: Optio
 }
 
 /// Brings `records` up to date with an observation.
-#[must_use]
 pub fn reconcile(
     records: &Records,
     observation: &Observation,
@@ -229,7 +228,7 @@ fn end_former_ids(records: &mut Records, context: ReconcileContext<'_>) {
 /// Notes first publications and counts revisions.
 fn finish(outcome: &mut Reconciliation, before: &Records, context: ReconcileContext<'_>) {
     for (kid, record) in &mut outcome.records {
-        // One that was no longer published, and is again, has to be fetched again.
+        // A key that is published again after an end has to be fetched again.
         let was_published = before.get(kid).is_some_and(|before| {
             before.dates(context.policy).at(context.now, context.policy).phase.is_published()
         });
@@ -241,8 +240,8 @@ fn finish(outcome: &mut Reconciliation, before: &Records, context: ReconcileCont
             outcome.changes.push(Change::Published(kid.clone()));
         }
         match before.get(kid) {
-            // The same allocation again where nothing changed, so that memory and comparisons
-            // stay small.
+            // Reuse the allocation where nothing changed, to save memory and make comparisons
+            // cheap.
             Some(old) if *old == *record => *record = Arc::clone(old),
             old => {
                 Arc::make_mut(record).revision = old.map_or(1, |old| old.revision + 1);
@@ -262,7 +261,7 @@ fn adopt<'a>(
     let mut names: BTreeMap<&Kid, (&PublicKey, &Slot)> = BTreeMap::new();
     for record in records.values() {
         for name in record.names() {
-            // A key's own id goes before another's alias.
+            // A key's own id takes precedence over another's alias.
             let holder = (&record.public_key, &record.slot);
             if *name == record.key_id {
                 names.insert(name, holder);
@@ -273,14 +272,15 @@ fn adopt<'a>(
     }
     let is_known =
         |key: &SeenKey| records.get(&key.kid).is_some_and(|record| record.public_key == key.public);
-    // Gone for good is the key, not just its name.
+    // A deletion ends the key, not only its id.
     let deleted: BTreeMap<&PublicKey, &Kid> = records
         .values()
         .filter(|record| record.deleted_at.is_some())
         .map(|record| (&record.public_key, &record.key_id))
         .collect();
     let deleted_before = |key: &SeenKey| {
-        // It may go on under an id under which it lies there, and a deleted id is refused nothing.
+        // The key may go on under another id that is present. A deleted id itself causes no
+        // refusal.
         let is_its_own = |record: &Arc<Record>| {
             record.public_key == key.public
                 && (record.loss.is_none() || record.deleted_at.is_some())
@@ -297,7 +297,7 @@ fn adopt<'a>(
             Err(refusal) => refused.push(refusal.clone()),
         }
     }
-    // The first one stays: those that are remembered, then the newcomers in the slots' order.
+    // On conflict the first entry wins: remembered keys, then new ones in the order of slots.
     accepted.sort_by_key(|(_, entry)| !entry.keys.iter().all(is_known));
     for (slot, entry) in accepted {
         let against = |key: &SeenKey| taken_name(key, &names).or_else(|| deleted_before(key));
@@ -309,7 +309,7 @@ fn adopt<'a>(
             for name in std::iter::once(&key.kid).chain(&key.aliases) {
                 names.entry(name).or_insert((&key.public, slot));
             }
-            // The same key in two places: where it was before wins, else the first place.
+            // Of a key in two slots the remembered one counts, else the first.
             let stays = records.get(&key.kid).is_some_and(|record| record.slot == *slot);
             if stays || !present.contains_key(&key.kid) {
                 present.insert(&key.kid, (key, slot));

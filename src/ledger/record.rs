@@ -87,7 +87,6 @@ pub struct DeclaredInvalidation {
 }
 
 impl DeclaredInvalidation {
-    #[must_use]
     pub const fn of(declared: &Declared) -> Self {
         Self { at: declared.invalidated_at, grace: declared.grace_period_sec }
     }
@@ -110,7 +109,6 @@ impl Orders {
 }
 
 impl Record {
-    #[must_use]
     pub fn of_newcomer(seen: &SeenKey, slot: &Slot, now: Timestamp) -> Self {
         Self {
             key_id: seen.kid.clone(),
@@ -144,7 +142,6 @@ impl Record {
 
     /// The dates in force: orders take precedence over what the files declare. An invalidation that
     /// names no grace has the default one.
-    #[must_use]
     pub fn dates(&self, policy: &Policy) -> Dates {
         let Self { declared, operation, .. } = self;
         let files_say = DeclaredInvalidation::of(declared);

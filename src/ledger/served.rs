@@ -1,8 +1,8 @@
-//! Up to which change of the ledger a daemon serves what it says, so that a command can wait until
-//! its operation shows.
+//! Up to which change of the ledger a daemon serves, so that a command can wait until its operation
+//! shows.
 //!
-//! The daemon holds a shared lock on a file while it runs, and writes the count of changes there
-//! that its publication is made of. It is a courtesy: nothing depends on it.
+//! While it runs, the daemon holds a shared lock on a file, and writes the change count that its
+//! publication is made from. Nothing else depends on that.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -31,7 +31,7 @@ impl ServedMarker {
         if self.written == Some(changes) {
             return;
         }
-        // Where that can't be written, commands wait in vain, for a second.
+        // Where the write fails, commands wait for a second in vain.
         let written = self.file.as_ref().is_some_and(|file| write_count(file, changes).is_ok());
         self.written = written.then_some(changes);
     }
@@ -45,7 +45,7 @@ fn open(directory: &Path) -> io::Result<File> {
     let file = open_shared(directory, SERVED, 0o644)?;
     match file.try_lock_shared() {
         Ok(()) => Ok(file),
-        // A command that looks whether somebody holds it does so for an instant: next time.
+        // A command that checks whether a daemon runs holds the lock for an instant. Try next time.
         Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -56,7 +56,7 @@ fn open(directory: &Path) -> io::Result<File> {
 pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> bool {
     let Ok(file) = File::open(directory.join(SERVED)) else { return false };
     if file.try_lock().is_ok() {
-        // Nobody holds it: no daemon runs.
+        // The lock is free, so no daemon runs.
         return false;
     }
     let deadline = Instant::now() + patience;

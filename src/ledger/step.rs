@@ -1,4 +1,4 @@
-//! A step of several files that takes effect as a whole, and the file that says it is decided.
+//! A step of several files that takes effect as a whole, and the journal file that decides it.
 
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
 //! The directory of records: atomic writes, a lock between processes, recovery.
 //!
 //! Each record is kept twice, in the directory itself and in `mirror/` below it, so that a damaged
-//! file costs nothing. It knows files and bytes; what a record means is others' business.
+//! file loses nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -78,7 +78,7 @@ impl Store {
         let lock = open_shared(directory, LOCK, 0o600)
             .map_err(|error| about("can't open the lock file in", &error))?;
         let store = Self { directory: directory.to_owned(), lock };
-        // Writing may be impossible although the lock could be opened: find out now.
+        // Find out now whether the directory can be written, not only the lock file opened.
         store.probe().map_err(|error| about("can't write in", &error))?;
         Ok(store)
     }
@@ -101,7 +101,7 @@ impl Store {
     /// Takes the lock without completing an interrupted step.
     pub(super) fn lock_as_is(&self, patience: Duration) -> io::Result<LockedStore<'_>> {
         let deadline = Instant::now() + patience;
-        // Who has little patience asks more often: a daemon gets its turn among many commands.
+        // A shorter patience polls more often, so that a daemon gets its turn among many commands.
         let pause = (patience / 4096).clamp(Duration::from_micros(200), Duration::from_millis(5));
         loop {
             match self.lock.try_lock() {
@@ -116,7 +116,7 @@ impl Store {
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
         }
-        // A lock in another directory keeps nobody out of the one that took its place.
+        // A lock on a directory that was replaced does not exclude users of the new one.
         if !self.is_in_place() {
             let gone = "the ledger's directory was removed or replaced";
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
@@ -127,7 +127,7 @@ impl Store {
 
 impl Drop for LockedStore<'_> {
     fn drop(&mut self) {
-        // It ends with the process at the latest.
+        // The lock ends with the process at the latest.
         let _ = self.store.lock.unlock();
     }
 }
@@ -168,7 +168,7 @@ impl LockedStore<'_> {
     pub fn write(&mut self, changed: &[Arc<Record>], forgotten: &[Kid]) -> io::Result<()> {
         let Store { directory, lock } = self.store;
         let mirror = directory.join(MIRROR);
-        // First of all: a process that reads the count after this one dies must look again.
+        // Count first: should this process die, others must read the records again.
         self.changes += 1;
         write_count(lock, self.changes)?;
 
@@ -178,10 +178,11 @@ impl LockedStore<'_> {
             .collect();
         let flush = if changed.len() < FLUSH_ALL_FROM { Flush::Each } else { Flush::All(lock) };
         replace(directory, &files, flush)?;
-        // A copy that a power failure tears is mended from the one above: it need not be flushed.
+        // A mirror that a power failure tears is restored from the records above, so it is not
+        // flushed.
         replace(&mirror, &files, Flush::None)?;
         for kid in forgotten {
-            // The copy first: what is left of it alone would bring the record back.
+            // Remove the mirror's copy first: left alone, it would restore the record.
             for copy in [&mirror, directory] {
                 remove_if_present(&copy.join(codec::file_name(kid)))?;
             }
@@ -229,7 +230,7 @@ pub(crate) fn read_between_steps(
     directory: &Path,
     patience: Duration,
 ) -> io::Result<LoadedRecords> {
-    // Where there is no lock yet, or it can't be opened, what lies there is all there is to know.
+    // Without a lock file that can be opened, read what is there.
     let lock = File::open(directory.join(LOCK)).ok();
     let deadline = Instant::now() + patience;
     while let Some(lock) = &lock
@@ -286,7 +287,7 @@ pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
         }
         loaded.records.insert(kid, Arc::new(record));
     }
-    // Whoever can't take the lock may come upon a step in its middle, and sees its end.
+    // A reader without the lock may find a step half done, and sees its result.
     for record in step.map(|step| step.records).unwrap_or_default() {
         let known = loaded.records.get(&record.key_id);
         if known.is_none_or(|known| known.revision < record.revision) {

@@ -1,4 +1,4 @@
-//! What each operation makes of the records: pure, but for the names of the files to be removed.
+//! How each operation changes the records: pure, except for listing the files to be removed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(super) fn invalidated(
     let dates = record.dates(policy);
     let mut next = record.clone();
     let ended = matches!(dates.at(now, policy).phase, Phase::Retired | Phase::Expired);
-    // The end of a key whose files are gone is undone when they come back; an order is not.
+    // A loss is undone when the files come back; an order is not.
     if !ended || record.loss.is_some() {
         next.order_invalidation(Some(dates.invalidation_by(at, grace)));
     }
@@ -61,7 +61,7 @@ pub fn reactivate(
 ) -> Result<Decision<KeyPair>, OperationError> {
     let now = *now;
     let record = find(records, kid)?;
-    // Where no daemon runs, nobody has noted yet that they are gone.
+    // Without a daemon, nobody has recorded the loss yet.
     if record.loss.is_some() || !observation.entries.contains_key(&record.slot) {
         return Err(OperationError::FilesMissing(record.key_id.clone()));
     }
@@ -93,7 +93,7 @@ pub fn reactivate(
         next.order_invalidation(None);
     }
     if !dates.at(now, policy).phase.is_published() {
-        // Consumers have let go of it: they need the time to fetch it again.
+        // Consumers have dropped the key and need the time to fetch it again.
         next.first_published = None;
     }
     let mut after = records.clone();
@@ -135,7 +135,7 @@ pub fn delete(
     answer.warnings.extend(after.keys().filter(|id| goes_on(id)).map(|id| {
         format!("the same key is published as {id} too, and goes on: delete {id} to take it back")
     }));
-    // Copies elsewhere are others' to remove, and there may be a reason for them.
+    // Copies in other slots are not ours to remove.
     let copies = observation.entries.iter().filter(|(slot, entry)| {
         let is_copy = |key: &SeenKey| key.public == record.public_key && !goes_on(&key.kid);
         **slot != record.slot && entry.as_ref().is_ok_and(|entry| entry.keys.iter().any(is_copy))

@@ -1,5 +1,5 @@
-//! Why an operation did not happen: one variant for each cause, with a code for programs and words
-//! for people. Nothing was changed then, but for [`OperationError::Unfinished`].
+//! Why an operation failed: one variant for each cause, with a code for programs and words for
+//! people. Nothing was changed, except with [`OperationError::Unfinished`].
 
 use std::io;
 use std::path::PathBuf;
@@ -37,7 +37,6 @@ pub enum OperationError {
 }
 
 impl OperationError {
-    #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotFound(_) | Self::NoCurrent(_) => "KEYPAIR_NOT_FOUND",

@@ -1,5 +1,5 @@
-//! The files of key pairs: written under names that are passed over, so that a step can put them
-//! in place as a whole, and found again to be removed.
+//! The files of key pairs: staged under names that scans ignore, so that a step can put them in
+//! place as a whole, and listed to be removed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -96,7 +96,7 @@ fn prefix(state: &Path) -> String {
 /// does who stages files.
 pub(super) fn remove_leftovers(directory: &Path, state: &Path) {
     if step::is_pending(state) {
-        // They belong to a step that is decided.
+        // They belong to a pending step.
         return;
     }
     let Ok(entries) = fs::read_dir(directory) else { return };
@@ -150,7 +150,7 @@ pub(super) fn of_entry(slot: &Slot) -> Vec<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()))
         .map(|entry| entry.path())
         .collect();
-    // The attributes last: without them a key would be another one for a moment.
+    // Attributes go last: without them the key would have other attributes for a moment.
     files.sort_by_key(|file| (file.to_string_lossy().ends_with(".meta.json"), file.clone()));
     files
 }
@@ -161,7 +161,8 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OperationError> {
     make_key_directory(directory)
         .map_err(|error| refusal(directory, directory.to_owned(), error))?;
     let usable = File::open(directory).and_then(|_| {
-        // Before the ledger is asked, which may lie in it: the directory is what is to be named.
+        // Check this before the ledger, which may be in the same directory, so that the error names
+        // the key directory.
         Ok(rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
     });
     usable.map_err(|error| refusal(directory, directory.to_owned(), error))

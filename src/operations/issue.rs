@@ -141,7 +141,7 @@ fn decide(
     let names = [format!("{}.meta.json", plan.slot), format!("{}.pem", plan.slot)];
     let seen = read_back(&plan.slot, &names, &attributes, pem, terms)?;
     let mut decision = succeed(known, request, &plan, &seen, terms);
-    // The attributes arrive before the key does.
+    // Attributes first: the key must not be seen without them.
     staged.write(&terms.directory, &names[0], &attributes, 0o644)?;
     staged.write(&terms.directory, &names[1], pem.as_bytes(), 0o600)?;
     decision.step.place = staged.placements();
@@ -182,7 +182,6 @@ pub fn plan(
 }
 
 /// Adds the planned key pair, as its files will show it, and ends those that it replaces.
-#[must_use]
 pub fn succeed(
     OperationContext { records, now, .. }: &OperationContext,
     request: &Issue,

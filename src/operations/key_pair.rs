@@ -54,7 +54,6 @@ pub struct KeyPair {
 
 impl KeyPair {
     /// `records` must include `record`.
-    #[must_use]
     pub fn of(
         record: &Record,
         records: &Records,
@@ -87,7 +86,7 @@ impl KeyPair {
                 "it is the key to sign with, and some consumers may not have it before {safe:.0}"
             ));
         }
-        // At its end too, or an invalidation at once would be answered without a word.
+        // Up to and including its end, so that an invalidation without grace is warned about.
         if let Some(from) = dates.invalidation.and_then(|end| end.strands_tokens_from(policy))
             && state.published_until.is_some_and(|until| now <= until)
         {

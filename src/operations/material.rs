@@ -48,7 +48,7 @@ pub fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Zeroizing<String>
         }
     };
     let der = generated.map_err(|_| OperationError::Generate)?;
-    // What the encoder leaves behind, the allocator wipes.
+    // The allocator wipes the encoder's buffers.
     Ok(Zeroizing::new(pem::encode_config(
         &pem::Pem::new("PRIVATE KEY", &**der),
         pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),

@@ -1,9 +1,9 @@
-//! What operators and programs do to keys: issue, rotate, invalidate, reactivate, delete.
+//! Operations on keys: issue, rotate, invalidate, reactivate, delete.
 //!
-//! Everything here ends in files: those of a key directory, and the records of the ledger. The
-//! command line and the administration listener call the same functions, with or without a daemon
-//! beside them; a daemon notices like any other change. Each operation is one step that takes
-//! effect as a whole or not at all, also where the program is killed in its middle.
+//! Operations write files of a key directory and records of the ledger, nothing else. The command
+//! line and the administration listener call the same functions, with or without a running daemon,
+//! which notices them like any other change. Each operation is one step that takes effect as a
+//! whole or not at all, even where the program is killed in between.
 
 pub mod decide;
 mod error;
@@ -78,7 +78,6 @@ pub struct OperationContext {
 
 impl OperationContext {
     /// `remembered`, brought up to date with `observation`. A single scan removes nothing.
-    #[must_use]
     pub fn of(
         remembered: &Records,
         observation: Observation,
@@ -90,7 +89,6 @@ impl OperationContext {
 
     /// `step` together with the records of keys that are new to the ledger: a hand-off must not be
     /// made from fewer keys than the decision was.
-    #[must_use]
     pub fn remembered_with(&self, mut step: Step, remembered: &Records) -> Step {
         let is_new = |record: &&Arc<Record>| !remembered.contains_key(&record.key_id);
         let is_left = |record: &&Arc<Record>| {
@@ -110,7 +108,6 @@ pub struct Decision<T> {
 }
 
 impl Operations {
-    #[must_use]
     pub fn new(terms: Arc<OperationSettings>, scanner: KeyScanner) -> Self {
         let ledger = Ledger::new(Some(terms.state.to_path_buf()));
         Self { terms, scanner, ledger, clock: None }
@@ -122,7 +119,6 @@ impl Operations {
         self
     }
 
-    #[must_use]
     pub const fn terms(&self) -> &Arc<OperationSettings> {
         &self.terms
     }
@@ -132,7 +128,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Ledger`] where there is a ledger that can't be read.
     pub fn records(&mut self, now: Timestamp) -> Result<Records, OperationError> {
-        // In this order: who sees the files of a step reads the records after it.
+        // Files before records: a step that shows in the files is in the records read after them.
         let observation = self.scanner.look().observation;
         let loaded = store::read_between_steps(&self.terms.state, LOCK_PATIENCE);
         let remembered = loaded.map_err(OperationError::Ledger)?.records;
@@ -229,11 +225,11 @@ impl Operations {
             &OperationSettings,
         ) -> Result<Decision<T>, OperationError>,
     ) -> Result<T, OperationError> {
-        // Before the lock: a first look may take a while, a second one does not.
+        // The first scan may take a while; the one under the lock then reads only changes.
         self.scanner.look();
         let Self { terms, scanner, ledger, clock } = self;
         let done = ledger.commit(PATIENCE, |remembered| {
-            // An order is given about what the files say at that moment.
+            // An order refers to what the files say at this moment.
             let observation = scanner.look().observation;
             let clock = clock.as_ref();
             let now = clock.map_or(asked_at, |clock| to_the_millisecond(clock.now()).max(asked_at));
@@ -271,14 +267,13 @@ impl Operations {
     /// [`Ledger::hand_off`].
     pub fn hand_off(&mut self, now: Timestamp) -> io::Result<()> {
         let OperationSettings { rules, policy, .. } = &*self.terms;
-        // Who has written since tells them in turn.
+        // A process that has written since writes the hand-off itself.
         self.ledger.hand_off(&rules.audiences, now, policy).map(drop)
     }
 }
 
 impl OperationSettings {
     /// Every key pair that was not deleted, by audience, then by beginning.
-    #[must_use]
     pub fn list(&self, records: &Records, now: Timestamp) -> Vec<KeyPair> {
         let current = self.current_keys(records, now);
         let mut pairs: Vec<KeyPair> = records
@@ -369,8 +364,8 @@ fn known(
 fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, OperationError> {
     let alive = |record: &&Arc<Record>| record.deleted_at.is_none();
     let is_named = |record: &&Arc<Record>| record.names().any(|name| name == kid);
-    // Its own id goes before another's alias; but a former id that is an alias now is the key that
-    // lies there.
+    // A key's own id takes precedence over an alias, except where that own id is a former one whose
+    // files are gone.
     let found = records
         .values()
         .filter(|record| alive(record) && is_named(record))

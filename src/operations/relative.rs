@@ -1,4 +1,4 @@
-//! Instants in the words of people.
+//! Instants relative to now, for people.
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -40,7 +40,6 @@ pub struct Span {
 }
 
 /// The timeline between the ends of `window`, each of which defaults to what is of interest now.
-#[must_use]
 pub fn of(
     records: &Records,
     window: (Option<Timestamp>, Option<Timestamp>),
@@ -76,7 +75,7 @@ pub fn of(
 fn spans(record: &Record, from: Timestamp, to: Timestamp, policy: &Policy) -> Vec<Span> {
     let dates = record.dates(policy);
     let mut spans: Vec<Span> = Vec::new();
-    // What was published before it was ever seen is not known.
+    // Publication before the first scan is not known.
     let mut at = from.max(record.first_published.unwrap_or(record.first_seen));
     while at < to {
         let state = dates.at(at, policy);
@@ -107,7 +106,7 @@ fn near<'a>(
         }
         let until = state.published_until.filter(|until| dates.valid_to != Some(*until));
         let marks = [dates.first_published, dates.valid_from, dates.invalidated_at(), until];
-        // What lies before its publication is not drawn.
+        // Nothing is drawn before the publication.
         let published = dates.first_published.unwrap_or(Timestamp::MIN);
         changes.extend(marks.into_iter().flatten().filter(|mark| published <= *mark));
         changes.extend(state.safe_to_sign_from);
@@ -118,7 +117,7 @@ fn near<'a>(
     }
     let begin = changes.iter().copied().min().unwrap_or(now).min(now);
     let end = changes.iter().copied().max().unwrap_or(now).max(now);
-    // The past is of less interest than what comes.
+    // The past is of less interest than the future.
     let ahead = now.duration_until(end).max(jiff::SignedDuration::from_secs(60));
     let begin = begin.max(now.checked_sub(ahead).unwrap_or(begin));
     let room = begin.duration_until(end).max(ahead) / 20;

@@ -1,4 +1,4 @@
-//! What an issue or a rotation has set up, instant by instant.
+//! What will happen to keys after an issue or a rotation, instant by instant.
 
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ pub struct TimetableEntry {
 }
 
 /// The events of the new key and of those that it replaces, in order.
-#[must_use]
 pub fn of(issued: &Issued, announce: Duration, now: Timestamp) -> Vec<TimetableEntry> {
     let mut events = Vec::new();
     let key = &issued.key;

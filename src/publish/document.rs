@@ -1,5 +1,4 @@
-//! From remembered keys and an instant to documents as they are served: rendered, compressed and
-//! hashed once per change.
+//! Renders documents from records at an instant; they are compressed and hashed once per change.
 //!
 //! Pure: the same records at the same instant give the same bytes on every replica.
 
@@ -59,7 +58,6 @@ pub struct PublishedKey {
 
 impl PublishedKey {
     /// The JWK in JSON (RFC 7517 §4).
-    #[must_use]
     pub fn jwk(&self) -> &str {
         self.jwk.get()
     }
@@ -75,7 +73,6 @@ impl PublishedKey {
 
 /// Every key that is published at `now`, once for each of its ids: the latest `validFrom` first,
 /// open ones last, then by id. `certificates` adds the chains.
-#[must_use]
 pub fn published_keys(
     records: &Records,
     now: Timestamp,
@@ -130,7 +127,7 @@ pub(crate) fn render(
             .iter()
             .filter(|key| key.is_published(now))
             .filter(|key| audience.as_ref().is_none_or(|audience| *audience == key.audience))
-            // An id that a key has of its own is another's alias after a migration.
+            // After a migration, one key's own id may be another's alias.
             .filter(|key| ids.insert(&key.kid))
             .collect();
         let body = match content {
@@ -218,7 +215,7 @@ const COMPRESS_QUICKLY_FROM: usize = 256 * 1024;
 fn compress(body: &[u8]) -> Vec<u8> {
     let quick = body.len() >= COMPRESS_QUICKLY_FROM;
     let level = if quick { Compression::fast() } else { Compression::best() };
-    // No time and no name in the header: the same bytes give the same bytes.
+    // No time and no name in the header, so that the output is deterministic.
     let mut encoder: GzEncoder<Vec<u8>> = GzBuilder::new().write(Vec::new(), level);
     let written = encoder.write_all(body).and_then(|()| encoder.finish());
     written.expect("writing to memory does not fail")

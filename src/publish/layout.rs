@@ -24,7 +24,6 @@ pub struct Layout {
 impl Layout {
     /// The layout for `audiences`, with the key sets at `path` (as in `/.well-known/jwks.json`),
     /// below `/AUDIENCE` for each audience, and discovery documents where there is an `issuer`.
-    #[must_use]
     pub fn new(audiences: &[Audience], path: &str, issuer: Option<&str>) -> Self {
         let issuer = issuer.map(|issuer| issuer.trim_end_matches('/'));
         let mut layout = Self {

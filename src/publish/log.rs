@@ -1,4 +1,4 @@
-//! What the loop does, in the log: one line for each thing that happened, and none for nothing.
+//! The log lines of the reload loop: one for each event, none where nothing changed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -79,7 +79,7 @@ impl LoggedStates {
         let error = error.map(|error| error.to_string());
         if let Some(cause) = &error
             && self.hand_off != error
-            // That the ledger fails is said already.
+            // A failing ledger is logged already.
             && !matches!(self.persistence, Some(Persistence::Failing(_)))
         {
             warn!(

@@ -1,8 +1,8 @@
-//! From records to answers: rendered once per change, swapped in one place.
+//! From records to documents: rendered once per change, swapped in one place.
 //!
-//! [`layout`] says which document stands at which path, [`document`] renders them, [`snapshot`]
-//! swaps them, [`reload`] is the one loop that decides when, [`reconciler`] what it judges a look by, and
-//! [`view`] what there is to see of it.
+//! [`layout`] says which document has which path, [`document`] renders them, [`snapshot`] swaps
+//! them, [`reload`] is the one loop that decides when, [`reconciler`] applies observations to
+//! records, and [`status`] is what the loop shows of itself.
 
 pub mod document;
 pub mod layout;

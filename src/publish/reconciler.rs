@@ -1,5 +1,6 @@
-//! What a look is judged by: on which removals two looks agree, and since when the clock has run
-//! evenly. It does no I/O, so that the loop's decisions can be replayed without a disk or a thread.
+//! Reconciles records with observations over time: which keys the scan before missed, and since
+//! when the clock has run evenly. Without I/O, so that decisions can be replayed without a disk or
+//! a thread.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,7 +37,6 @@ const STEADY_FOR: Duration = Duration::from_secs(3600);
 const STEP: SignedDuration = SignedDuration::from_secs(2);
 
 impl Reconciler {
-    #[must_use]
     pub fn new(terms: ReconcileSettings, clock: &dyn Clock) -> Self {
         Self { terms, missed: BTreeSet::new(), step_detector: ClockStepDetector::new(clock) }
     }
@@ -64,10 +64,10 @@ impl Reconciler {
             now,
             policy: &policy,
             grace_on_removal,
-            // A removal needs two looks; thinking twice about one is not two.
+            // Two decisions about one scan do not confirm a removal.
             missed_before: if known.is_some() { &self.missed } else { &none_missed },
             retention: is_steady.then_some(retention),
-            // An old look has nothing more to say of keys that are remembered.
+            // An earlier scan says nothing new about remembered keys.
             known: Some(known.unwrap_or(&none_known)),
             is_served: true,
         };
@@ -79,14 +79,12 @@ impl Reconciler {
     }
 
     /// Whether the last scan missed a key, so that another one has to confirm that.
-    #[must_use]
     pub fn has_missed(&self) -> bool {
         !self.missed.is_empty()
     }
 }
 
 /// The next date of any key.
-#[must_use]
 pub fn next_change(records: &Records, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
     let dates = records.values().map(|record| record.dates(policy));
     dates.filter_map(|dates| dates.at(now, policy).next_change).min()

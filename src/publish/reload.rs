@@ -1,7 +1,7 @@
-//! The one loop that decides when: a hint, a deadline or a poll, then look, remember, publish.
+//! The one loop that decides when to scan, remember and publish: on an event, a deadline or a poll.
 //!
-//! It runs on a thread of its own and may block there: requests read what it published last, and
-//! the ends of keys are kept without it.
+//! It runs on a thread of its own and may block there. Requests read what it published last, and
+//! keys end in time even while it is blocked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -81,7 +81,6 @@ const UNSETTLED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Reload {
     /// Events reach the loop through `signals`.
-    #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
         settings: ReloadSettings,
@@ -100,7 +99,7 @@ impl Reload {
             } else {
                 Signal::KeysChanged
             };
-            // Nobody listens any more when the program ends.
+            // The receiver is gone when the program ends.
             let _ = signals.send(signal);
         });
         let reconciler = Reconciler::new(settings.reconcile, &*clock);
@@ -124,7 +123,6 @@ impl Reload {
     }
 
     /// What the loop knows, from the first scan on.
-    #[must_use]
     pub fn view(&self) -> watch::Receiver<Option<Arc<ReloadStatus>>> {
         self.view.subscribe()
     }
@@ -132,15 +130,15 @@ impl Reload {
     /// Scans and publishes until it is told to stop.
     pub fn run(mut self, signals: &Receiver<Signal>) {
         let mut settle = Debounce::new(self.settings.settle, SETTLE_AT_MOST);
-        // Each record that is written raises several events, its own writer's among them.
+        // Each record that is written raises several events, this process's own writes too.
         let [quiet, at_most] = LEDGER_SETTLE;
         let mut ledger_settle = Debounce::new(quiet, at_most);
-        // What is remembered comes before what is seen.
+        // Read the records before the first scan.
         self.ledger.update(|records| (records.clone(), ()));
         let mut again = self.look();
         let mut next_poll = Instant::now() + self.settings.poll_interval;
         loop {
-            // While writers are at work, everything waits for them to settle.
+            // While files are being written, wait for them to settle.
             let look_at =
                 settle.due().or_else(|| [Some(next_poll), again].into_iter().flatten().min());
             let change_at = [self.next_change(), ledger_settle.due()].into_iter().flatten().min();
@@ -158,8 +156,8 @@ impl Reload {
                         settle.clear();
                         next_poll = Instant::now();
                     }
-                    // Where it can't be written, this process's own tries are what changed it: the
-                    // next look is the next try.
+                    // Where the ledger fails, this process's own attempts caused the event. The
+                    // next scan tries again.
                     Signal::LedgerChanged
                         if matches!(self.ledger.persistence(), Persistence::Failing(_)) => {}
                     Signal::LedgerChanged => ledger_settle.note(Instant::now()),
@@ -181,7 +179,7 @@ impl Reload {
                 }
             }
             for reply in waiting {
-                // Who waited may have gone.
+                // The receiver may be gone.
                 let _ = reply.send(());
             }
         }
@@ -192,13 +190,13 @@ impl Reload {
         let known = self.ledger.records().clone();
         self.look = self.scanner.look();
         let is_outdated = self.decide(Some(&known));
-        // Armed before the look that counts: what happened between a look and the arming is seen
-        // by the look after it.
+        // Watches are armed before the scan that counts: a change between a scan and the arming is
+        // seen by the scan after it.
         let armed = self.follow();
         let pause = if is_outdated {
             Some(LEDGER_SETTLE[0])
         } else if self.reconciler.has_missed() {
-            // Two looks that agree on a removal are some time apart.
+            // Leave some time between the two scans that confirm a removal.
             Some(self.settings.settle)
         } else if armed {
             Some(Duration::ZERO)
@@ -230,7 +228,8 @@ impl Reload {
         let reconciled = |records: &Records| {
             let mut outcome =
                 reconciler.reconcile(records, &look.observation, known, now, &**clock);
-            // Before others can read of an end: this thread may be stopped for longer than a grace.
+            // Before the end is on disk for others to read: this thread may then be stopped for
+            // longer than a grace.
             shortened =
                 publisher.shorten(&ends(&outcome.records, now, &settings.reconcile.policy), now);
             (std::mem::take(&mut outcome.records), outcome)
@@ -238,13 +237,13 @@ impl Reload {
         let Reconciliation { changes, mut refused, is_outdated, .. } =
             self.ledger.update(reconciled);
         if !is_new_look {
-            // Thinking again about an old look mends no half of an entry.
+            // Without a new scan, incomplete entries stay refused.
             let halves = self.refused.values();
             let halves = halves.filter(|half| half.reason == RefusalReason::AttributesWithoutKey);
             refused.extend(halves.cloned());
         }
         self.log_changes(&changes, refused, now);
-        // Whoever sees it served can ask about it.
+        // Before publication, so that a key that is served is also shown.
         self.show(now);
         if let Some(snapshot) = &shortened {
             log::key_sets_changed(snapshot);
@@ -262,10 +261,10 @@ impl Reload {
                 self.last_good_scan = Some(now);
             }
         }
-        // Consumers before signers.
+        // Signers change keys only after consumers can fetch them.
         let ReloadSettings { audiences, reconcile, .. } = &self.settings;
         let handed_off = self.ledger.hand_off(audiences, now, &reconcile.policy);
-        // Others have written since: what they wrote is published first.
+        // Another process has written since; that is published first.
         let is_behind = matches!(handed_off, Ok(HandOffStatus::Outdated));
         self.logged.log_hand_off(handed_off.err());
         self.ledger.mark_served();
@@ -293,7 +292,8 @@ impl Reload {
         let ReloadSettings { reconcile: ReconcileSettings { policy, .. }, certificates, .. } =
             &self.settings;
         let keys = published_keys(self.ledger.records(), now, policy, *certificates);
-        // Nothing remembered and not everything seen is no set of keys: 503 is the honest answer.
+        // With no record and an incomplete scan the set of keys is unknown: 503 is the honest
+        // answer.
         let has_seen_all = self.look.observation.unreadable.is_empty() && !self.look.is_unsettled;
         if keys.is_empty() && !has_seen_all && !self.has_published {
             return false;

@@ -1,7 +1,7 @@
 //! The single swap point: what is served right now. The only file that names `ArcSwap`.
 //!
-//! The end of a key does not depend on anybody being awake: whoever reads past it has the ended
-//! keys taken out first.
+//! The end of a key does not depend on the reload loop: a request that reads the snapshot after an
+//! end has the ended keys removed first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,14 +29,12 @@ impl Snapshot {
         self.next_end.is_none_or(|end| now < end)
     }
 
-    #[must_use]
     pub fn keys(&self) -> &[PublishedKey] {
         &self.keys
     }
 }
 
 /// Nothing is published at first.
-#[must_use]
 pub fn channel(layout: Arc<Layout>) -> (Publisher, SnapshotReader) {
     let shared =
         Arc::new(SwapPoint { layout, current: ArcSwapOption::empty(), writing: Mutex::new(()) });
@@ -57,7 +55,6 @@ pub struct SnapshotReader(Arc<SwapPoint>);
 impl SnapshotReader {
     /// The snapshot to be served at `now`; `None` before the first publication. To be called once
     /// for each request.
-    #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Arc<Snapshot>> {
         let snapshot = self.0.current.load_full()?;
         if snapshot.holds_at(now) { Some(snapshot) } else { self.0.withdraw(now) }
@@ -77,8 +74,7 @@ impl Publisher {
         let keys: Arc<[PublishedKey]> = keys.into();
         loop {
             let before = self.0.current.load_full();
-            // Outside the lock: rendering many keys takes a while, and readers may have to
-            // withdraw one meanwhile.
+            // Rendering many keys takes a while, and readers may need the lock to withdraw one.
             let next = SwapPoint::next(&self.0.layout, before.as_ref(), Arc::clone(&keys), now);
             let writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let current = self.0.current.load_full();
@@ -101,7 +97,6 @@ impl Publisher {
     /// keeps the decision even if the caller is stopped right after it. An end that has come
     /// already is left to the publication that follows, which has the key's replacement too.
     /// Returns the snapshot where any byte differs.
-    #[must_use]
     pub fn shorten(
         &self,
         until: &BTreeMap<&Kid, Timestamp>,

@@ -1,4 +1,4 @@
-//! What there is to see of the loop: all that it knew when it decided last.
+//! The state of the reload loop as other modules see it, after its last decision.
 
 use std::path::PathBuf;
 
