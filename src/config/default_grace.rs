@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::members::{duration, optional_duration};
+use super::members::duration;
 use crate::keys::lifecycle::{LAST_SIGNER_STOPS, Policy};
 
 /// `[lifecycle]`
@@ -27,7 +27,7 @@ struct LifecycleMembers {
     token_lifetime: Duration,
     #[serde(deserialize_with = "duration")]
     clock_skew: Duration,
-    #[serde(default, deserialize_with = "optional_duration")]
+    #[serde(default, deserialize_with = "duration")]
     default_grace: Option<Duration>,
     on_removal: OnRemoval,
 }

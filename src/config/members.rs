@@ -41,8 +41,10 @@ where
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(expected)
 }
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    checked(deserializer, parse_duration)
+pub(super) fn duration<'de, D: Deserializer<'de>, T: From<Duration>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    checked(deserializer, |text| parse_duration(text).map(T::from))
 }
 
 /// A duration of at least `MIN` milliseconds.
@@ -52,12 +54,6 @@ pub(super) fn duration_from<'de, D: Deserializer<'de>, const MIN: u64>(
     let (duration, min) = (self::duration(deserializer)?, Duration::from_millis(MIN));
     let expected = || D::Error::custom(format!("at least {} is expected", format_duration(min)));
     (min <= duration).then_some(duration).ok_or_else(expected)
-}
-
-pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
 }
 
 pub(super) fn absolute_path<'de, D: Deserializer<'de>, T: From<PathBuf>>(
