@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::ServeError;
 use crate::clock::Clock;
 use crate::config::{Config, TlsFiles};
-use crate::server::tls::Secured;
+use crate::server::tls::TlsConfig;
 use crate::server::tls::pair::Files;
 use crate::server::tls::served::{Reloader, Served};
 use crate::source::scan::DirectoryIdentity;
@@ -17,8 +17,8 @@ use crate::source::watch::Watcher;
 
 #[derive(Default)]
 pub(super) struct Certificates {
-    pub(super) public: Option<Secured>,
-    pub(super) admin: Option<Secured>,
+    pub(super) public: Option<TlsConfig>,
+    pub(super) admin: Option<TlsConfig>,
     reloaders: Vec<Reloader>,
 }
 
@@ -35,14 +35,14 @@ impl Certificates {
         listener: &'static str,
         tls: Option<&TlsFiles>,
         now: Timestamp,
-    ) -> Result<Option<Secured>, ServeError> {
+    ) -> Result<Option<TlsConfig>, ServeError> {
         let Some(TlsFiles { certificate, key }) = tls.cloned() else { return Ok(None) };
         let reloader = Reloader::start(listener, Files { certificate, key }, now)
             .map_err(|refusal| ServeError::Certificate { listener, refusal })?;
-        let secured = Secured::by(reloader.served())
+        let tls = TlsConfig::by(reloader.served())
             .map_err(|error| ServeError::System(std::io::Error::other(error)))?;
         self.reloaders.push(reloader);
-        Ok(Some(secured))
+        Ok(Some(tls))
     }
 
     pub(super) fn served(&self) -> Vec<Arc<Served>> {

@@ -21,7 +21,7 @@ use super::{ServeError, systemd};
 use crate::publish::reload::Signal;
 use crate::server::connections::Connections;
 use crate::server::listener::Listener;
-use crate::server::{self, Answer};
+use crate::server::{self, Handler};
 
 /// A listener at work: it ends when it was told to stop and its last connection has ended.
 pub(super) type ServerFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -40,7 +40,7 @@ impl ServerGroup {
     }
 
     /// A server that stops with this group, and is not started by it.
-    pub(super) fn server<A: Answer>(
+    pub(super) fn server<A: Handler>(
         &self,
         listener: Listener,
         handler: &A,
@@ -51,7 +51,7 @@ impl ServerGroup {
     }
 
     /// Adds a server for each of `listeners`, which share the limits of `connections`.
-    pub(super) fn add<A: Answer>(
+    pub(super) fn add<A: Handler>(
         &mut self,
         listeners: Vec<Listener>,
         handler: &A,

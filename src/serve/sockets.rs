@@ -10,7 +10,7 @@ use super::certificates::Certificates;
 use super::systemd::PassedSockets;
 use crate::config::{Config, ListenAddress, objection_to_admin};
 use crate::server::listener::{Listener, Socket};
-use crate::server::tls::Secured;
+use crate::server::tls::TlsConfig;
 
 /// The sockets of one listener.
 pub(super) struct BoundSockets {
@@ -53,7 +53,7 @@ async fn bind(
     addresses: &[ListenAddress],
     mode: u32,
     passed: Vec<Socket>,
-    tls: Option<&Secured>,
+    tls: Option<&TlsConfig>,
     workers: usize,
 ) -> Result<BoundSockets, ServeError> {
     let by_worker = (1..workers).map(|_| Vec::new()).collect();
@@ -63,11 +63,11 @@ async fn bind(
         let listen_error = |error| ServeError::Listen { address: address.clone(), error };
         let (first, others) =
             Listener::bind_for(address, mode, workers).await.map_err(listen_error)?;
-        bound.add(name, first.secured(tls), others).map_err(listen_error)?;
+        bound.add(name, first.with_tls(tls), others).map_err(listen_error)?;
     }
     for socket in passed {
         let refused = |error| ServeError::Passed { name: name.to_owned(), error };
-        let first = Listener::on(socket).map_err(refused)?.secured(tls);
+        let first = Listener::on(socket).map_err(refused)?.with_tls(tls);
         let others = first.clones(bound.by_worker.len()).map_err(refused)?;
         bound.add(name, first, others).map_err(refused)?;
     }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::shutdown::ServerFuture;
 use crate::server::listener::{Listener, Socket};
-use crate::server::tls::Secured;
+use crate::server::tls::TlsConfig;
 
 /// A thread that was not started yet.
 pub(super) struct Worker {
@@ -18,14 +18,14 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         sockets: Vec<Socket>,
-        secured: Option<&Secured>,
+        tls: Option<&TlsConfig>,
         serve: impl Fn(Listener) -> ServerFuture,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         // Sockets belong to the runtime in which they are taken.
         let entered = runtime.enter();
         let serving = sockets.into_iter().map(|socket| {
-            let listener = Listener::on(socket)?.secured(secured);
+            let listener = Listener::on(socket)?.with_tls(tls);
             Ok(serve(listener))
         });
         let serving = serving.collect::<io::Result<_>>()?;

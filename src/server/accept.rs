@@ -16,11 +16,12 @@ use tokio::task::{unconstrained, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::activity::Order;
+use super::activity::ShutdownRequest;
 use super::connections::Connections;
 use super::listener::{Accept, Listener};
-use super::tls::{self, Secured};
-use super::{Answer, connection};
+use super::socket::Socket;
+use super::tls::{self, TlsConfig};
+use super::{Handler, connection};
 
 /// How long it waits where the system has no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -35,9 +36,9 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 /// those finish that have a request, for at most `drain`.
 ///
 /// Several workers may call this with listeners of one address, on a runtime each.
-pub async fn serve<A: Answer>(
+pub async fn serve<H: Handler>(
     listener: Listener,
-    handler: A,
+    handler: H,
     connections: Arc<Connections>,
     shutdown: watch::Receiver<bool>,
     drain: Duration,
@@ -46,8 +47,8 @@ pub async fn serve<A: Answer>(
         Listener::Tcp(listener) => {
             serve_on(listener, None, handler, connections, shutdown, drain).await;
         }
-        Listener::Tls(listener, secured) => {
-            serve_on(listener, Some(secured), handler, connections, shutdown, drain).await;
+        Listener::Tls(listener, tls) => {
+            serve_on(listener, Some(tls), handler, connections, shutdown, drain).await;
         }
         Listener::Unix(socket) => {
             serve_on(socket, None, handler, connections, shutdown, drain).await;
@@ -55,10 +56,10 @@ pub async fn serve<A: Answer>(
     }
 }
 
-async fn serve_on<L: Accept, A: Answer>(
+async fn serve_on<L: Accept, H: Handler>(
     listener: L,
-    secured: Option<Secured>,
-    handler: A,
+    tls: Option<TlsConfig>,
+    handler: H,
     connections: Arc<Connections>,
     mut shutdown: watch::Receiver<bool>,
     drain: Duration,
@@ -72,10 +73,10 @@ async fn serve_on<L: Accept, A: Answer>(
             Ok((stream, peer)) => {
                 failures = 0;
                 let handler = handler.for_peer(&peer);
-                match &secured {
+                match &tls {
                     None => start(stream, handler, &connections, alive.clone()),
-                    Some(secured) => {
-                        start_secured(stream, secured, handler, &connections, alive.clone());
+                    Some(tls) => {
+                        start_tls(stream, tls, handler, &connections, alive.clone());
                     }
                 }
             }
@@ -88,7 +89,7 @@ async fn serve_on<L: Accept, A: Answer>(
                     no_room.tell(&error, Instant::now());
                 }
                 let is_worth_it = !failures.is_multiple_of(MOST_FAILURES);
-                if is_worth_it && (failures == 1 || connections.make_room()) {
+                if is_worth_it && (failures == 1 || connections.evict_one()) {
                     yield_now().await;
                 } else if unless(stop.as_mut(), sleep(PAUSE)).await.is_none() {
                     break;
@@ -98,61 +99,62 @@ async fn serve_on<L: Accept, A: Answer>(
     }
     drop(listener);
     drop(alive);
-    connections.order(Order::Finish);
+    connections.shut_down(ShutdownRequest::Graceful);
     if timeout(drain, all_gone.recv()).await.is_err() {
-        connections.order(Order::Abort);
+        connections.shut_down(ShutdownRequest::Immediate);
         all_gone.recv().await;
     }
 }
 
 /// Serves or refuses a connection in a task of its own. `alive` is dropped with it.
-fn start<S, A>(
+fn start<S, H>(
     stream: S,
-    handler: A,
+    handler: H,
     connections: &Arc<Connections>,
     alive: mpsc::Sender<Infallible>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Answer,
+    H: Handler,
 {
-    if let Some(place) = connections.admit() {
+    if let Some(permit) = connections.admit() {
         // Fairness among the connections is hyper's: it yields after 16 requests.
+        let socket = Socket::new(stream, Arc::clone(&permit.activity));
         tokio::spawn(unconstrained(async move {
-            connection::serve(stream, handler, place).await;
+            connection::serve_http1(socket, handler, permit).await;
             drop(alive);
         }));
-    } else if let Some(place) = connections.refuse() {
+    } else if let Some(permit) = connections.refuse() {
         let connections = Arc::clone(connections);
         tokio::spawn(async move {
             connection::refuse(stream, handler, connections).await;
-            drop((place, alive));
+            drop((permit, alive));
         });
     }
 }
 
 /// The same behind TLS.
-fn start_secured<S, A>(
+fn start_tls<S, H>(
     stream: S,
-    secured: &Secured,
-    handler: A,
+    tls: &TlsConfig,
+    handler: H,
     connections: &Arc<Connections>,
     alive: mpsc::Sender<Infallible>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Answer,
+    H: Handler,
 {
-    let secured = secured.clone();
-    if let Some(place) = connections.admit() {
+    let tls = tls.clone();
+    if let Some(permit) = connections.admit() {
         // Frames may come faster than they are read: the runtime has to be fair.
         tokio::spawn(async move {
-            tls::serve(stream, secured, handler, place).await;
+            tls::serve(stream, tls, handler, permit).await;
             drop(alive);
         });
-    } else if let Some(place) = connections.refuse() {
+    } else if let Some(permit) = connections.refuse() {
         let connections = Arc::clone(connections);
         tokio::spawn(async move {
-            tls::refuse(stream, secured, handler, connections).await;
-            drop((place, alive));
+            tls::refuse(stream, tls, handler, connections).await;
+            drop((permit, alive));
         });
     }
 }

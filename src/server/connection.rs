@@ -1,47 +1,69 @@
-//! One connection from its first byte to its last: hyper speaks HTTP/1, and everything that takes
-//! too long is cut off here.
+//! One connection from its first byte to its last: hyper speaks HTTP/1.1 or HTTP/2, and everything
+//! that takes too long is cut off here.
 //!
-//! hyper's own header timeout is off. It registers a timer for each request, and takes the time
-//! between requests for the time of a head; here one lazily moved timer watches over all phases.
+//! hyper's own header timeout is off: it registers a timer for each request, which is about 11 % of
+//! an answer's instructions, and takes the time between requests for the time of a head. Here one
+//! lazily moved timer watches over everything that a connection waits for.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, DATE, HeaderValue};
-use hyper::server::conn::http1::{Builder, Connection};
-use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::Response;
+use hyper::header::{CONNECTION, DATE};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::activity::{Activity, Order, Phase};
+use super::Handler;
+use super::activity::{Protocol, ShutdownRequest, Wait};
 use super::body::Body;
-use super::connections::{Connections, Place};
+use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
-use super::io::Stream;
 use super::problem::Problem;
-use super::{Answer, head};
-use crate::config::ConnectionLimits;
+use super::service::HandlerService;
 
-/// How long a client may go on sending after it was refused.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may go on sending after it was refused, and how long it may take to close a
+/// connection that has nothing more to say.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// How much a refused client may still send before the connection is closed on it. Many clients send
+/// a whole body before they look for an answer.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// hyper takes no buffer smaller than this.
 const MIN_BUFFER: usize = 8 * 1024;
 
-/// How it ended.
-enum End {
-    /// As HTTP has it, or by an error of the socket.
-    Done,
+/// How many requests of a connection may be under way in HTTP/2.
+const MAX_STREAMS: u32 = 100;
+
+/// How many may be reset before they came to the handler.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// How many may be reset because they are wrong.
+const MAX_WRONG: usize = 100;
+
+/// What a client may send of bodies before they are read.
+const WINDOW: u32 = 64 * 1024 - 1;
+
+/// How much of an answer is handed over before the client has room for it.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How many bytes may come in HTTP/2 without any answer, in whatever frames. h2 bounds neither PING
+/// nor SETTINGS nor what it does not know.
+const MAX_UNANSWERED: usize = 256 * 1024;
+
+/// How a connection ends.
+enum ConnectionEnd {
+    /// As hyper has it.
+    Closed(hyper::Result<()>),
     /// Nobody waits for it any more.
     Cut,
     /// With something to be said that hyper can't say.
@@ -49,52 +71,100 @@ enum End {
 }
 
 /// Serves HTTP/1 on `io` until it ends, by itself or by a limit.
-pub(super) async fn serve<T, A>(io: T, handler: A, place: Place)
+pub(super) async fn serve_http1<T, H>(io: T, handler: H, permit: ConnectionPermit)
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    A: Answer,
+    H: Handler,
 {
-    let connections = place.connections();
+    let (connections, activity) = (permit.connections(), &permit.activity);
     let limits = connections.limits();
-    let activity = &place.activity;
-    let words = {
-        let (handler, connections) = (handler.clone(), Arc::clone(connections));
-        move |problem| refused(&handler, &connections, problem)
-    };
-    let in_pieces = handler.has_large_bodies();
-    let stream = Stream::new(io, Arc::clone(activity), words).in_pieces(in_pieces);
-    let service = Asked(Arc::new(Side { handler, activity: Arc::clone(activity), in_pieces }));
-    let mut connection = Builder::new()
+    let service = HandlerService::new(handler.clone(), activity, connections);
+    let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         // A client that has said everything may close its side, and still wants the answer.
         .half_close(true)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER))
-        .serve_connection(stream, service);
-    match watch(&mut connection, &place).await {
-        End::Done | End::Cut => {}
-        End::Refused(problem) => {
-            let mut stream = connection.into_parts().io;
-            // However it goes, the connection is closed.
-            let _ = timeout(LINGER, poll_fn(|cx| stream.poll_refuse(cx, problem))).await;
+        // One buffer of head and body is cheaper than two by more than the copy costs.
+        .writev(false)
+        .serve_connection(TokioIo::new(io), service);
+    let end =
+        drive(&mut connection, http1::Connection::graceful_shutdown, Protocol::Http1, &permit);
+    let refusal = match end.await {
+        ConnectionEnd::Cut => return,
+        ConnectionEnd::Refused(problem) => Some(problem),
+        // hyper does not answer the preface of HTTP/2.
+        ConnectionEnd::Closed(Err(error)) if error.is_parse_version_h2() => {
+            Some(Problem::Malformed)
         }
+        ConnectionEnd::Closed(Err(error)) if error.is_parse() => {
+            let is_too_large = error.is_parse_too_large();
+            let limit = if is_too_large { Limit::HeadSize } else { Limit::Malformed };
+            connections.reached().count(limit);
+            None
+        }
+        ConnectionEnd::Closed(_) if activity.is_refused() => None,
+        ConnectionEnd::Closed(_) => return,
+    };
+    let mut io = connection.into_parts().io.into_inner();
+    permit.waits(Some(Instant::now()));
+    let close = async {
+        if let Some(problem) = refusal {
+            say(&mut io, &handler, connections, problem).await;
+        }
+        discard(&mut io).await;
+    };
+    activity.run(ShutdownRequest::Immediate, timeout(LINGER, close)).await;
+}
+
+/// Serves HTTP/2 on `io` until it ends, by itself or by a limit.
+pub(super) async fn serve_http2<T, H>(io: T, handler: H, permit: ConnectionPermit)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let connections = permit.connections();
+    let limits = connections.limits();
+    let largest = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
+    let service = HandlerService::new(handler, &permit.activity, connections);
+    let mut connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        // A head that goes on in another frame can't answer a PING between its frames.
+        .keep_alive_interval(limits.header_timeout)
+        .keep_alive_timeout(limits.header_timeout)
+        // Up to twice the limit is refused in our words, and beyond that in h2's.
+        .max_header_list_size(largest.saturating_mul(2))
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_WRONG)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(io), service);
+    let end =
+        drive(&mut connection, http2::Connection::graceful_shutdown, Protocol::Http2, &permit);
+    if let ConnectionEnd::Refused(problem) = end.await {
+        connections.reached().count_problem(problem);
     }
 }
 
 /// Drives the connection, and looks at the clock each time that something happened.
-async fn watch<T, A, W>(connection: &mut Connection<Stream<T, W>, Asked<A>>, place: &Place) -> End
+async fn drive<C>(
+    connection: &mut C,
+    shut_down: fn(Pin<&mut C>),
+    protocol: Protocol,
+    permit: &ConnectionPermit,
+) -> ConnectionEnd
 where
-    T: AsyncRead + AsyncWrite + Unpin,
-    A: Answer,
-    W: Fn(Problem) -> Vec<u8> + Unpin,
+    C: Future<Output = hyper::Result<()>> + Unpin,
 {
-    let limits = place.connections().limits();
-    let activity = &*place.activity;
+    let limits = permit.connections().limits();
+    let reached = permit.connections().reached();
+    let activity = &*permit.activity;
     let accepted = Instant::now();
-    let mut phase_began = accepted;
-    let mut progress = activity.progress();
-    let mut ends_at = accepted + place.max_age();
+    let (mut waited, mut since) = (None, accepted);
+    let mut ends_at = accepted + permit.max_age();
     let mut is_too_old = false;
     let mut is_finishing = false;
     let mut wakes_at = accepted + limits.header_timeout;
@@ -104,60 +174,70 @@ where
         activity.woken_by(cx.waker());
         loop {
             if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
-                return Poll::Ready(match result {
-                    // hyper does not answer the preface of HTTP/2; what else it can't parse, it
-                    // has answered already.
-                    Err(error) if error.is_parse() && !activity.is_refused() => {
-                        End::Refused(Problem::Malformed)
-                    }
-                    _ => End::Done,
-                });
+                return Poll::Ready(ConnectionEnd::Closed(result));
             }
             let now = Instant::now();
-            if progress != activity.progress() {
-                progress = activity.progress();
-                phase_began = now;
-                place.waits_since(now.into_std());
-            } else if activity.phase() == Phase::Stuck && activity.waiting_since().is_none() {
-                place.waits_since(phase_began.into_std());
+            let current = activity.wait(protocol);
+            if waited != Some(current) {
+                (waited, since) = (Some(current), now);
+                permit.waits((current.0 != Wait::Handler).then_some(now));
             }
-            if activity.ordered() == Order::Abort {
-                return Poll::Ready(End::Cut);
+            let wait = current.0;
+            if activity.shutdown() == ShutdownRequest::Immediate {
+                return Poll::Ready(ConnectionEnd::Cut);
+            }
+            if protocol == Protocol::Http2 && activity.unanswered_bytes() > MAX_UNANSWERED {
+                reached.count(Limit::Frames);
+                return Poll::Ready(ConnectionEnd::Cut);
             }
             if !is_too_old && ends_at <= now {
                 is_too_old = true;
                 ends_at = now + limits.header_timeout;
-                activity.order(Order::Finish);
+                activity.shut_down(ShutdownRequest::Graceful);
             }
-            let phase = activity.phase();
             // A head that has begun to arrive is waited for, and answered with a farewell.
-            if activity.ordered() == Order::Finish && !is_finishing && phase != Phase::Head {
-                is_finishing = true;
-                Pin::new(&mut *connection).graceful_shutdown();
+            let is_due = wait != Wait::Head || protocol == Protocol::Http2;
+            if activity.shutdown() == ShutdownRequest::Graceful && !is_finishing && is_due {
+                (is_finishing, since) = (true, now);
+                shut_down(Pin::new(&mut *connection));
                 continue;
             }
-            let phase_ends = time_for(phase, limits).map(|time| phase_began + time);
-            if phase_ends.is_some_and(|end| end <= now) {
-                return Poll::Ready(match phase {
-                    Phase::Head => End::Refused(Problem::HeadTimeout),
-                    Phase::Stuck => {
-                        place.connections().reached().count(Limit::WriteTime);
-                        End::Cut
+            let patience = match wait {
+                // Bounded by whoever answers, and by the connection's age.
+                Wait::Handler => None,
+                Wait::Reader => Some(limits.write_timeout),
+                _ if is_finishing => Some(LINGER),
+                Wait::FirstByte | Wait::Head => Some(limits.header_timeout),
+                Wait::NextRequest => Some(limits.idle_timeout),
+            };
+            let patience_ends = patience.map(|patience| since + patience);
+            if patience_ends.is_some_and(|end| end <= now) {
+                match wait {
+                    Wait::Reader => reached.count(Limit::WriteTime),
+                    _ if is_finishing => {}
+                    Wait::Head => {
+                        return Poll::Ready(ConnectionEnd::Refused(Problem::HeadTimeout));
                     }
-                    _ => End::Cut,
-                });
+                    Wait::NextRequest => {
+                        activity.shut_down(ShutdownRequest::Graceful);
+                        continue;
+                    }
+                    _ => {}
+                }
+                return Poll::Ready(ConnectionEnd::Cut);
             }
             if is_too_old && ends_at <= now {
-                return Poll::Ready(End::Cut);
+                return Poll::Ready(ConnectionEnd::Cut);
             }
-            let next = phase_ends.map_or(ends_at, |end| end.min(ends_at));
+            let next = patience_ends.map_or(ends_at, |end| end.min(ends_at));
             // Moving a timer costs more than waking once for nothing.
             if next < wakes_at || wakes_at <= now {
                 wakes_at = next;
                 alarm.as_mut().reset(next);
                 is_armed = false;
             }
-            if is_armed || alarm.as_mut().poll(cx).is_pending() {
+            // Asked out of turn, it would not be armed.
+            if is_armed || pin!(unconstrained(alarm.as_mut())).poll(cx).is_pending() {
                 is_armed = true;
                 return Poll::Pending;
             }
@@ -166,111 +246,47 @@ where
     .await
 }
 
-/// How long the phase may last.
-fn time_for(phase: Phase, limits: &ConnectionLimits) -> Option<Duration> {
-    match phase {
-        Phase::Fresh | Phase::Head => Some(limits.header_timeout),
-        Phase::Stuck => Some(limits.write_timeout),
-        Phase::Idle => Some(limits.idle_timeout),
-        Phase::Lingering => Some(LINGER),
-        // Bounded by whoever answers, and by the connection's age.
-        Phase::Answering => None,
-    }
+/// Refuses a connection before anything is read from it.
+pub(super) async fn refuse<T, H>(mut io: T, handler: H, connections: Arc<Connections>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let close = async {
+        say(&mut io, &handler, &connections, Problem::TooManyConnections).await;
+        discard(&mut io).await;
+    };
+    // However it goes, the connection is closed.
+    let _ = timeout(LINGER, close).await;
 }
 
-/// The service that hyper calls: asks the handler what is fit to be answered.
-struct Asked<A>(Arc<Side<A>>);
-
-/// The side of the connection that answers.
-struct Side<A> {
-    handler: A,
-    activity: Arc<Activity>,
-    /// Whether bodies are written from where they lie.
-    in_pieces: bool,
+/// Writes a problem, which is counted, and closes the connection for writing.
+async fn say<T, H>(io: &mut T, handler: &H, connections: &Connections, problem: Problem)
+where
+    T: AsyncWrite + Unpin,
+    H: Handler,
+{
+    connections.reached().count_problem(problem);
+    let words = spell(&handler.refuse(problem), connections.now());
+    // However it goes, the connection is closed.
+    let _ = io.write_all(&words).await;
+    let _ = io.shutdown().await;
 }
 
-/// An answer on its way.
-struct Answering<A: Answer> {
-    side: Arc<Side<A>>,
-    state: State<A::Future>,
-}
-
-/// A request that a handler was asked, or was spared.
-pub(super) enum State<F> {
-    Refused(Problem),
-    Asked(F),
-}
-
-impl<F: Future<Output = Response<Body>> + Unpin> State<F> {
-    /// Asks what was found to be in order. A defect in a handler costs its own request, no other.
-    pub(super) fn of(checked: Result<(), Problem>, ask: impl FnOnce() -> F) -> Self {
-        match checked {
-            Err(problem) => Self::Refused(problem),
-            Ok(()) => catch_unwind(AssertUnwindSafe(ask))
-                .map_or(Self::Refused(Problem::Defect), Self::Asked),
+/// Reads for a while: closing a socket that has unread bytes takes back what was just written to it.
+async fn discard<T: AsyncRead + Unpin>(io: &mut T) {
+    let mut space = [0; 8 * 1024];
+    let mut discarded = 0;
+    while discarded < LINGER_BYTES {
+        match io.read(&mut space).await {
+            Ok(bytes) if bytes > 0 => discarded += bytes,
+            _ => break,
         }
     }
-
-    /// What is answered.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Problem>> {
-        match self {
-            Self::Refused(problem) => Poll::Ready(Err(*problem)),
-            Self::Asked(future) => catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)))
-                .map_or(Poll::Ready(Err(Problem::Defect)), |polled| polled.map(Ok)),
-        }
-    }
-}
-
-impl<A: Answer> Service<Request<Incoming>> for Asked<A> {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering<A>;
-
-    fn call(&self, request: Request<Incoming>) -> Answering<A> {
-        let Side { handler, activity, .. } = &*self.0;
-        activity.asked(!request.body().is_end_stream());
-        let checked = head::check(&request, A::TAKES_BODIES);
-        let state = State::of(checked, || handler.answer(request));
-        Answering { side: Arc::clone(&self.0), state }
-    }
-}
-
-impl<A: Answer> Future for Answering<A> {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { side, state } = &mut *self;
-        let Side { handler, activity, in_pieces } = &**side;
-        let answer = ready!(state.poll(cx));
-        // What was refused by its head or its size may still be on its way.
-        if let Ok(response) = &answer
-            && activity.has_body()
-            && response.status().is_client_error()
-        {
-            activity.refused();
-        }
-        let mut response = answer.unwrap_or_else(|problem| {
-            activity.refused();
-            handler.refuse(problem)
-        });
-        if activity.ordered() != Order::None {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        activity.answered();
-        Poll::Ready(Ok(if *in_pieces { response.map(Body::uncopied) } else { response }))
-    }
-}
-
-/// The words of a refusal, which is counted.
-fn refused<A: Answer>(handler: &A, connections: &Connections, problem: Problem) -> Vec<u8> {
-    if let Some(limit) = Limit::of(problem) {
-        connections.reached().count(limit);
-    }
-    spell(&handler.refuse(problem), connections.now())
 }
 
 /// A response in HTTP/1.1, for a connection that ends with it.
-pub(super) fn spell(response: &Response<Body>, now: Timestamp) -> Vec<u8> {
+fn spell(response: &Response<Body>, now: Timestamp) -> Vec<u8> {
     let status = response.status();
     let body = response.body().bytes();
     let mut bytes = Vec::with_capacity(512 + body.len());
@@ -288,18 +304,4 @@ pub(super) fn spell(response: &Response<Body>, now: Timestamp) -> Vec<u8> {
     let _ = write!(bytes, "content-length: {}\r\nconnection: close\r\n\r\n", body.len());
     bytes.extend_from_slice(body);
     bytes
-}
-
-/// Refuses a connection before anything is read from it.
-pub(super) async fn refuse<T, A>(io: T, handler: A, connections: Arc<Connections>)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    A: Answer,
-{
-    let activity = Arc::new(Activity::new(0));
-    let words = move |problem| refused(&handler, &connections, problem);
-    let mut stream = Stream::new(io, activity, words);
-    let refusal = poll_fn(|cx| stream.poll_refuse(cx, Problem::TooManyConnections));
-    // However it goes, the connection is closed.
-    let _ = timeout(LINGER, refusal).await;
 }

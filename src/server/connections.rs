@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-use super::activity::{Activity, Order};
+use super::activity::{Activity, ShutdownRequest};
 use super::counts::{Limit, Refusals};
 use crate::clock::Clock;
 use crate::config::ConnectionLimits;
@@ -34,14 +35,14 @@ struct Open {
 }
 
 /// A place among the connections, until it is dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
     id: u64,
     pub(super) activity: Arc<Activity>,
 }
 
 /// A place among the refusals, until it is dropped.
-pub(super) struct Refusal(Arc<Connections>);
+pub(super) struct RefusalPermit(Arc<Connections>);
 
 impl Connections {
     /// None are open yet. The clock dates what is said to refused clients.
@@ -94,9 +95,9 @@ impl Connections {
 
     /// A place for one more. Where all are taken, the connection that has waited for its client for
     /// longest gives its own; `None` where all of them have a request to answer.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn admit(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let mut open = self.open();
-        if open.connections.len() >= self.limits.max_connections && !self.give_way(&mut open) {
+        if open.connections.len() >= self.limits.max_connections && !self.evict_idle(&mut open) {
             return None;
         }
         let id = open.accepted;
@@ -104,39 +105,39 @@ impl Connections {
         let activity = Arc::new(Activity::new(self.time_of(Instant::now())));
         open.connections.insert(id, Arc::clone(&activity));
         drop(open);
-        Some(Place { connections: Arc::clone(self), id, activity })
+        Some(ConnectionPermit { connections: Arc::clone(self), id, activity })
     }
 
     /// Makes room for one more where the system has none. Tells whether there was anything to give.
-    pub(super) fn make_room(&self) -> bool {
-        self.give_way(&mut self.open())
+    pub(super) fn evict_one(&self) -> bool {
+        self.evict_idle(&mut self.open())
     }
 
     /// Ends the connection that has waited for its client for longest, where one waits.
-    fn give_way(&self, open: &mut Open) -> bool {
+    fn evict_idle(&self, open: &mut Open) -> bool {
         let waiting = open
             .connections
             .iter()
             .filter_map(|(id, activity)| Some((activity.waiting_since()?, *id)));
         let longest = waiting.min().and_then(|(_, longest)| open.connections.remove(&longest));
         if let Some(activity) = &longest {
-            activity.order(Order::Abort);
+            activity.shut_down(ShutdownRequest::Immediate);
             self.reached.count(Limit::GaveWay);
         }
         longest.is_some()
     }
 
     /// A place to refuse one connection in, where there is one.
-    pub(super) fn refuse(self: &Arc<Self>) -> Option<Refusal> {
+    pub(super) fn refuse(self: &Arc<Self>) -> Option<RefusalPermit> {
         let before = self.refusals.fetch_add(1, Relaxed);
-        let refusal = Refusal(Arc::clone(self));
-        (before < MAX_REFUSALS).then_some(refusal)
+        let permit = RefusalPermit(Arc::clone(self));
+        (before < MAX_REFUSALS).then_some(permit)
     }
 
-    /// Gives an order to every connection.
-    pub(super) fn order(&self, order: Order) {
+    /// Asks every connection to end.
+    pub(super) fn shut_down(&self, request: ShutdownRequest) {
         for activity in self.open().connections.values() {
-            activity.order(order);
+            activity.shut_down(request);
         }
     }
 
@@ -151,7 +152,7 @@ impl Connections {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// All the connections, this one among them.
     pub(super) fn connections(&self) -> &Arc<Connections> {
         &self.connections
@@ -165,24 +166,19 @@ impl Place {
         self.connections.limits.max_connection_age / 1000 * (900 + step)
     }
 
-    /// Says to the others since when this connection waits.
-    pub(super) fn waits_since(&self, instant: Instant) {
-        self.activity.waits_since(self.connections.time_of(instant));
-    }
-
-    /// The same where the phase does not tell whether it waits.
+    /// Says to the others since when this connection waits for its client, if it does.
     pub(super) fn waits(&self, since: Option<Instant>) {
-        self.activity.waits(since.map(|since| self.connections.time_of(since)));
+        self.activity.set_waiting_since(since.map(|since| self.connections.time_of(since)));
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.connections.open().connections.remove(&self.id);
     }
 }
 
-impl Drop for Refusal {
+impl Drop for RefusalPermit {
     fn drop(&mut self) {
         self.0.refusals.fetch_sub(1, Relaxed);
     }

@@ -84,14 +84,13 @@ pub enum Limit {
     HandshakeTime,
     /// A handshake of TLS failed.
     Handshake,
-    /// More frames of HTTP/2 came than requests need.
+    /// More bytes of HTTP/2 came than its requests need.
     Frames,
 }
 
 impl Limit {
     /// The limit behind a problem, where there is one.
-    #[must_use]
-    pub const fn of(problem: Problem) -> Option<Self> {
+    const fn of(problem: Problem) -> Option<Self> {
         match problem {
             Problem::TooManyConnections => Some(Self::Connections),
             Problem::HeadTimeout => Some(Self::HeadTime),
@@ -104,7 +103,13 @@ impl Limit {
 }
 
 impl Refusals {
-    /// Counts one.
+    /// Counts a problem that was answered, where a limit is behind it.
+    pub(super) fn count_problem(&self, problem: Problem) {
+        if let Some(limit) = Limit::of(problem) {
+            self.count(limit);
+        }
+    }
+
     pub fn count(&self, limit: Limit) {
         self.0[limit as usize].fetch_add(1, Relaxed);
     }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 
-use super::tls::Secured;
+use super::tls::TlsConfig;
 use crate::config::ListenAddress;
 
 /// A bound listener. A Unix socket's file is removed with it, where it is still the same.
@@ -31,7 +31,7 @@ pub enum Listener {
     /// A TCP address.
     Tcp(TcpListener),
     /// A TCP address whose connections are secured.
-    Tls(TcpListener, Secured),
+    Tls(TcpListener, TlsConfig),
     /// A Unix socket.
     Unix(UnixSocket),
 }
@@ -169,9 +169,9 @@ impl Listener {
 
     /// Secures its connections, where they travel on a network.
     #[must_use]
-    pub fn secured(self, secured: Option<&Secured>) -> Self {
-        match (self, secured) {
-            (Self::Tcp(listener), Some(secured)) => Self::Tls(listener, secured.clone()),
+    pub fn with_tls(self, tls: Option<&TlsConfig>) -> Self {
+        match (self, tls) {
+            (Self::Tcp(listener), Some(tls)) => Self::Tls(listener, tls.clone()),
             (listener, _) => listener,
         }
     }

@@ -18,12 +18,12 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use jwksd::clock::SystemClock;
 use jwksd::config::{ConnectionLimits as Limits, ListenAddress};
-use jwksd::server::Answer;
+use jwksd::server::Handler;
 use jwksd::server::body::Body;
 use jwksd::server::connections::Connections;
 use jwksd::server::listener::{Listener, Peer};
 use jwksd::server::serve;
-use jwksd::server::tls::Secured;
+use jwksd::server::tls::TlsConfig;
 use tokio::sync::watch;
 
 /// Longer than anything here takes.
@@ -53,23 +53,18 @@ pub fn limits() -> Limits {
 }
 
 #[derive(Clone)]
-struct Handler {
+struct TestHandler {
     big: Bytes,
     go_on: watch::Receiver<bool>,
     waiting: Arc<AtomicUsize>,
-    has_large_bodies: bool,
     peer: Peer,
 }
 
-impl Answer for Handler {
+impl Handler for TestHandler {
     type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
     fn for_peer(&self, peer: &Peer) -> Self {
         Self { peer: peer.clone(), ..self.clone() }
-    }
-
-    fn has_large_bodies(&self) -> bool {
-        self.has_large_bodies
     }
 
     fn answer(&self, request: Request<Incoming>) -> Self::Future {
@@ -91,10 +86,7 @@ impl Answer for Handler {
     }
 }
 
-pub type Server = TestServer<false>;
-
-/// `LARGE_BODIES` says whether its handler has large bodies, which are written without a copy.
-pub struct TestServer<const LARGE_BODIES: bool> {
+pub struct Server {
     pub address: ListenAddress,
     pub connections: Arc<Connections>,
     pub waiting: Arc<AtomicUsize>,
@@ -103,7 +95,7 @@ pub struct TestServer<const LARGE_BODIES: bool> {
     worker: Option<JoinHandle<()>>,
 }
 
-impl<const LARGE_BODIES: bool> TestServer<LARGE_BODIES> {
+impl Server {
     pub fn start(limits: Limits) -> Self {
         Self::start_with_drain(limits, PATIENCE)
     }
@@ -120,7 +112,7 @@ impl<const LARGE_BODIES: bool> TestServer<LARGE_BODIES> {
     /// The same behind TLS.
     pub fn start_secured(
         address: &ListenAddress,
-        secured: Option<Secured>,
+        tls: Option<TlsConfig>,
         limits: Limits,
         drain: Duration,
     ) -> Self {
@@ -128,11 +120,10 @@ impl<const LARGE_BODIES: bool> TestServer<LARGE_BODIES> {
         let (go_on, may_go_on) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let handler = Handler {
+        let handler = TestHandler {
             big: vec![b'x'; BIG].into(),
             go_on: may_go_on,
             waiting: Arc::clone(&waiting),
-            has_large_bodies: LARGE_BODIES,
             peer: Peer::default(),
         };
         let (bound, address_when_bound) = mpsc::channel();
@@ -142,7 +133,7 @@ impl<const LARGE_BODIES: bool> TestServer<LARGE_BODIES> {
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
                 runtime.enable_all().build().unwrap().block_on(async {
                     let listener = Listener::bind(&address, 0o666).await.unwrap();
-                    let listener = listener.secured(secured.as_ref());
+                    let listener = listener.with_tls(tls.as_ref());
                     bound.send(listener.local_address().unwrap()).unwrap();
                     serve(listener, handler, connections, stopped, drain).await;
                 });
@@ -177,7 +168,7 @@ impl<const LARGE_BODIES: bool> TestServer<LARGE_BODIES> {
     }
 }
 
-impl<const LARGE_BODIES: bool> Drop for TestServer<LARGE_BODIES> {
+impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
         self.go_on.send_replace(true);

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Server;
+use http_server::Server;
 use http_server::{BIG, Client, GET, PATIENCE, SHORT, eventually, limits};
 use jwksd::config::ConnectionLimits as Limits;
 

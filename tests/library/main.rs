@@ -4,9 +4,8 @@
 mod common;
 
 mod config;
-mod http_in_pieces;
+mod http_limits;
 mod http_sockets;
-mod http_whole;
 mod keys;
 mod ledger;
 mod lifecycle;

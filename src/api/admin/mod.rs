@@ -35,7 +35,7 @@ use crate::operations::{
 };
 use crate::publish::reload::Signal;
 use crate::publish::status::ReloadStatus;
-use crate::server::Answer;
+use crate::server::Handler;
 use crate::server::body::Body;
 use crate::server::counts::Requests;
 use crate::server::listener::Peer;
@@ -87,7 +87,7 @@ impl AdminHandler {
     }
 }
 
-impl Answer for AdminHandler {
+impl Handler for AdminHandler {
     type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
     const TAKES_BODIES: bool = true;

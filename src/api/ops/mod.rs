@@ -38,7 +38,7 @@ use crate::operations::OperationSettings;
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::Confinement;
-use crate::server::Answer;
+use crate::server::Handler;
 use crate::server::body::Body;
 use crate::server::connections::Connections;
 use crate::server::counts::Requests;
@@ -143,7 +143,7 @@ impl OpsHandler {
     }
 }
 
-impl Answer for OpsHandler {
+impl Handler for OpsHandler {
     type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
     fn answer(&self, request: Request<Incoming>) -> Self::Future {

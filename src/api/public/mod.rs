@@ -22,8 +22,8 @@ use self::negotiate::Wishes;
 use crate::clock::Clock;
 use crate::publish::document::{Document, Representation};
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
-use crate::server::Answer;
-use crate::server::body::{Body, LARGE};
+use crate::server::Handler;
+use crate::server::body::Body;
 use crate::server::counts::Requests;
 use crate::server::problem::Problem;
 
@@ -110,7 +110,7 @@ impl PublicHandler {
     }
 }
 
-impl Answer for PublicHandler {
+impl Handler for PublicHandler {
     type Future = Ready<Response<Body>>;
 
     fn answer(&self, request: Request<Incoming>) -> Self::Future {
@@ -120,12 +120,6 @@ impl Answer for PublicHandler {
         let mut headers = request.into_parts().0.headers;
         headers.clear();
         ready(self.0.write(reply, headers))
-    }
-
-    fn has_large_bodies(&self) -> bool {
-        self.0.published.at(self.0.clock.now()).is_some_and(|snapshot| {
-            snapshot.documents.iter().any(|document| LARGE <= document.identity.body.len())
-        })
     }
 
     fn refuse(&self, problem: Problem) -> Response<Body> {

@@ -3,15 +3,11 @@
 //!
 //! [`pair`] reads a certificate and its key, [`served`] holds those that are served.
 
-mod meter;
 pub mod pair;
 pub mod served;
 
-use std::future::{Future as _, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -24,34 +20,31 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use self::meter::Meter;
 use self::served::Served;
-use super::activity::{Activity, Order};
-use super::connections::{Connections, Place};
+use super::activity::{Activity, ShutdownRequest};
+use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
-use super::{Answer, connection, h2};
-
-/// How long the handshake of a connection may take that is refused.
-const LINGER: Duration = Duration::from_secs(1);
+use super::socket::Socket;
+use super::{Handler, connection};
 
 /// HTTP/2, as ALPN names it (RFC 9113 §3.2).
 const H2: &[u8] = b"h2";
 
-/// What the connections of a listener are secured by. A clone shares it.
+/// What the connections of a listener are tls by. A clone shares it.
 #[derive(Clone)]
-pub struct Secured {
+pub struct TlsConfig {
     config: Arc<ServerConfig>,
     /// The same without HTTP/2: a refusal is said in HTTP/1.1.
     refusing: Arc<ServerConfig>,
 }
 
-impl std::fmt::Debug for Secured {
+impl std::fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Secured").finish_non_exhaustive()
+        f.debug_struct("TlsConfig").finish_non_exhaustive()
     }
 }
 
-impl Secured {
+impl TlsConfig {
     /// By the pair that is served at the time of each handshake.
     ///
     /// # Errors
@@ -72,57 +65,54 @@ impl Secured {
 }
 
 /// Serves a connection from its handshake on.
-pub(super) async fn serve<T, A>(io: T, secured: Secured, handler: A, place: Place)
+pub(super) async fn serve<T, H>(io: T, tls: TlsConfig, handler: H, permit: ConnectionPermit)
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    A: Answer,
+    H: Handler,
 {
-    let connections = Arc::clone(place.connections());
+    let connections = Arc::clone(permit.connections());
     let patience = connections.limits().header_timeout;
-    let activity = Arc::clone(&place.activity);
-    let Some(stream) = shake(io, secured.config, &activity, &connections, patience).await else {
+    let activity = Arc::clone(&permit.activity);
+    let Some(stream) = handshake(io, tls.config, &activity, &connections, patience).await else {
         return;
     };
     if stream.get_ref().1.alpn_protocol() == Some(H2) {
-        h2::serve(stream, handler, place).await;
+        connection::serve_http2(stream, handler, permit).await;
     } else {
         // Fairness among the connections is hyper's, as without TLS.
-        unconstrained(connection::serve(stream, handler, place)).await;
+        unconstrained(connection::serve_http1(stream, handler, permit)).await;
     }
 }
 
 /// Refuses a connection in the words that its client understands, after the handshake.
-pub(super) async fn refuse<T, A>(io: T, secured: Secured, handler: A, connections: Arc<Connections>)
+pub(super) async fn refuse<T, H>(io: T, tls: TlsConfig, handler: H, connections: Arc<Connections>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    A: Answer,
+    H: Handler,
 {
     let activity = Arc::new(Activity::new(0));
-    if let Some(stream) = shake(io, secured.refusing, &activity, &connections, LINGER).await {
+    if let Some(stream) =
+        handshake(io, tls.refusing, &activity, &connections, connection::LINGER).await
+    {
         connection::refuse(stream, handler, connections).await;
     }
 }
 
 /// The handshake, for as long as somebody waits for it.
-async fn shake<T: AsyncRead + AsyncWrite + Unpin>(
+async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
     io: T,
     config: Arc<ServerConfig>,
     activity: &Arc<Activity>,
     connections: &Connections,
     patience: Duration,
-) -> Option<TlsStream<Meter<T>>> {
-    let meter = Meter::new(io, Arc::clone(activity), connections.limits().max_header_bytes);
-    let mut shaking = pin!(timeout(patience, TlsAcceptor::from(config).accept(meter)));
-    let shaken = poll_fn(|cx| {
-        activity.woken_by(cx.waker());
-        if activity.ordered() != Order::None {
-            return Poll::Ready(None);
-        }
-        shaking.as_mut().poll(cx).map(Some)
-    });
-    match shaken.await? {
+) -> Option<TlsStream<Socket<T>>> {
+    let mut socket = Socket::new(io, Arc::clone(activity));
+    socket.allow(connections.limits().max_header_bytes);
+    let accepted = timeout(patience, TlsAcceptor::from(config).accept(socket));
+    match activity.run(ShutdownRequest::Graceful, accepted).await? {
         Ok(Ok(mut stream)) => {
-            stream.get_mut().0.allow_all();
+            stream.get_mut().0.allow(usize::MAX);
+            activity.begin();
             return Some(stream);
         }
         // Everything else is a client that went away.

@@ -71,10 +71,10 @@ pub fn client(
     Arc::new(config)
 }
 
-pub type Secured = StreamOwned<ClientConnection, TcpStream>;
+pub type TlsConfig = StreamOwned<ClientConnection, TcpStream>;
 
 /// Connects, and shakes hands.
-pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Secured> {
+pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsConfig> {
     let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -89,7 +89,7 @@ pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Se
 }
 
 /// The certificate that a server shows.
-pub fn shown(stream: &Secured) -> CertificateDer<'static> {
+pub fn shown(stream: &TlsConfig) -> CertificateDer<'static> {
     stream.conn.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
@@ -217,7 +217,7 @@ pub fn get_frame(stream: u32) -> Vec<u8> {
 }
 
 /// A connection whose frames are written by hand, after its preface with these settings.
-pub fn by_hand(address: SocketAddr, certificate: &Certificate, settings: &[u8]) -> Secured {
+pub fn by_hand(address: SocketAddr, certificate: &Certificate, settings: &[u8]) -> TlsConfig {
     let mut stream = connect(address, &certificate.client(H2)).unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, settings)).unwrap();

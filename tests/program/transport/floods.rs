@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::clients::{
     CONTINUATION, DATA, END_HEADERS, GET_BLOCK, H2, HEADERS, Http2, PING, RST_STREAM, SETTINGS,
-    Secured, by_hand, frame, get_frame,
+    TlsConfig, by_hand, frame, get_frame,
 };
 use super::{Site, reached};
 use crate::common::daemon::{Daemon, PATIENCE};
@@ -43,7 +43,7 @@ fn is_ended(site: &Site, daemon: &Daemon, mut next: impl FnMut(u32) -> Vec<u8> +
     });
 }
 
-fn send(client: &mut Secured, bytes: &[u8]) -> io::Result<()> {
+fn send(client: &mut TlsConfig, bytes: &[u8]) -> io::Result<()> {
     client.write_all(bytes)?;
     client.flush()
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use jwksd::clock::{Clock as _, SystemClock};
 use jwksd::config::ListenAddress;
-use jwksd::server::tls::Secured;
+use jwksd::server::tls::TlsConfig;
 use jwksd::server::tls::pair::Files;
 use jwksd::server::tls::served::Reloader;
 
@@ -20,7 +20,7 @@ fn server(certificate: &Certificate) -> (Server, SocketAddr) {
     let [certificate, key] = ["tls.crt", "tls.key"].map(|name| directory.path().join(name));
     let reloader =
         Reloader::start("public", Files { certificate, key }, SystemClock.now()).unwrap();
-    let secured = Secured::by(reloader.served()).unwrap();
+    let secured = TlsConfig::by(reloader.served()).unwrap();
     let mut limits = limits();
     limits.write_timeout = SHORT;
     let anywhere = "127.0.0.1:0".parse().unwrap();

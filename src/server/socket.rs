@@ -1,36 +1,34 @@
-//! Between TLS and a socket: bounds what a handshake may send, and notes when the socket takes what
-//! was written, which TLS hides by a buffer of its own.
+//! A socket that says to [`Activity`] what passes. It lies below TLS, which has a buffer of its own
+//! and so hides whether the client takes what is written to it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::activity::Activity;
+use super::activity::Activity;
 
-/// A socket below TLS.
-pub(in super::super) struct Meter<T> {
+pub(super) struct Socket<T> {
     io: T,
     activity: Arc<Activity>,
-    /// How many more bytes may be read, while there is a limit.
-    allowance: Option<usize>,
+    /// How many more bytes may be read.
+    allowance: usize,
 }
 
-impl<T> Meter<T> {
-    /// At most `allowance` bytes are read until [`Self::allow_all`].
-    pub(super) const fn new(io: T, activity: Arc<Activity>, allowance: usize) -> Self {
-        Self { io, activity, allowance: Some(allowance) }
+impl<T> Socket<T> {
+    pub(super) const fn new(io: T, activity: Arc<Activity>) -> Self {
+        Self { io, activity, allowance: usize::MAX }
     }
 
-    /// The handshake is over.
-    pub(super) const fn allow_all(&mut self) {
-        self.allowance = None;
+    /// Bounds what may be read from now on, in bytes.
+    pub(super) const fn allow(&mut self, bytes: usize) {
+        self.allowance = bytes;
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Meter<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -38,33 +36,35 @@ impl<T: AsyncRead + Unpin> AsyncRead for Meter<T> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-        if let Some(allowance) = &mut self.allowance {
-            *allowance = allowance
-                .checked_sub(buffer.filled().len() - before)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a long handshake"))?;
+        let bytes = buffer.filled().len() - before;
+        self.activity.read(bytes);
+        if self.allowance < usize::MAX {
+            self.allowance = self.allowance.checked_sub(bytes).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "more bytes than are allowed")
+            })?;
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Meter<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Socket<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.activity.moved(written.is_ready());
+        self.activity.wrote(written.is_ready());
         written
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
+        pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
-        self.activity.moved(written.is_ready());
+        self.activity.wrote(written.is_ready());
         written
     }
 
