@@ -23,13 +23,12 @@ use super::socket::Socket;
 use super::tls::{self, TlsConfig};
 use super::{Handler, connection};
 
-/// How long it waits where the system has no room for another connection.
+/// How long accepting pauses when the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often it is tried at once to make room for a connection, before it waits.
-const MOST_FAILURES: u32 = 8;
+/// How many times in a row an idle connection is evicted before accepting pauses.
+const MAX_EVICTIONS: u32 = 8;
 
-/// How often it says so at most.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// Serves the connections of `listener` until `shutdown` is true or its sender is gone; then lets
@@ -65,10 +64,10 @@ async fn serve_on<L: Accept, H: Handler>(
     drain: Duration,
 ) {
     let (alive, mut all_gone) = mpsc::channel(1);
-    let mut no_room = NoRoom::default();
+    let mut failure_log = AcceptFailureLog::default();
     let mut failures = 0_u32;
     let mut stop = pin!(shutdown.wait_for(|stop| *stop));
-    while let Some(accepted) = unless(stop.as_mut(), listener.accept()).await {
+    while let Some(accepted) = run_until(stop.as_mut(), listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
                 failures = 0;
@@ -80,18 +79,19 @@ async fn serve_on<L: Accept, H: Handler>(
                     }
                 }
             }
-            Err(error) if !is_for_want_of_room(&error) => {}
+            Err(error) if !is_out_of_resources(&error) => {}
             Err(error) => {
                 failures += 1;
-                // Those that gave way at the limit of connections are closed at their turn. If that
-                // was not it, others give way; and where nothing helps, it is not tried for ever.
+                // A connection that was evicted at the limit of connections may not be closed yet: the
+                // first failure only yields. After that others are evicted, for a bounded number of
+                // times.
                 if failures > 1 {
-                    no_room.tell(&error, Instant::now());
+                    failure_log.log(&error, Instant::now());
                 }
-                let is_worth_it = !failures.is_multiple_of(MOST_FAILURES);
+                let is_worth_it = !failures.is_multiple_of(MAX_EVICTIONS);
                 if is_worth_it && (failures == 1 || connections.evict_one()) {
                     yield_now().await;
-                } else if unless(stop.as_mut(), sleep(PAUSE)).await.is_none() {
+                } else if run_until(stop.as_mut(), sleep(PAUSE)).await.is_none() {
                     break;
                 }
             }
@@ -160,7 +160,7 @@ fn start_tls<S, H>(
 }
 
 /// What `future` gives, unless `stop` is ready before.
-async fn unless<S: Future, F: Future>(mut stop: Pin<&mut S>, future: F) -> Option<F::Output> {
+async fn run_until<S: Future, F: Future>(mut stop: Pin<&mut S>, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match stop.as_mut().poll(cx) {
         Poll::Ready(_) => Poll::Ready(None),
@@ -171,33 +171,34 @@ async fn unless<S: Future, F: Future>(mut stop: Pin<&mut S>, future: F) -> Optio
 
 /// Whether accepting failed for want of descriptors or memory, so that it would fail again at once.
 /// Everything else is the trouble of one connection (accept(2)).
-fn is_for_want_of_room(error: &io::Error) -> bool {
+fn is_out_of_resources(error: &io::Error) -> bool {
     let room = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| room.contains(&Errno::from_raw_os_error(code)))
 }
 
-/// Tells now and then that connections can't be accepted.
+/// Logs that connections can't be accepted, at most once in [`WARN_EVERY`].
 #[derive(Debug, Default)]
-struct NoRoom {
-    told_at: Option<Instant>,
-    untold: u64,
+struct AcceptFailureLog {
+    logged_at: Option<Instant>,
+    unlogged: u64,
 }
 
-impl NoRoom {
-    /// Counts a failure, and returns whether it was told.
-    fn tell(&mut self, error: &io::Error, now: Instant) -> bool {
-        self.untold += 1;
-        if self.told_at.is_some_and(|at| now.duration_since(at) < WARN_EVERY) {
+impl AcceptFailureLog {
+    /// Counts a failure, and returns whether it was logged.
+    fn log(&mut self, error: &io::Error, now: Instant) -> bool {
+        self.unlogged += 1;
+        if self.logged_at.is_some_and(|at| now.duration_since(at) < WARN_EVERY) {
             return false;
         }
         warn!(
+            event = "accept.failed",
             cause = %error,
-            times = self.untold,
+            times = self.unlogged,
             remedy = "raise the limit of open files (LimitNOFILE), or lower limits.max_connections",
             "connections can't be accepted"
         );
-        self.told_at = Some(now);
-        self.untold = 0;
+        self.logged_at = Some(now);
+        self.unlogged = 0;
         true
     }
 }
@@ -207,22 +208,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepting_pauses_only_for_want_of_room() {
+    fn accepting_pauses_only_when_resources_lack() {
         let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert!(is_for_want_of_room(&error(errno)), "{errno}");
+            assert!(is_out_of_resources(&error(errno)), "{errno}");
         }
         for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::PERM, Errno::NETDOWN] {
-            assert!(!is_for_want_of_room(&error(errno)), "{errno}");
+            assert!(!is_out_of_resources(&error(errno)), "{errno}");
         }
     }
 
     #[test]
-    fn the_want_of_room_is_told_once_a_minute() {
+    fn the_lack_of_resources_is_logged_once_a_minute() {
         let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
         let start = Instant::now();
-        let mut no_room = NoRoom::default();
-        let told = (0..1200).filter(|step| no_room.tell(&error, start + PAUSE * *step)).count();
+        let mut failure_log = AcceptFailureLog::default();
+        let told = (0..1200).filter(|step| failure_log.log(&error, start + PAUSE * *step)).count();
         assert_eq!(told, 2, "two minutes of failures, ten a second");
     }
 }
