@@ -9,7 +9,7 @@ use rustix::fs::{Gid, Uid, fchown, stat};
 
 /// Gives a file or directory that root made to the owner of the directory that it lies in. Where
 /// that can't be, or need not be, it stays as it is.
-pub fn own_as(made: &File, directory: &Path) {
+pub(crate) fn own_as(made: &File, directory: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
     }

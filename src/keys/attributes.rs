@@ -80,8 +80,7 @@ impl Attributes {
 }
 
 /// An instant by RFC 3339 §5.6, and in no other form of ISO 8601.
-#[must_use]
-pub fn parse_instant(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_instant(text: &str) -> Option<Timestamp> {
     let shape = |byte: u8| if byte.is_ascii_digit() { b'0' } else { byte.to_ascii_uppercase() };
     let text = text.as_bytes().iter().copied().map(|byte| (shape(byte), byte));
     let (shape, text): (Vec<u8>, Vec<u8>) = text.unzip();

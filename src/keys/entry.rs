@@ -165,8 +165,8 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
         let file = material.file.clone();
         let key = describe(material, &attributes, several, &files.slot, rules, &mut notes)
             .map_err(|(source, reason)| match source {
-                FileAtFault::Attributes => refuse(&declared_in, reason),
-                FileAtFault::Material => refuse(&file, reason),
+                FaultSource::Attributes => refuse(&declared_in, reason),
+                FaultSource::Material => refuse(&file, reason),
             })?;
         keys.push(key);
     }
@@ -191,7 +191,7 @@ struct Material {
 type Finished = (Vec<Material>, Vec<String>);
 
 #[derive(Clone, Copy)]
-enum FileAtFault {
+enum FaultSource {
     Attributes,
     Material,
 }
@@ -328,10 +328,10 @@ fn describe(
     slot: &Slot,
     rules: &KeyRules,
     notes: &mut Vec<String>,
-) -> Result<SeenKey, (FileAtFault, RefusalReason)> {
+) -> Result<SeenKey, (FaultSource, RefusalReason)> {
     let Material { file: _, public, private, chain, kid, algorithm } = material;
-    let of_attributes = |reason| (FileAtFault::Attributes, reason);
-    let of_material = |reason| (FileAtFault::Material, reason);
+    let of_attributes = |reason| (FaultSource::Attributes, reason);
+    let of_material = |reason| (FaultSource::Material, reason);
     if several && (attributes.kid.is_some() || !attributes.aliases.is_empty()) {
         let why = "keyId and keyIdAliases can't be given to several keys at once";
         return Err(of_attributes(RefusalReason::BadAttributes(why.to_owned())));

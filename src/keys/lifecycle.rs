@@ -256,8 +256,7 @@ impl Dates {
 
     /// From when until when the key is active, of the time from `instant` on; half-open, until the
     /// end of time where it is open. None where it is never active.
-    #[must_use]
-    pub fn signs_during(
+    pub(crate) fn signs_during(
         &self,
         instant: Timestamp,
         policy: &Policy,
@@ -300,8 +299,7 @@ impl Dates {
     }
 
     /// The next instant at which the phase may change.
-    #[must_use]
-    pub fn next_phase(&self, instant: Timestamp, policy: &Policy) -> Option<Timestamp> {
+    pub(crate) fn next_phase(&self, instant: Timestamp, policy: &Policy) -> Option<Timestamp> {
         if self.deleted_at.is_some() {
             return None;
         }
@@ -322,8 +320,7 @@ impl Dates {
 impl Invalidation {
     /// From when on signed tokens outlive the grace, where it is shorter than the last of them live:
     /// that may be signed a while after the invalidation.
-    #[must_use]
-    pub fn strands_tokens_from(&self, policy: &Policy) -> Option<Timestamp> {
+    pub(crate) fn strands_tokens_from(&self, policy: &Policy) -> Option<Timestamp> {
         let needed = policy.token_lifetime + policy.clock_skew;
         let is_short = self.grace < needed + LAST_SIGNER_STOPS;
         is_short.then(|| after(before(self.at, needed), self.grace))

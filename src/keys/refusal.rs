@@ -287,8 +287,7 @@ impl RefusalReason {
 }
 
 /// A name from outside as texts show it: escaped, and cut short where it is endless.
-#[must_use]
-pub fn escape_name(name: &str) -> String {
+pub(crate) fn escape_name(name: &str) -> String {
     const LONGEST: usize = Kid::MAX_LENGTH;
     match name.char_indices().nth(LONGEST) {
         Some((at, _)) => format!("{}...", name[..at].escape_default()),
@@ -297,8 +296,7 @@ pub fn escape_name(name: &str) -> String {
 }
 
 /// The system's words about a path, without the control characters that a path can hold.
-#[must_use]
-pub fn replace_controls(error: &str) -> String {
+pub(crate) fn replace_controls(error: &str) -> String {
     error.replace(char::is_control, "\u{fffd}")
 }
 

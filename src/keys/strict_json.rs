@@ -93,10 +93,7 @@ impl JsonObject {
 }
 
 /// The members of the one object that `text` is.
-///
-/// # Errors
-/// [`JsonError`]
-pub fn parse_object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
+pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     JsonObject::parse(text).map(Map::from)
 }
 

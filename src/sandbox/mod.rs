@@ -22,7 +22,7 @@ use tracing::info;
 
 /// Keeps the memory of this process, in which private keys pass, out of core dumps and away from
 /// other processes of its user. Where the system does not let it, that shows in [`Confinement`].
-pub fn keep_memory_private() {
+pub(crate) fn keep_memory_private() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, none);
     // A handler of core dumps that the kernel pipes them to is given them whatever the limit.

@@ -18,10 +18,7 @@ pub use self::slot::Slot;
 
 /// The bytes of a file that is small by its nature, 64 KiB of them at most. Never waits, whatever
 /// lies there. They are wiped when dropped, for they may be secret.
-///
-/// # Errors
-/// Those of the operating system.
-pub fn read_small(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read_small(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     const LARGEST: u64 = 64 * 1024;
     let mut bytes = Zeroizing::new(Vec::new());
     OpenOptions::new()

@@ -42,8 +42,7 @@ impl Slot {
     }
 
     /// The first component where there is more than one: what may name an audience.
-    #[must_use]
-    pub fn first_component(&self) -> Option<&str> {
+    pub(crate) fn first_component(&self) -> Option<&str> {
         self.slot.split_once('/').map(|(first, _)| first)
     }
 

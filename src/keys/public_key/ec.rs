@@ -74,8 +74,7 @@ impl Curve {
     }
 
     /// The full width of a coordinate in bytes (RFC 7518 §6.2.1.2).
-    #[must_use]
-    pub const fn coordinate_length(self) -> usize {
+    pub(crate) const fn coordinate_length(self) -> usize {
         self.bits().div_ceil(8)
     }
 

@@ -27,7 +27,7 @@ impl PublicKey {
     ///
     /// # Errors
     /// Where they are not 32, not a point, or a point of small order, under which anyone can forge.
-    pub fn remembered_ed25519(bytes: &[u8]) -> Result<Self, RefusalReason> {
+    pub(crate) fn remembered_ed25519(bytes: &[u8]) -> Result<Self, RefusalReason> {
         edwards(bytes).map(|(key, _)| key)
     }
 }

@@ -52,8 +52,7 @@ impl PublicKey {
     }
 
     /// Whether a key of this type and curve can sign with `algorithm`.
-    #[must_use]
-    pub const fn supports(&self, algorithm: Algorithm) -> bool {
+    pub(crate) const fn supports(&self, algorithm: Algorithm) -> bool {
         match algorithm {
             Algorithm::RS256
             | Algorithm::RS384
@@ -94,8 +93,7 @@ impl PublicKey {
         }
     }
 
-    #[must_use]
-    pub fn spki_sha256(&self) -> [u8; 32] {
+    pub(crate) fn spki_sha256(&self) -> [u8; 32] {
         sha256(&self.spki())
     }
 

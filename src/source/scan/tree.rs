@@ -41,9 +41,7 @@ pub(super) struct Found {
 }
 
 pub(super) enum WalkError {
-    /// It concerns this directory alone.
     Directory(FileProblem),
-    /// There are so many names that the walk ends.
     TooManyNames,
 }
 
@@ -80,6 +78,7 @@ impl Walk<'_> {
         let anew = Found { files: self.found.files, names: self.found.names, ..Found::default() };
         mem::replace(&mut self.found, anew)
     }
+
     /// The path below the key directory to which a link in `real_path` leads, where it does.
     pub(super) fn link_target(&self, real_path: &Path, target: &CStr) -> PathBuf {
         let target = Path::new(OsStr::from_bytes(target.to_bytes()));

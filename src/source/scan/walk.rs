@@ -27,7 +27,6 @@ const ATTEMPTS: usize = 5;
 const DEEPEST: usize = 2;
 
 impl Walk<'_> {
-    /// Reads the whole tree into `found`.
     pub(super) fn run(&mut self) -> Result<(), WalkError> {
         let location = Location {
             slot: String::new(),

@@ -92,7 +92,6 @@ impl Watcher {
         &self.state
     }
 
-    /// The running backend, started where there is none.
     fn start(&mut self) -> notify::Result<&mut Backend> {
         let running = self.backend.take().filter(Backend::is_alive);
         let backend = running.map_or_else(|| Backend::start(&self.hints), Ok)?;
