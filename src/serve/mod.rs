@@ -90,16 +90,10 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
-    let settings = reload_settings(config);
+    let rules = reload_settings(config);
     let ledger = Ledger::new(Some(state_directory(config)));
-    let reload = Reload::new(
-        Arc::clone(&clock),
-        settings,
-        scanner(config),
-        ledger,
-        publisher,
-        signals.clone(),
-    );
+    let reload =
+        Reload::new(Arc::clone(&clock), rules, scanner(config), ledger, publisher, signals.clone());
 
     let view = reload.view();
     runtime.spawn(systemd::tell_ready(view.clone()));
