@@ -189,6 +189,7 @@ impl NoRoom {
             return false;
         }
         warn!(
+            event = "accept.failed",
             cause = %error,
             times = self.untold,
             remedy = "raise the limit of open files (LimitNOFILE), or lower limits.max_connections",

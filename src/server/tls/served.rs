@@ -149,7 +149,7 @@ impl Reloader {
         (self.adopted, self.refused) = (digest, None);
         let listener = self.served.listener;
         let file = self.files.certificate.display();
-        info!(listener, %file, %not_after, "another certificate is served");
+        info!(event = "tls.renewed", listener, %file, %not_after, "another certificate is served");
     }
 
     fn is_as_served(&mut self) {
@@ -164,6 +164,7 @@ impl Reloader {
             return;
         }
         warn!(
+            event = "tls.refused",
             listener = self.served.listener,
             file = %refusal.file.display(),
             cause = %refusal.cause(),
