@@ -28,7 +28,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-pub mod base64_list {
+pub(crate) mod base64_list {
     //! Byte strings as a list of standard base64 (RFC 4648 §4).
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

@@ -139,13 +139,14 @@ pub fn reconcile(
             }
         } else if let Some(loss) = record.loss {
             next.loss = Some(loss.observed_at(context.now));
-        } else if !is_present && record.deleted_at.is_none() {
-            if is_confirmed(kid, context.missed_before, &mut outcome.missed) {
-                let grace = context.grace_on_removal;
-                next.loss = Some(Loss { at: context.now, clock_set_back_to: None, grace });
-                let replaced = matches!(observation.entries.get(&record.slot), Some(Ok(_)));
-                outcome.changes.push(Change::Lost { kid: kid.clone(), replaced });
-            }
+        } else if !is_present
+            && record.deleted_at.is_none()
+            && is_confirmed(kid, context.missed_before, &mut outcome.missed)
+        {
+            let grace = context.grace_on_removal;
+            next.loss = Some(Loss { at: context.now, clock_set_back_to: None, grace });
+            let replaced = matches!(observation.entries.get(&record.slot), Some(Ok(_)));
+            outcome.changes.push(Change::Lost { kid: kid.clone(), replaced });
         }
         // The record of a present key is kept. So is that of a deleted key that is or may be present
         // under another name: without the record the key would be published again.

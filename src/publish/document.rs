@@ -73,6 +73,9 @@ impl PublishedKey {
 
 /// Every key that is published at `now`, once for each of its ids: the latest `validFrom` first,
 /// open ones last, then by id. `certificates` adds the chains.
+///
+/// # Panics
+/// Never: a JWK is plain data.
 pub fn published_keys(
     records: &Records,
     now: Timestamp,
@@ -149,7 +152,7 @@ pub(crate) fn render(
             // Where one audience has all the keys, the two sets differ in their history only.
             let same = documents.iter().find(|other| other.identity.body == body);
             Arc::new(if let Some(same) = same {
-                Document { last_modified_is_exact, last_modified, ..Document::clone(same) }
+                Document { last_modified, last_modified_is_exact, ..Document::clone(same) }
             } else {
                 Document {
                     gzip: Representation::of(compress(&body)),

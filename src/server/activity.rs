@@ -126,9 +126,10 @@ impl Activity {
         }
     }
 
-    /// The handshake of TLS is over: what counts begins now.
-    pub(super) fn begin(&self) {
-        self.bytes_answered.store(self.bytes_read.load(Relaxed), Relaxed);
+    /// The handshake of TLS is over: what counts begins now, with the first `early` bytes of a
+    /// request that came together with the handshake's last.
+    pub(super) fn begin(&self, early: usize) {
+        self.bytes_answered.store(self.bytes_read.load(Relaxed).wrapping_sub(early), Relaxed);
         self.writes.store(0, Relaxed);
     }
 

@@ -111,8 +111,10 @@ async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
     let accepted = timeout(patience, TlsAcceptor::from(config).accept(socket));
     match activity.run(ShutdownRequest::Graceful, accepted).await? {
         Ok(Ok(mut stream)) => {
-            stream.get_mut().0.allow(usize::MAX);
-            activity.begin();
+            let (socket, session) = stream.get_mut();
+            socket.allow(usize::MAX);
+            let early = session.process_new_packets();
+            activity.begin(early.map_or(0, |state| state.plaintext_bytes_to_read()));
             return Some(stream);
         }
         // Everything else is a client that went away.
