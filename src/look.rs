@@ -14,8 +14,8 @@ use crate::ledger::Sight;
 use crate::ledger::reconcile::Dark;
 use crate::source::Slot;
 use crate::source::scan::{
-    DirectoryIdentity, EntryFiles, FileContent, FileProblem, ScanError, ScanLimits, Unreadable,
-    scan,
+    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, ScanLimits,
+    Unreadable, scan,
 };
 
 /// Looks at the key directories again and again.
@@ -85,9 +85,9 @@ impl Looker {
                     }
                 }
                 Err(error) => {
-                    let reason = match error {
-                        ScanError::Changing { .. } => RefusalReason::File(FileProblem::Changing),
-                        error => RefusalReason::DirectoryUnreadable { error: error.to_string() },
+                    let reason = match error.problem {
+                        DirectoryProblem::Changing => RefusalReason::File(FileProblem::Changing),
+                        _ => RefusalReason::DirectoryUnreadable { error: error.to_string() },
                     };
                     look.see_nothing(directory, String::new(), reason);
                     // What was parsed stays known: the directory may come back as it was.
