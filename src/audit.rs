@@ -35,7 +35,7 @@ pub enum AttemptOutcome {
 }
 
 impl Attempt {
-    pub(crate) fn came_to(&self, outcome: &AttemptOutcome) {
+    pub(crate) fn log(&self, outcome: &AttemptOutcome) {
         let Self { who, via, operation, kid, audience } = self;
         let who = replace_controls(who);
         let kid = replace_controls(kid.as_deref().unwrap_or("-"));

@@ -12,8 +12,8 @@ use crate::ledger::Observation;
 use crate::ledger::UnreadableSubtree;
 use crate::source::Slot;
 use crate::source::scan::{
-    DirectoryIdentity, EntryFiles, FileContent, FileProblem, ScanError, ScanLimits, Unreadable,
-    scan,
+    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, ScanLimits,
+    Unreadable, scan,
 };
 
 /// Scans the key directories, and parses again only those entries whose bytes changed.
@@ -77,9 +77,9 @@ impl KeyScanner {
                     }
                 }
                 Err(error) => {
-                    let reason = match error {
-                        ScanError::Changing { .. } => RefusalReason::File(FileProblem::Changing),
-                        error => RefusalReason::DirectoryUnreadable { error: error.to_string() },
+                    let reason = match error.problem {
+                        DirectoryProblem::Changing => RefusalReason::File(FileProblem::Changing),
+                        _ => RefusalReason::DirectoryUnreadable { error: error.to_string() },
                     };
                     look.see_nothing(directory, String::new(), reason);
                     // Keep what was parsed: the directory may come back unchanged.

@@ -82,9 +82,9 @@ pub fn sign(
     let claims = Value::from(claims.clone());
     let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
     let signature =
-        signature::make(message.as_bytes(), &key, algorithm).ok_or(SignError::Library)?;
+        signature::sign(message.as_bytes(), &key, algorithm).ok_or(SignError::Library)?;
     // A faulty signature of RSA can give the private key away.
-    if !signature::is_by(public, algorithm, message.as_bytes(), &signature) {
+    if !signature::verify(public, algorithm, message.as_bytes(), &signature) {
         return Err(SignError::Library);
     }
     let token = format!("{message}.{signature}");

@@ -16,7 +16,7 @@ use crate::keys::{Algorithm, Numbers, PublicKey};
 
 /// The signature of `message`, in base64url. `algorithm` is one that the key supports; none where
 /// the library fails.
-pub(super) fn make(message: &[u8], key: &SigningKey, algorithm: Algorithm) -> Option<String> {
+pub(super) fn sign(message: &[u8], key: &SigningKey, algorithm: Algorithm) -> Option<String> {
     let random = SystemRandom::new();
     Some(match key {
         SigningKey::Rsa(pair) => {
@@ -40,7 +40,7 @@ pub(super) fn make(message: &[u8], key: &SigningKey, algorithm: Algorithm) -> Op
 
 /// Whether `signature` (base64url) over `message` is by the private half of `key`, which fits
 /// `algorithm`.
-pub(super) fn is_by(
+pub(super) fn verify(
     key: &PublicKey,
     algorithm: Algorithm,
     message: &[u8],

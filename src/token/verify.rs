@@ -166,7 +166,7 @@ pub fn verify<'a>(
     if named != algorithm.as_str() {
         return Err(VerifyError::AlgorithmMismatch { token: named.to_owned(), key: algorithm });
     }
-    if !signature::is_by(&public, algorithm, message.as_bytes(), signature) {
+    if !signature::verify(&public, algorithm, message.as_bytes(), signature) {
         return Err(VerifyError::BadSignature);
     }
 

@@ -141,7 +141,7 @@ impl Shared {
             Ok(Called::List(_)) => AttemptOutcome::Done { published_until: None },
             Err(error) => AttemptOutcome::Refused { code: error.code(), cause: error.detail() },
         };
-        attempt.came_to(&outcome);
+        attempt.log(&outcome);
         match called {
             Ok(Called::Pair(pair)) => json(&pair),
             Ok(Called::List(pairs)) => json(&pairs),

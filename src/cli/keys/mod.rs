@@ -239,7 +239,7 @@ impl Run {
                 AttemptOutcome::Refused { code: refusal.code(), cause: refusal.cause() }
             }
         };
-        attempt.came_to(&outcome);
+        attempt.log(&outcome);
         let done = done?;
         // Whoever looks after this command has ended sees what it did. A daemon tells signers by
         // itself, when consumers can know.

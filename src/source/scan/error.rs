@@ -43,30 +43,26 @@ impl fmt::Display for FileProblem {
     }
 }
 
+/// Why a key directory could not be scanned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScanError {
-    Missing {
-        directory: PathBuf,
-    },
-    NotADirectory {
-        directory: PathBuf,
-    },
-    /// The operating system refused; who asked and what the mode was is in the text.
+pub struct ScanError {
+    pub directory: PathBuf,
+    pub problem: DirectoryProblem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirectoryProblem {
+    Missing,
+    NotADirectory,
     Unreadable {
-        directory: PathBuf,
         /// The error and, where permission was the matter, uid, gid and mode.
         error: String,
     },
-    DataLink {
-        directory: PathBuf,
-        problem: FileProblem,
-    },
+    /// Its `..data` link can't be followed.
+    DataLink(FileProblem),
     /// It was replaced while it was read, time and again: not a fault, the next look will tell.
-    Changing {
-        directory: PathBuf,
-    },
+    Changing,
     TooManyFiles {
-        directory: PathBuf,
         /// The limit of files that it goes far beyond.
         limit: usize,
     },
@@ -74,25 +70,16 @@ pub enum ScanError {
 
 impl fmt::Display for ScanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { directory } => {
-                write!(f, "{}: there is no such directory", directory.display())
+        write!(f, "{}: ", self.directory.display())?;
+        match &self.problem {
+            DirectoryProblem::Missing => f.write_str("there is no such directory"),
+            DirectoryProblem::NotADirectory => f.write_str("not a directory"),
+            DirectoryProblem::Unreadable { error } => f.write_str(error),
+            DirectoryProblem::DataLink(problem) => write!(f, "its ..data is {problem}"),
+            DirectoryProblem::Changing => f.write_str("replaced while it was read"),
+            DirectoryProblem::TooManyFiles { limit } => {
+                write!(f, "it lists far more than the limit of {limit} files")
             }
-            Self::NotADirectory { directory } => {
-                write!(f, "{}: not a directory", directory.display())
-            }
-            Self::Unreadable { directory, error } => write!(f, "{}: {error}", directory.display()),
-            Self::DataLink { directory, problem } => {
-                write!(f, "{}: its ..data is {problem}", directory.display())
-            }
-            Self::Changing { directory } => {
-                write!(f, "{}: replaced while it was read", directory.display())
-            }
-            Self::TooManyFiles { directory, limit } => write!(
-                f,
-                "{}: it lists far more than the limit of {limit} files",
-                directory.display()
-            ),
         }
     }
 }

@@ -14,8 +14,8 @@ use rustix::fs::{Mode, OFlags};
 pub use self::contents::{
     DirectoryIdentity, EntryFiles, FileContent, FileRead, Scan, ScanLimits, Unreadable,
 };
-pub use self::error::{FileProblem, ScanError};
-use self::tree::{Found, Walk};
+pub use self::error::{DirectoryProblem, FileProblem, ScanError};
+use self::tree::{Walk, WalkResult};
 use crate::source::Slot;
 
 mod contents;
@@ -45,7 +45,7 @@ pub fn scan(
         .map_err(|errno| opening_error(directory, &errno.into()))?;
     let root = Dir::from_std_file(root.into());
     let walk = |admitted: Option<&BTreeSet<Slot>>| {
-        let found = Found::default();
+        let found = WalkResult::default();
         let mut walk = Walk { root: &root, directory, limits, admitted, found };
         walk.run().map_err(|stop| stop.into_error(directory, limits.max_files))?;
         Ok(walk.found)
@@ -66,15 +66,14 @@ pub fn scan(
 }
 
 fn opening_error(path: &Path, error: &io::Error) -> ScanError {
-    let directory = path.to_path_buf();
-    match error.kind() {
-        io::ErrorKind::NotFound => ScanError::Missing { directory },
-        io::ErrorKind::NotADirectory => ScanError::NotADirectory { directory },
-        _ => {
-            let error = read::explain(error, || rustix::fs::stat(path).ok().map(Into::into));
-            ScanError::Unreadable { directory, error }
-        }
-    }
+    let problem = match error.kind() {
+        io::ErrorKind::NotFound => DirectoryProblem::Missing,
+        io::ErrorKind::NotADirectory => DirectoryProblem::NotADirectory,
+        _ => DirectoryProblem::Unreadable {
+            error: read::explain(error, || rustix::fs::stat(path).ok().map(Into::into)),
+        },
+    };
+    ScanError { directory: path.to_path_buf(), problem }
 }
 
 /// Which entries are read when there are too many: those that are known, then the others in the

@@ -11,7 +11,7 @@ use cap_std::fs::Dir;
 use rustix::io::Errno;
 
 use super::contents::{DirectoryIdentity, EntryFiles, ScanLimits, Unreadable};
-use super::error::{FileProblem, ScanError};
+use super::error::{DirectoryProblem, FileProblem, ScanError};
 use super::read;
 use crate::source::Slot;
 
@@ -27,11 +27,11 @@ pub(super) struct Walk<'a> {
     pub(super) limits: &'a ScanLimits,
     /// The entries that may be opened; without it, all until there are too many.
     pub(super) admitted: Option<&'a BTreeSet<Slot>>,
-    pub(super) found: Found,
+    pub(super) found: WalkResult,
 }
 
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct WalkResult {
     pub(super) entries: Vec<EntryFiles>,
     pub(super) unreadable: Vec<Unreadable>,
     pub(super) notes: Vec<String>,
@@ -74,8 +74,12 @@ impl Walk<'_> {
     }
 
     /// Puts aside what was found, and goes on counting.
-    pub(super) fn reset_found(&mut self) -> Found {
-        let anew = Found { files: self.found.files, names: self.found.names, ..Found::default() };
+    pub(super) fn reset_result(&mut self) -> WalkResult {
+        let anew = WalkResult {
+            files: self.found.files,
+            names: self.found.names,
+            ..WalkResult::default()
+        };
         mem::replace(&mut self.found, anew)
     }
 
@@ -88,7 +92,7 @@ impl Walk<'_> {
     }
 }
 
-impl Found {
+impl WalkResult {
     pub(super) fn append(&mut self, mut more: Self) {
         self.entries.append(&mut more.entries);
         self.unreadable.append(&mut more.unreadable);
@@ -116,15 +120,15 @@ impl Location {
 impl WalkError {
     /// What it means for a key directory of at most `limit` files.
     pub(super) fn into_error(self, directory: &Path, limit: usize) -> ScanError {
-        let directory = directory.to_path_buf();
-        match self {
-            Self::TooManyNames => ScanError::TooManyFiles { directory, limit },
-            Self::Directory(FileProblem::Changing) => ScanError::Changing { directory },
+        let problem = match self {
+            Self::TooManyNames => DirectoryProblem::TooManyFiles { limit },
+            Self::Directory(FileProblem::Changing) => DirectoryProblem::Changing,
             Self::Directory(FileProblem::Unreadable { error }) => {
-                ScanError::Unreadable { directory, error }
+                DirectoryProblem::Unreadable { error }
             }
-            Self::Directory(problem) => ScanError::DataLink { directory, problem },
-        }
+            Self::Directory(problem) => DirectoryProblem::DataLink(problem),
+        };
+        ScanError { directory: directory.to_path_buf(), problem }
     }
 }
 

@@ -73,7 +73,7 @@ impl Walk<'_> {
                 depth: location.depth,
                 linked: Some(self.names(outer)?),
             };
-            let before = self.reset_found();
+            let before = self.reset_result();
             let outcome = self
                 .record_directory(opened.as_fd(), &inner.real_path)
                 .and_then(|()| self.files_and_below(opened.as_fd(), &inner));

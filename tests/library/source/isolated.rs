@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use jwksd::source::scan::{FileProblem, ScanError};
+use jwksd::source::scan::{DirectoryProblem, FileProblem};
 use jwksd::source::watch::WatchState;
 use tempfile::tempdir;
 
@@ -144,5 +144,5 @@ fn a_refusal_names_who_asked_and_whose_it_is() {
     assert_eq!((&*seen.unreadable[0].path, &seen.unreadable[0].problem), ("closed", &refused));
     assert!(told(&seen).contains(&"good: good.pem=key".to_owned()));
     let root = look_within(&keys.path().join("closed"), &LIMITS).unwrap_err();
-    assert!(matches!(root, ScanError::Unreadable { error, .. } if error == expected));
+    assert_eq!(root.problem, DirectoryProblem::Unreadable { error: expected });
 }

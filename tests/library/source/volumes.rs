@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jwksd::source::Slot;
-use jwksd::source::scan::{FileContent, FileProblem, ScanError};
+use jwksd::source::scan::{DirectoryProblem, FileContent, FileProblem};
 use tempfile::tempdir;
 
 use super::{LIMITS, look, look_within, meanwhile, told};
@@ -126,7 +126,7 @@ fn a_data_link_that_leads_out_or_nowhere_is_not_an_empty_directory() {
         symlink(target, keys.join("sub/..data")).unwrap();
         symlink(target, keys.join("..data")).unwrap();
         match look_within(&keys, &LIMITS) {
-            Err(ScanError::DataLink { problem, .. }) => assert_eq!(problem, expected),
+            Err(error) => assert_eq!(error.problem, DirectoryProblem::DataLink(expected.clone())),
             other => panic!("{other:?}"),
         }
         fs::remove_file(keys.join("..data")).unwrap();
@@ -173,7 +173,7 @@ fn hammer(directory: &Path, keys: &Path) {
                         assert_eq!(seen.unreadable[0].problem, FileProblem::Changing);
                         continue;
                     }
-                    Err(ScanError::Changing { .. }) => continue,
+                    Err(error) if error.problem == DirectoryProblem::Changing => continue,
                     Err(error) => panic!("{error}"),
                 };
                 let files = slots.iter().flat_map(|slot| &seen.entries[slot].files);
