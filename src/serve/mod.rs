@@ -30,7 +30,7 @@ use self::sockets::Places;
 use self::workers::Worker;
 use crate::api::admin::AdminHandler;
 use crate::api::admin::access::Access;
-use crate::api::ops::{self, Counted, OpsHandler, PublicListener, Sources};
+use crate::api::ops::{self, CountedListener, OpsHandler, OpsSources, PublicListener};
 use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Loaded};
@@ -130,7 +130,7 @@ pub fn run(loaded: &Loaded, init: bool) -> Result<(), ServeError> {
     }
     let ops_requests = ops::requests();
     let ops_connections = servers.counted("ops", &ops_requests);
-    let sources = Sources {
+    let sources = OpsSources {
         view,
         published: reader,
         clock: Arc::clone(&clock),
@@ -184,7 +184,7 @@ struct Servers<'a> {
     serving: Vec<Serving>,
     /// Those beside this thread, where there are several.
     workers: Vec<Worker>,
-    counted: Vec<Counted>,
+    counted: Vec<CountedListener>,
     /// Who is told to look at the certificates, where there are any.
     certificates: Option<mpsc::Sender<()>>,
     /// What goes on until the others have stopped.
@@ -256,7 +256,11 @@ impl<'a> Servers<'a> {
     fn counted(&mut self, name: &'static str, requests: &Arc<Requests>) -> Arc<Connections> {
         let connections = Connections::new(limits(self.config), Arc::clone(self.clock));
         let requests = Arc::clone(requests);
-        self.counted.push(Counted { name, connections: Arc::clone(&connections), requests });
+        self.counted.push(CountedListener {
+            name,
+            connections: Arc::clone(&connections),
+            requests,
+        });
         connections
     }
 
