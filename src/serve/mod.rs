@@ -29,7 +29,7 @@ pub use self::error::ServeError;
 use self::shutdown::{ServerGroup, SignalReceivers, serve_until_signal, stop_reload_loop};
 use self::workers::Worker;
 use crate::api::admin::AdminHandler;
-use crate::api::ops::{self, Counted, OpsHandler, PublicListener, Sources};
+use crate::api::ops::{self, CountedListener, OpsHandler, OpsSources, PublicListener};
 use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
@@ -101,7 +101,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let mut counted = Vec::new();
     let mut count = |name, requests: Arc<Requests>| {
         let connections = Connections::new(connection_limits(config), Arc::clone(&clock));
-        counted.push(Counted { name, connections: Arc::clone(&connections), requests });
+        counted.push(CountedListener { name, connections: Arc::clone(&connections), requests });
         connections
     };
     let mut servers = ServerGroup::new(config.drain);
@@ -127,7 +127,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let ops_requests = ops::requests();
     let ops_connections = count("ops", Arc::clone(&ops_requests));
     let stopping = Arc::<AtomicBool>::default();
-    let handler = OpsHandler::new(Sources {
+    let handler = OpsHandler::new(OpsSources {
         view,
         published: reader,
         clock: Arc::clone(&clock),

@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::{Sight, Sources};
+use super::{OpsSources, OpsView};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Dates, KeyState, Phase, Policy};
 use crate::ledger::current_record;
@@ -23,7 +23,7 @@ use crate::sandbox::Restriction;
 use crate::source::watch::WatchState;
 
 /// All measurements, as they are at the instant of `sight`.
-pub(super) fn encode(sources: &Sources, sight: &Sight) -> String {
+pub(super) fn encode(sources: &OpsSources, sight: &OpsView) -> String {
     let mut measured = Measured::default();
     measured.build(sources, sight);
     let mut registry = Registry::with_prefix("jwksd");
@@ -87,7 +87,7 @@ impl Measured {
         family
     }
 
-    fn build(&mut self, sources: &Sources, sight: &Sight) {
+    fn build(&mut self, sources: &OpsSources, sight: &OpsView) {
         let policy = &sources.terms.policy;
         self.family("build_info", "The version of this program")
             .add([("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -112,7 +112,7 @@ impl Measured {
         self.certificates(sources);
     }
 
-    fn certificates(&mut self, sources: &Sources) {
+    fn certificates(&mut self, sources: &OpsSources) {
         let shown: Vec<_> =
             sources.certificates.iter().map(|served| (served.listener, served.shown())).collect();
         let family = self.family(
@@ -307,7 +307,7 @@ impl Measured {
         }
     }
 
-    fn documents(&mut self, sources: &Sources, sight: &Sight) {
+    fn documents(&mut self, sources: &OpsSources, sight: &OpsView) {
         let Some(snapshot) = &sight.snapshot else { return };
         let contents = sources.published.layout().contents();
         let key_sets = || {
@@ -334,7 +334,7 @@ impl Measured {
         }
     }
 
-    fn listeners(&mut self, sources: &Sources) {
+    fn listeners(&mut self, sources: &OpsSources) {
         let listeners = &sources.listeners;
         let family = self.counter("http_requests", "Requests by listener, path and status");
         for listener in listeners {

@@ -46,7 +46,7 @@ use crate::server::problem::Problem;
 use crate::server::tls;
 
 /// Where everything that is shown comes from.
-pub struct Sources {
+pub struct OpsSources {
     /// The loop's knowledge.
     pub view: watch::Receiver<Option<Arc<ReloadStatus>>>,
     /// What is served.
@@ -56,7 +56,7 @@ pub struct Sources {
     /// The operator's choices.
     pub terms: Arc<OperationSettings>,
     /// The listeners that are counted, by name.
-    pub listeners: Vec<Counted>,
+    pub listeners: Vec<CountedListener>,
     /// What is counted of this one's requests, by [`requests`].
     pub requests: Arc<Requests>,
     /// Where the key sets are served.
@@ -79,7 +79,7 @@ pub struct PublicListener {
 }
 
 /// A listener that is counted.
-pub struct Counted {
+pub struct CountedListener {
     /// Its name.
     pub name: &'static str,
     /// Its connections.
@@ -90,10 +90,10 @@ pub struct Counted {
 
 /// Serves what there is to see. A clone shares everything.
 #[derive(Clone)]
-pub struct OpsHandler(Arc<Sources>);
+pub struct OpsHandler(Arc<OpsSources>);
 
 /// What is seen at one instant.
-struct Sight {
+struct OpsView {
     now: Timestamp,
     view: Option<Arc<ReloadStatus>>,
     snapshot: Option<Arc<Snapshot>>,
@@ -103,7 +103,7 @@ struct Sight {
 impl OpsHandler {
     /// Shows what `sources` have.
     #[must_use]
-    pub fn new(sources: Sources) -> Self {
+    pub fn new(sources: OpsSources) -> Self {
         Self(Arc::new(sources))
     }
 
@@ -120,19 +120,19 @@ impl OpsHandler {
             return response;
         }
         let sources = &*self.0;
-        let sight = sources.look();
+        let view = sources.look();
         let ok = StatusCode::OK;
         match path {
             "/livez" => text(ok, TEXT, "ok\n".to_owned()),
             "/readyz" => {
                 let status =
-                    if sight.readiness.is_ready() { ok } else { StatusCode::SERVICE_UNAVAILABLE };
-                text(status, TEXT, sight.readiness.to_text())
+                    if view.readiness.is_ready() { ok } else { StatusCode::SERVICE_UNAVAILABLE };
+                text(status, TEXT, view.readiness.to_text())
             }
-            "/metrics" => text(ok, OPEN_METRICS, measure::encode(sources, &sight)),
-            "/status" => text(ok, JSON, status::to_json(sources, &sight)),
+            "/metrics" => text(ok, OPEN_METRICS, measure::encode(sources, &view)),
+            "/status" => text(ok, JSON, status::to_json(sources, &view)),
             _ => {
-                let mut response = text(ok, HTML, page::render(sources, &sight, host(request)));
+                let mut response = text(ok, HTML, page::render(sources, &view, host(request)));
                 let policy = HeaderValue::try_from(page::content_security_policy());
                 let headers = response.headers_mut();
                 headers.extend(policy.map(|policy| (CONTENT_SECURITY_POLICY, policy)));
@@ -175,14 +175,14 @@ pub fn requests() -> Arc<Requests> {
     Arc::new(Requests::new(PATHS.map(str::to_owned).into()))
 }
 
-impl Sources {
-    fn look(&self) -> Sight {
+impl OpsSources {
+    fn look(&self) -> OpsView {
         let now = self.clock.now();
         let view = self.view.borrow().clone();
         let snapshot = self.published.at(now);
         let is_stopping = self.stopping.load(Ordering::Relaxed);
         let readiness = Readiness::of(view.as_deref(), snapshot.as_deref(), now, is_stopping);
-        Sight { now, view, snapshot, readiness }
+        OpsView { now, view, snapshot, readiness }
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::readiness::Readiness;
-use super::{Sight, Sources};
+use super::{OpsSources, OpsView};
 use crate::keys::Audience;
 use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
@@ -22,7 +22,7 @@ use crate::source::watch::WatchState;
 /// The whole status.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Status {
+pub(super) struct StatusReport {
     pub(super) version: &'static str,
     pub(super) now: Timestamp,
     pub(super) ready: bool,
@@ -129,15 +129,15 @@ pub(super) struct Served {
     pub(super) next_end: Option<Timestamp>,
 }
 
-pub(super) fn to_json(sources: &Sources, sight: &Sight) -> String {
-    let mut text = serde_json::to_string_pretty(&of(sources, sight)).unwrap_or_default();
+pub(super) fn to_json(sources: &OpsSources, view: &OpsView) -> String {
+    let mut text = serde_json::to_string_pretty(&report(sources, view)).unwrap_or_default();
     text.push('\n');
     text
 }
 
 /// The status at the instant of `sight`.
-pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
-    let Sight { now, view, snapshot, readiness } = sight;
+pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
+    let OpsView { now, view, snapshot, readiness } = sight;
     let terms = &sources.terms;
     let view = view.as_deref();
     let records = view.map(|view| &view.records);
@@ -172,7 +172,7 @@ pub(super) fn of(sources: &Sources, sight: &Sight) -> Status {
             Served::of(path, matches!(content, DocumentKind::KeySet(_)), document)
         })
     });
-    Status {
+    StatusReport {
         version: env!("CARGO_PKG_VERSION"),
         now: *now,
         ready: readiness.is_ready(),

@@ -376,32 +376,24 @@ fn a_key_without_files_is_not_reactivated() {
 }
 
 #[test]
-fn what_is_no_http_is_refused_in_the_same_form() {
+fn what_is_no_good_request_is_refused_before_any_call() {
     let served = Served::start();
+    let long = |length| "a".repeat(length);
+    // What HTTP itself rules out, the library answers by a bare status.
     for (request, status, code) in [
-        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "BAD_REQUEST"),
-        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), 400, "BAD_REQUEST"),
-        ("nonsense\r\n\r\n".to_owned(), 400, "BAD_REQUEST"),
-        (format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(9000)), 414, "URI_TOO_LONG"),
-        (
-            format!("GET / HTTP/1.1\r\nhost: a\r\na: {}\r\n\r\n", "a".repeat(20_000)),
-            431,
-            "HEADER_TOO_LARGE",
-        ),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, Some("BAD_REQUEST")),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), 400, Some("BAD_REQUEST")),
+        (format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", long(9000)), 414, Some("URI_TOO_LONG")),
+        ("nonsense\r\n\r\n".to_owned(), 400, None),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\na: {}\r\n\r\n", long(20_000)), 431, None),
     ] {
         let mut connection = Connection::open_unix(&served.socket()).unwrap();
         let answer = connection.send(request.as_bytes(), false).unwrap();
-        assert_eq!(
-            answer.status,
-            status,
-            "{} {}",
-            &request[..20.min(request.len())],
-            answer.text()
-        );
-        if answer.header("content-type") == "application/problem+json" {
-            refused(&answer, status, code);
-        } else {
-            panic!("{status}: {} {}", answer.header("content-type"), answer.text());
+        let start = &request[..20.min(request.len())];
+        assert_eq!(answer.status, status, "{start} {}", answer.text());
+        match code {
+            Some(code) => refused(&answer, status, code),
+            None => assert_eq!(answer.text(), "", "{start}"),
         }
     }
 }

@@ -1,12 +1,11 @@
-//! The timeline as SVG. Places are percentages of the width, so that a drawing fits every screen
+//! The timeline as SVG. Positions are percentages of the width, so that a drawing fits every screen
 //! and nothing in it is distorted; words stand in HTML beside it.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
+use maud::{Markup, html};
 
-use super::html::Escaped;
 use crate::operations::timeline::{Life, Span, Timeline};
 
 /// How many lives are drawn at most: more than anybody publishes, and few enough to look at.
@@ -26,132 +25,116 @@ pub(super) fn shown(drawn: &Timeline) -> Vec<&Life> {
 /// Draws `lives`, in groups by audience. `safe` has the instants from which keys are safe to sign
 /// with, and `current` those that are signed with.
 pub(super) fn chart(
-    page: &mut String,
     drawn: &Timeline,
     lives: &[&Life],
     safe: &HashMap<&str, Timestamp>,
     current: &[&str],
-) -> fmt::Result {
-    page.push_str("<div class=\"chart\">");
-    grid(page, drawn)?;
-    for group in lives.chunk_by(|one, other| one.audience == other.audience) {
-        let audience = group.first().map_or("", |life| life.audience.as_str());
-        write!(page, "<h3>{}</h3><ul class=\"lives\">", Escaped(audience))?;
-        for life in group {
-            let kid = life.key_id.as_str();
-            let (phase, word) = (
-                life.phase.as_str(),
-                if current.contains(&kid) { "signs" } else { life.phase.as_str() },
-            );
-            write!(
-                page,
-                "<li><p class=\"label\"><code>{}</code><span>{} <b class=\"{phase}\">{word}</b>\
-                 </span></p>",
-                Escaped(kid),
-                life.algorithm,
-            )?;
-            bar(page, drawn, life, safe.get(kid).copied())?;
-            page.push_str("</li>");
+) -> Markup {
+    html! {
+        div.chart {
+            (grid(drawn))
+            @for group in lives.chunk_by(|one, other| one.audience == other.audience) {
+                h3 { (group.first().map_or("", |life| life.audience.as_str())) }
+                ul.lives {
+                    @for life in group {
+                        @let kid = life.key_id.as_str();
+                        @let signs = current.contains(&kid);
+                        li {
+                            p.label {
+                                code { (kid) }
+                                span {
+                                    (life.algorithm) " "
+                                    b class=(life.phase) {
+                                        (if signs { "signs" } else { life.phase.as_str() })
+                                    }
+                                }
+                            }
+                            (bar(drawn, life, safe.get(kid).copied()))
+                        }
+                    }
+                }
+            }
         }
-        page.push_str("</ul>");
     }
-    page.push_str("</div>");
-    Ok(())
 }
 
 /// What lies behind the lives: the axis with its dates, now, and the next change.
-fn grid(page: &mut String, drawn: &Timeline) -> fmt::Result {
-    page.push_str("<svg class=\"grid\" aria-hidden=\"true\" focusable=\"false\">");
-    for (at, label) in ticks(drawn.from, drawn.to) {
-        let x = place(drawn, at);
-        write!(page, "<line class=\"tick\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"18\" y2=\"100%\"/>")?;
-        // At the very edge there is no room.
-        if (7.0..=93.0).contains(&x) {
-            write!(page, "<text x=\"{x:.2}%\" y=\"12\">{label}</text>")?;
+fn grid(drawn: &Timeline) -> Markup {
+    let now = position(drawn, drawn.now);
+    let anchor = match now {
+        ..7.0 => "start",
+        ..=93.0 => "middle",
+        _ => "end",
+    };
+    html! {
+        svg.grid aria-hidden="true" focusable="false" {
+            @for (at, label) in ticks(drawn.from, drawn.to) {
+                @let x = position(drawn, at);
+                (vertical_line("tick", x, 18))
+                // At the very edge there is no room.
+                @if (7.0..=93.0).contains(&x) { text x=(percent(x)) y="12" { (label) } }
+            }
+            (instants(drawn, 34))
+            text.nowtext x=(percent(now)) y="30" text-anchor=(anchor) { "now" }
         }
     }
-    moments(page, drawn, 34)?;
-    let x = place(drawn, drawn.now);
-    let anchor = if x < 7.0 {
-        "start"
-    } else if x > 93.0 {
-        "end"
-    } else {
-        "middle"
-    };
-    write!(
-        page,
-        "<text class=\"nowtext\" x=\"{x:.2}%\" y=\"30\" text-anchor=\"{anchor}\">now</text>"
-    )?;
-    page.push_str("</svg>");
-    Ok(())
 }
 
 /// The lines for now and for the next change.
-fn moments(page: &mut String, drawn: &Timeline, top: u8) -> fmt::Result {
-    if let Some(next) = drawn.next_change.filter(|next| *next < drawn.to) {
-        let x = place(drawn, next);
-        write!(
-            page,
-            "<line class=\"next\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"{top}\" y2=\"100%\"/>"
-        )?;
+fn instants(drawn: &Timeline, top: u8) -> Markup {
+    html! {
+        @if let Some(next) = drawn.next_change.filter(|next| *next < drawn.to) {
+            (vertical_line("next", position(drawn, next), top))
+        }
+        (vertical_line("nowline", position(drawn, drawn.now), top))
     }
-    let x = place(drawn, drawn.now);
-    write!(page, "<line class=\"nowline\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"{top}\" y2=\"100%\"/>")
+}
+
+fn vertical_line(class: &str, x: f64, top: u8) -> Markup {
+    html! { line class=(class) x1=(percent(x)) x2=(percent(x)) y1=(top) y2="100%" {} }
 }
 
 /// One life.
-fn bar(page: &mut String, drawn: &Timeline, life: &Life, safe: Option<Timestamp>) -> fmt::Result {
+fn bar(drawn: &Timeline, life: &Life, safe: Option<Timestamp>) -> Markup {
     let safe = safe.filter(|safe| drawn.from <= *safe && *safe < drawn.to);
     let safe =
         safe.filter(|safe| life.spans.iter().any(|span| span.from <= *safe && *safe < span.to));
-    write!(
-        page,
-        "<svg class=\"bar\" role=\"img\" aria-label=\"{}\">",
-        Escaped(&in_words(life, safe))
-    )?;
-    for span in &life.spans {
-        let Span { phase, from, to } = span;
-        let (x, end) = (place(drawn, *from), place(drawn, *to));
-        // Even the shortest span is seen.
-        let width = (end - x).max(0.4);
-        write!(
-            page,
-            "<rect class=\"{phase}\" x=\"{x:.2}%\" y=\"3\" width=\"{width:.2}%\" height=\"18\" rx=\"2\">\
-             <title>{phase} from {from:.0} to {to:.0}</title></rect>"
-        )?;
-        let fits = match width {
-            22.0.. => "",
-            9.0.. => " broad",
-            _ => continue,
-        };
-        let middle = x + width / 2.0;
-        write!(
-            page,
-            "<text class=\"on-{phase}{fits}\" x=\"{middle:.2}%\" y=\"16\">{phase}</text>"
-        )?;
+    html! {
+        svg.bar role="img" aria-label=(in_words(life, safe)) {
+            @for Span { phase, from, to } in &life.spans {
+                @let x = position(drawn, *from);
+                // Even the shortest span is seen.
+                @let width = (position(drawn, *to) - x).max(0.4);
+                rect class=(phase) x=(percent(x)) y="3" width=(percent(width)) height="18" rx="2" {
+                    title { (format!("{phase} from {from:.0} to {to:.0}")) }
+                }
+                @if width >= 9.0 {
+                    @let fits = if width >= 22.0 { "" } else { " broad" };
+                    text class={ "on-" (phase) (fits) } x=(percent(x + width / 2.0)) y="16" {
+                        (phase)
+                    }
+                }
+            }
+            (instants(drawn, 0))
+            @if let Some(safe) = safe {
+                circle.safe cx=(percent(position(drawn, safe))) cy="12" r="4" {}
+            }
+        }
     }
-    moments(page, drawn, 0)?;
-    if let Some(safe) = safe {
-        let x = place(drawn, safe);
-        write!(page, "<circle class=\"safe\" cx=\"{x:.2}%\" cy=\"12\" r=\"4\"/>")?;
-    }
-    page.push_str("</svg>");
-    Ok(())
 }
 
 /// A drawing for those who don't see it.
 fn in_words(life: &Life, safe: Option<Timestamp>) -> String {
-    let mut words = String::new();
-    for Span { phase, from, to } in &life.spans {
-        let comma = if words.is_empty() { "" } else { ", " };
-        // Writing to a string does not fail.
-        let _ = write!(words, "{comma}{phase} from {from:.0} to {to:.0}");
-    }
-    if let Some(safe) = safe {
-        let _ = write!(words, ", safe to sign with from {safe:.0}");
-    }
-    words
+    let spans = life.spans.iter();
+    let mut words: Vec<String> = spans
+        .map(|Span { phase, from, to }| format!("{phase} from {from:.0} to {to:.0}"))
+        .collect();
+    words.extend(safe.map(|safe| format!("safe to sign with from {safe:.0}")));
+    words.join(", ")
+}
+
+fn percent(x: f64) -> String {
+    format!("{x:.2}%")
 }
 
 /// Round instants between two, not more than six, and what they are called.
@@ -197,7 +180,7 @@ fn ticks(from: Timestamp, to: Timestamp) -> impl Iterator<Item = (Timestamp, Str
 }
 
 /// Where an instant lies, in percent of the width.
-fn place(drawn: &Timeline, at: Timestamp) -> f64 {
+fn position(drawn: &Timeline, at: Timestamp) -> f64 {
     let whole = drawn.from.duration_until(drawn.to).as_secs_f64().max(1e-3);
     (drawn.from.duration_until(at).as_secs_f64() / whole).clamp(0.0, 1.0) * 100.0
 }

@@ -2,21 +2,19 @@
 //! size, in the light and in the dark, and for screen readers.
 
 mod drawing;
-mod html;
 mod tables;
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
 use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Uri;
 use jiff::Timestamp;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use self::html::{Clock, Escaped, Short, When};
-use super::status::{self, KeyStatus, Restricted, Status};
-use super::{Sight, Sources};
+use super::status::{self, KeyStatus, StatusReport};
+use super::{OpsSources, OpsView, PublicListener};
 use crate::config::ListenAddress;
 use crate::encoding::sha256;
 use crate::operations::relative::relative;
@@ -37,274 +35,309 @@ pub(super) fn content_security_policy() -> &'static str {
 }
 
 /// The page. `host` is the name by which the client reached this listener, where it gave one.
-pub(super) fn render(sources: &Sources, sight: &Sight, host: Option<&str>) -> String {
-    let status = status::of(sources, sight);
-    let page = Page { status: &status, sources, sight };
-    let mut text = String::with_capacity(32 * 1024);
-    // Writing to a string does not fail.
-    let _ = page.write(&mut text, host);
-    text
+pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -> String {
+    let status = &status::report(sources, view);
+    let (class, state) = if status.ready { ("good", "ready") } else { ("bad", "not ready") };
+    let public_url = host.and_then(|host| public_url(&sources.public, host));
+    let body = html! {
+        header {
+            h1 { "jwksd" }
+            p class={ "pill " (class) } { (state) }
+            p.soft { "as of " (clock(status.now)) }
+        }
+        main {
+            (attention(status))
+            (signers(status))
+            section aria-labelledby="timeline" {
+                h2 #timeline { "Timeline" }
+                (timeline(status, sources, view))
+            }
+            (tables::keys(status))
+            (tables::refused(status))
+            (tables::documents(status, public_url.as_deref()))
+            (health(status))
+        }
+        footer {
+            nav aria-label="For programs" {
+                a href="/status" { "status" } " "
+                a href="/metrics" { "metrics" } " "
+                a href="/readyz" { "readiness" }
+            }
+            p { "jwksd " (status.version) }
+        }
+    };
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "jwksd: " (state) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (without_controls(body)) }
+        }
+    };
+    page.into_string()
 }
 
-/// What is written of.
-struct Page<'a> {
-    status: &'a Status,
-    sources: &'a Sources,
-    sight: &'a Sight,
+/// Leaves out control characters, and those that would turn the direction of the text around them.
+/// Names from outside may hold them; the page itself has none.
+fn without_controls(body: Markup) -> Markup {
+    let mut body = body.into_string();
+    body.retain(|character| {
+        !character.is_control()
+            && !matches!(character, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    });
+    PreEscaped(body)
 }
 
-impl Page<'_> {
-    fn write(&self, page: &mut String, host: Option<&str>) -> fmt::Result {
-        let status = self.status;
-        let (class, state) = if status.ready { ("good", "ready") } else { ("bad", "not ready") };
-        write!(
-            page,
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-             <meta name=\"color-scheme\" content=\"light dark\">\
-             <title>jwksd: {state}</title><style>{STYLE}</style></head><body>\
-             <header><h1>jwksd</h1><p class=\"pill {class}\">{state}</p>\
-             <p class=\"soft\">as of {}</p></header><main>",
-            Clock(status.now)
-        )?;
-        self.attention(page)?;
-        self.signers(page)?;
-        self.timeline(page)?;
-        tables::keys(page, status)?;
-        tables::refused(page, status)?;
-        let base = host.and_then(|host| public_url(&self.sources.public, host));
-        tables::documents(page, status, base.as_deref())?;
-        self.health(page)?;
-        write!(
-            page,
-            "</main><footer><nav aria-label=\"For programs\"><a href=\"/status\">status</a> \
-             <a href=\"/metrics\">metrics</a> <a href=\"/readyz\">readiness</a></nav>\
-             <p>jwksd {}</p></footer></body></html>",
-            status.version
-        )
-    }
-
-    /// What somebody should look into, first of all.
-    fn attention(&self, page: &mut String) -> fmt::Result {
-        let status = self.status;
-        let mut troubles: Vec<String> = Vec::new();
-        for check in status.checks.checks().iter().filter(|check| !check.holds) {
-            troubles.push(format!("Not ready: {}.", Escaped(&check.detail)));
-        }
-        if status.watcher.state == "polling" {
-            let why = Escaped(&status.watcher.detail);
-            troubles.push(format!("Changes are noticed by polling only: {why}."));
-        }
-        if matches!(status.ledger.state, "memory" | "failing") {
-            let why = Escaped(&status.ledger.detail);
-            troubles.push(format!("A restart would forget keys whose files are gone: {why}."));
-        }
-        for certificate in &status.certificates {
-            if let Some(refused) = &certificate.refused {
-                let (listener, cause) = (certificate.listener, Escaped(&refused.cause));
-                let remedy = Escaped(&refused.remedy);
-                troubles.push(format!(
-                    "The {listener} listener goes on with its certificate, and refuses another: \
-                     {cause}. What to do: {remedy}."
-                ));
-            }
-        }
-        for current in status.current.iter().filter(|current| current.key_id.is_none()) {
-            let alive = |key: &&KeyStatus| {
-                key.pair.audience.as_str() == current.audience && key.pair.phase.is_published()
-            };
-            if status.keys.iter().any(|key| alive(&key)) {
-                troubles.push(format!("{} has no key to sign with.", Escaped(&current.audience)));
-            }
-        }
-        match status.refused.len() {
-            0 => {}
-            1 => troubles.push("<a href=\"#refused\">One file is refused</a>.".to_owned()),
-            n => troubles.push(format!("<a href=\"#refused\">{n} files are refused</a>.")),
-        }
-        if troubles.is_empty() {
-            return Ok(());
-        }
-        page.push_str(
-            "<section class=\"attention\" aria-labelledby=\"attention\">\
-             <h2 id=\"attention\">FileAccess attention</h2><ul>",
-        );
-        for trouble in troubles {
-            write!(page, "<li>{trouble}</li>")?;
-        }
-        page.push_str("</ul></section>");
-        Ok(())
-    }
-
-    fn signers(&self, page: &mut String) -> fmt::Result {
-        let status = self.status;
-        page.push_str(
-            "<section class=\"plain\" aria-labelledby=\"signers\">\
-             <h2 id=\"signers\">Current signers</h2><div class=\"cards\">",
-        );
-        for current in &status.current {
-            let class = if current.key_id.is_some() { "" } else { " class=\"lacking\"" };
-            write!(page, "<article{}><h3>{}</h3>", class, Escaped(&current.audience))?;
-            let is_current =
-                |key: &&KeyStatus| Some(key.pair.key_id.as_str()) == current.key_id.as_deref();
-            let Some(KeyStatus { pair, .. }) = status.keys.iter().find(is_current) else {
-                page.push_str("<p class=\"kid none\">no key to sign with</p></article>");
-                continue;
-            };
-            write!(
-                page,
-                "<p class=\"kid\"><code>{}</code></p><dl><div><dt>algorithm</dt><dd>{}</dd></div>",
-                Escaped(pair.key_id.as_str()),
-                pair.algorithm
-            )?;
-            if let Some(safe) = pair.safe_to_sign_from {
-                let (name, class) = if safe <= status.now {
-                    ("safe since", "")
-                } else {
-                    ("safe to sign", " class=\"warn\"")
-                };
-                let when = When { at: safe, now: status.now };
-                write!(page, "<div><dt>{name}</dt><dd{class}>{when}</dd></div>")?;
-            }
-            match [pair.valid_to, pair.invalidated_at].into_iter().flatten().min() {
-                Some(at) => {
-                    let when = When { at, now: status.now };
-                    write!(page, "<div><dt>stops signing</dt><dd>{when}</dd></div>")?;
-                }
-                None => page.push_str("<div><dt>stops signing</dt><dd>open</dd></div>"),
-            }
-            let standby = match current.standby {
-                0 => "none".to_owned(),
-                1 => "1 key".to_owned(),
-                n => format!("{n} keys"),
-            };
-            write!(page, "<div><dt>standing by</dt><dd>{standby}</dd></div></dl></article>")?;
-        }
-        page.push_str("</div></section>");
-        Ok(())
-    }
-
-    fn timeline(&self, page: &mut String) -> fmt::Result {
-        page.push_str("<section aria-labelledby=\"timeline\"><h2 id=\"timeline\">Timeline</h2>");
-        let drawn = self.sight.view.as_ref().map(|view| {
-            let policy = &self.sources.terms.policy;
-            timeline::of(&view.records, (None, None), self.sight.now, policy)
-        });
-        let Some(drawn) = drawn.filter(|drawn| !drawn.keys.is_empty()) else {
-            write!(
-                page,
-                "<p>No key is known. Put a key pair into <code>{}</code>, or issue one: \
-                 <code>jwksd keys issue</code>.</p></section>",
-                Escaped(&self.sources.terms.directory.display().to_string())
-            )?;
-            return Ok(());
-        };
-        self.next_change(page)?;
-        let lives = drawing::shown(&drawn);
-        if lives.is_empty() {
-            page.push_str("<p>No key is published at this time.</p></section>");
-            return Ok(());
-        }
-        page.push_str(
-            "<ul class=\"legend\" aria-label=\"What is drawn\"><li class=\"announced\">announced</li>\
-             <li class=\"active\">active</li><li class=\"grace\">grace</li>\
-             <li class=\"safe\">safe to sign with</li><li class=\"nowline\">now</li>\
-             <li class=\"next\">next change</li></ul>",
-        );
-        let status = self.status;
-        let safe: HashMap<&str, Timestamp> = status
+/// What somebody should look into, first of all.
+fn attention(status: &StatusReport) -> Markup {
+    let lacks_signer = |audience: &str| {
+        status
             .keys
             .iter()
-            .filter_map(|key| Some((key.pair.key_id.as_str(), key.pair.safe_to_sign_from?)))
-            .collect();
-        let current: Vec<&str> =
-            status.current.iter().filter_map(|current| current.key_id.as_deref()).collect();
-        drawing::chart(page, &drawn, &lives, &safe, &current)?;
-        let left_out = drawn.keys.len() - lives.len();
-        if left_out > 0 {
-            let (keys, are) = if left_out == 1 { ("key", "is") } else { ("keys", "are") };
-            write!(
-                page,
-                "<p class=\"soft\">{left_out} more {keys} {are} not drawn: nothing of {} is published \
-                 in this time{}. The next section lists every key.</p>",
-                if left_out == 1 { "it" } else { "them" },
-                if lives.len() == drawing::MOST_LIVES { ", or there is no room" } else { "" },
-            )?;
+            .any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
+    };
+    let items = html! {
+        @for check in status.checks.checks().iter().filter(|check| !check.holds) {
+            li { "Not ready: " (check.detail) "." }
         }
-        page.push_str("</section>");
-        Ok(())
-    }
-
-    /// What happens next, to which key.
-    fn next_change(&self, page: &mut String) -> fmt::Result {
-        let status = self.status;
-        let Some(next) = status.next_change else {
-            page.push_str("<p>Nothing changes by itself.</p>");
-            return Ok(());
-        };
-        write!(page, "<p><b>Next change</b> {}, at {}:", relative(next, status.now), Clock(next))?;
-        let changing = status.keys.iter().filter(|key| key.pair.next_change == Some(next));
-        let all: Vec<&KeyStatus> = changing.collect();
-        let policy = &self.sources.terms.policy;
-        let records = self.sight.view.as_ref().map(|view| &view.records);
-        for (place, KeyStatus { pair, .. }) in all.iter().take(3).enumerate() {
-            let then = records
-                .and_then(|records| records.get(&pair.key_id))
-                .map(|record| record.dates(policy).at(next, policy).phase);
-            let comma = if place == 0 { "" } else { "," };
-            let kid = Short(pair.key_id.as_str());
-            write!(page, "{comma} <code>{kid}</code> ")?;
-            match then {
-                Some(then) if then != pair.phase => write!(page, "becomes {then}")?,
-                _ => page.push_str("is safe to sign with"),
+        @if status.watcher.state == "polling" {
+            li { "Changes are noticed by polling only: " (status.watcher.detail) "." }
+        }
+        @if matches!(status.ledger.state, "memory" | "failing") {
+            li { "A restart would forget keys whose files are gone: " (status.ledger.detail) "." }
+        }
+        @for certificate in &status.certificates {
+            @if let Some(refused) = &certificate.refused {
+                li {
+                    "The " (certificate.listener) " listener goes on with its certificate, and \
+                     refuses another: " (refused.cause) ". What to do: " (refused.remedy) "."
+                }
             }
         }
-        if all.len() > 3 {
-            write!(page, ", and {} more", all.len() - 3)?;
+        @for current in status.current.iter().filter(|current| current.key_id.is_none()) {
+            @if lacks_signer(&current.audience) {
+                li { (current.audience) " has no key to sign with." }
+            }
         }
-        page.push_str(".</p>");
-        Ok(())
-    }
-
-    fn health(&self, page: &mut String) -> fmt::Result {
-        let status = self.status;
-        page.push_str("<section aria-labelledby=\"health\"><h2 id=\"health\">Health</h2><dl class=\"checks\">");
-        for check in status.checks.checks() {
-            item(page, check.name, check.holds, &check.detail)?;
+        @if !status.refused.is_empty() {
+            li {
+                a href="#refused" {
+                    @match status.refused.len() {
+                        1 => { "One file is refused" }
+                        n => { (n) " files are refused" }
+                    }
+                }
+                "."
+            }
         }
-        let is_fine = status.watcher.state == "events";
-        let detail = format!("{}: {}", status.watcher.state, status.watcher.detail);
-        item(page, "watcher", is_fine, &detail)?;
-        let is_fine = status.ledger.state == "disk";
-        let detail = format!("{}: {}", status.ledger.state, status.ledger.detail);
-        item(page, "ledger", is_fine, &detail)?;
-        for certificate in &status.certificates {
-            let (listener, end) = (certificate.listener, certificate.not_after);
-            let is_fine = certificate.refused.is_none() && status.now < end;
-            let detail = format!("{listener}: until {end:.0} ({})", relative(end, status.now));
-            item(page, "certificate", is_fine, &detail)?;
+    };
+    html! {
+        @if !items.0.is_empty() {
+            section.attention aria-labelledby="attention" {
+                h2 #attention { "Needs attention" }
+                ul { (items) }
+            }
         }
-        for Restricted { name, holds, detail } in &status.sandbox.restrictions {
-            item(page, &format!("sandbox: {name}"), *holds, detail)?;
-        }
-        page.push_str("</dl></section>");
-        Ok(())
     }
 }
 
-fn item(page: &mut String, name: &str, is_fine: bool, detail: &str) -> fmt::Result {
-    let (class, mark, word) = if is_fine { ("good", "✓", "good") } else { ("bad", "✗", "bad") };
-    write!(
-        page,
-        "<div><dt>{}</dt><dd><b class=\"{class}\" aria-hidden=\"true\">{mark}</b>\
-         <span class=\"unseen\">{word}:</span> {}</dd></div>",
-        Escaped(name),
-        Escaped(detail)
-    )
+fn signers(status: &StatusReport) -> Markup {
+    html! {
+        section.plain aria-labelledby="signers" {
+            h2 #signers { "Current signers" }
+            div.cards {
+                @for current in &status.current {
+                    @let kid = current.key_id.as_deref();
+                    @let key = status.keys.iter().find(|key| Some(key.pair.key_id.as_str()) == kid);
+                    article.lacking[kid.is_none()] {
+                        h3 { (current.audience) }
+                        @match key {
+                            Some(key) => { (signer(key, current.standby, status.now)) }
+                            None => { p.kid.none { "no key to sign with" } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn signer(KeyStatus { pair, .. }: &KeyStatus, standby: usize, now: Timestamp) -> Markup {
+    let end = [pair.valid_to, pair.invalidated_at].into_iter().flatten().min();
+    html! {
+        p.kid { code { (pair.key_id.as_str()) } }
+        dl {
+            div { dt { "algorithm" } dd { (pair.algorithm) } }
+            @if let Some(safe) = pair.safe_to_sign_from {
+                div {
+                    dt { (if safe <= now { "safe since" } else { "safe to sign" }) }
+                    dd.warn[safe > now] { (when(safe, now)) }
+                }
+            }
+            div {
+                dt { "stops signing" }
+                dd { @if let Some(end) = end { (when(end, now)) } @else { "open" } }
+            }
+            div {
+                dt { "standing by" }
+                dd {
+                    @match standby {
+                        0 => { "none" }
+                        1 => { "1 key" }
+                        n => { (n) " keys" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn timeline(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> Markup {
+    let drawn = view
+        .view
+        .as_ref()
+        .map(|known| timeline::of(&known.records, (None, None), view.now, &sources.terms.policy));
+    let Some(drawn) = drawn.filter(|drawn| !drawn.keys.is_empty()) else {
+        return html! {
+            p {
+                "No key is known. Put a key pair into "
+                code { (sources.terms.directory.display()) }
+                ", or issue one: " code { "jwksd keys issue" } "."
+            }
+        };
+    };
+    let lives = drawing::shown(&drawn);
+    let safe: HashMap<&str, Timestamp> = status
+        .keys
+        .iter()
+        .filter_map(|key| Some((key.pair.key_id.as_str(), key.pair.safe_to_sign_from?)))
+        .collect();
+    let current: Vec<&str> =
+        status.current.iter().filter_map(|current| current.key_id.as_deref()).collect();
+    let left_out = drawn.keys.len() - lives.len();
+    let (keys, are, them) =
+        if left_out == 1 { ("key", "is", "it") } else { ("keys", "are", "them") };
+    html! {
+        (next_change(status, sources, view))
+        @if lives.is_empty() {
+            p { "No key is published at this time." }
+        } @else {
+            ul.legend aria-label="What is drawn" {
+                @for (class, name) in [
+                    ("announced", "announced"), ("active", "active"), ("grace", "grace"),
+                    ("safe", "safe to sign with"), ("nowline", "now"), ("next", "next change"),
+                ] {
+                    li class=(class) { (name) }
+                }
+            }
+            (drawing::chart(&drawn, &lives, &safe, &current))
+            @if left_out > 0 {
+                p.soft {
+                    (left_out) " more " (keys) " " (are) " not drawn: nothing of " (them)
+                    " is published in this time"
+                    @if lives.len() == drawing::MOST_LIVES { ", or there is no room" }
+                    ". The next section lists every key."
+                }
+            }
+        }
+    }
+}
+
+/// What happens next, to which key.
+fn next_change(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> Markup {
+    let Some(next) = status.next_change else {
+        return html! { p { "Nothing changes by itself." } };
+    };
+    let changing: Vec<&KeyStatus> =
+        status.keys.iter().filter(|key| key.pair.next_change == Some(next)).collect();
+    let policy = &sources.terms.policy;
+    let records = view.view.as_ref().map(|known| &known.records);
+    html! {
+        p {
+            b { "Next change" } " " (relative(next, status.now)) ", at " (clock(next)) ":"
+            @for (index, KeyStatus { pair, .. }) in changing.iter().take(3).enumerate() {
+                @let record = records.and_then(|records| records.get(&pair.key_id));
+                @let then = record.map(|record| record.dates(policy).at(next, policy).phase);
+                @if index > 0 { "," }
+                " " code { (shortened(pair.key_id.as_str())) } " "
+                @match then {
+                    Some(then) if then != pair.phase => { "becomes " (then) }
+                    _ => { "is safe to sign with" }
+                }
+            }
+            @if changing.len() > 3 { ", and " (changing.len() - 3) " more" }
+            "."
+        }
+    }
+}
+
+fn health(status: &StatusReport) -> Markup {
+    html! {
+        section aria-labelledby="health" {
+            h2 #health { "Health" }
+            dl.checks {
+                @for check in status.checks.checks() {
+                    (check_item(check.name, check.holds, &check.detail))
+                }
+                @for (name, component, good) in
+                    [("watcher", &status.watcher, "events"), ("ledger", &status.ledger, "disk")]
+                {
+                    @let detail = format!("{}: {}", component.state, component.detail);
+                    (check_item(name, component.state == good, &detail))
+                }
+                @for certificate in &status.certificates {
+                    @let (listener, end) = (certificate.listener, certificate.not_after);
+                    @let is_good = certificate.refused.is_none() && status.now < end;
+                    @let until = relative(end, status.now);
+                    (check_item("certificate", is_good, &format!("{listener}: until {end:.0} ({until})")))
+                }
+                @for restriction in &status.sandbox.restrictions {
+                    @let name = format!("sandbox: {}", restriction.name);
+                    (check_item(&name, restriction.holds, &restriction.detail))
+                }
+            }
+        }
+    }
+}
+
+fn check_item(name: &str, is_good: bool, detail: &str) -> Markup {
+    let (class, mark) = if is_good { ("good", "✓") } else { ("bad", "✗") };
+    html! {
+        div {
+            dt { (name) }
+            dd {
+                b class=(class) aria-hidden="true" { (mark) }
+                span.unseen { (class) ":" } " " (detail)
+            }
+        }
+    }
+}
+
+/// An instant: how far away it is, and below that what the clock says then.
+fn when(at: Timestamp, now: Timestamp) -> Markup {
+    html! { (relative(at, now)) " " small { (clock(at)) } }
+}
+
+fn clock(at: Timestamp) -> Markup {
+    html! { time datetime=(at) { (at.strftime("%F %T UTC")) } }
+}
+
+/// The beginning of a text that may be long and stands whole elsewhere.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 48;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 /// Where the public listener is, as far as a client that reached this one by `host` can be told.
-fn public_url(public: &super::PublicListener, host: &str) -> Option<String> {
+fn public_url(public: &PublicListener, host: &str) -> Option<String> {
     let scheme = if public.is_tls { "https" } else { "http" };
     let address = public.addresses.iter().find_map(|address| match address {
         ListenAddress::Tcp(address) => Some(address),
