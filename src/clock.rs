@@ -37,7 +37,6 @@ impl Clock for SystemClock {
 pub struct ManualClock(Arc<Mutex<(Timestamp, Duration)>>);
 
 impl ManualClock {
-    #[must_use]
     pub fn new(start: Timestamp) -> Self {
         Self(Arc::new(Mutex::new((start, Duration::ZERO))))
     }

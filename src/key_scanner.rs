@@ -42,7 +42,6 @@ pub struct KeyScan {
 }
 
 impl KeyScanner {
-    /// `directories` are absolute paths.
     pub fn new(directories: Vec<Arc<Path>>, limits: ScanLimits, rules: KeyRules) -> Self {
         Self { directories, limits, rules, parsed: HashMap::new() }
     }

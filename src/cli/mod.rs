@@ -209,7 +209,6 @@ impl From<io::Error> for Failure {
 }
 
 /// Runs what the command line says.
-#[must_use]
 pub fn run() -> ExitCode {
     // Before anything is read: most commands look at private keys.
     sandbox::keep_memory_private();

@@ -22,7 +22,6 @@ pub enum Moment {
 
 impl Moment {
     /// The instant that is meant at `now`.
-    #[must_use]
     pub fn resolve(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(instant) => instant,

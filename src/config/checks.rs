@@ -17,7 +17,6 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
 }
 
 /// Why an administration listener must not listen on these addresses, if it must not.
-#[must_use]
 pub fn objection_to_admin(admin: &AdminConfig, listen: &[ListenAddress]) -> Option<&'static str> {
     let tcp = || {
         listen.iter().filter_map(|address| match address {

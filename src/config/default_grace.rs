@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::members::duration;
 use crate::keys::lifecycle::{LAST_SIGNER_STOPS, Policy};
 
-/// `[lifecycle]`
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(from = "LifecycleMembers")]
 pub struct LifecycleConfig {

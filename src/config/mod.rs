@@ -40,7 +40,6 @@ pub struct Flags {
     pub log_format: Option<String>,
 }
 
-/// A valid configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -61,7 +60,6 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// `[keys]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeysConfig {
@@ -82,7 +80,6 @@ pub struct KeysConfig {
     pub max_file_size: u64,
 }
 
-/// `[ledger]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerConfig {
@@ -92,7 +89,6 @@ pub struct LedgerConfig {
     pub retention: Duration,
 }
 
-/// `[publish]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishConfig {
@@ -125,7 +121,6 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// `[admin]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
@@ -141,7 +136,6 @@ pub struct AdminConfig {
     pub jwt: Option<AdminJwt>,
 }
 
-/// `[admin.jwt]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminJwt {
@@ -151,7 +145,6 @@ pub struct AdminJwt {
     pub role: String,
 }
 
-/// `[issue]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssueConfig {
@@ -185,7 +178,6 @@ pub struct ConnectionLimits {
     pub max_headers: usize,
 }
 
-/// `[log]`
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
@@ -218,9 +210,7 @@ pub struct LoadedConfig {
 /// A setting that breaks a promise by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Risk {
-    /// As `accept_risk` names it.
     pub member: &'static str,
-    /// What it leads to.
     pub cause: String,
 }
 

@@ -22,7 +22,6 @@ pub const CONFIG_VARIABLE: &str = "JWKSD_CONFIG";
 /// One setting, and what is said about it.
 #[derive(Debug, Clone)]
 pub struct Setting {
-    /// As in `section.member`.
     pub name: String,
     /// `None` where no layer says anything.
     pub value: Option<Value>,
@@ -38,9 +37,7 @@ pub struct Setting {
 pub enum Origin {
     Default,
     File(PathBuf),
-    /// The variable.
     Environment(String),
-    /// The flag.
     Flag(&'static str),
 }
 
@@ -66,13 +63,11 @@ pub struct ConfigError {
 
 impl Setting {
     /// The section, which is empty at the top level, and the member in it.
-    #[must_use]
     pub fn section_and_member(&self) -> (&str, &str) {
         self.name.rsplit_once('.').unwrap_or(("", &self.name))
     }
 
     /// The environment variable of the setting.
-    #[must_use]
     pub fn variable(&self) -> String {
         format!("JWKSD_{}", self.name.replace('.', "_").to_uppercase())
     }
@@ -138,7 +133,6 @@ impl Setting {
 pub struct Settings(Vec<Setting>);
 
 impl Settings {
-    #[must_use]
     pub fn of_defaults() -> Self {
         let (mut settings, mut section) = (Vec::new(), String::new());
         for line in REFERENCE.lines() {
@@ -168,7 +162,6 @@ impl Settings {
     }
 
     /// The setting of this name, where there is one.
-    #[must_use]
     pub fn setting(&self, name: &str) -> Option<&Setting> {
         self.0.iter().find(|setting| setting.name == name)
     }

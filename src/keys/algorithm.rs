@@ -37,7 +37,6 @@ impl Algorithm {
     ];
 
     /// The name in a JOSE header and in a JWK's `alg`.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RS256 => "RS256",

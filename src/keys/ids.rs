@@ -38,7 +38,6 @@ impl Kid {
         Ok(Self(text.into()))
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -90,12 +89,10 @@ pub struct Audience(Arc<str>);
 
 impl Audience {
     /// An audience by its name. That it is a configured one is the caller's to check.
-    #[must_use]
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

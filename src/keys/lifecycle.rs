@@ -136,12 +136,10 @@ impl Phase {
         Self::Deleted,
     ];
 
-    #[must_use]
     pub const fn is_published(self) -> bool {
         matches!(self, Self::Announced | Self::Active | Self::Grace)
     }
 
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -175,14 +173,12 @@ pub struct KeyState {
 
 impl KeyState {
     /// Whether every consumer has had the time to fetch this key, which may sign.
-    #[must_use]
     pub fn is_safe_to_sign(&self, at: Timestamp) -> bool {
         self.phase == Phase::Active && self.safe_to_sign_from.is_some_and(|from| from <= at)
     }
 }
 
 impl Dates {
-    #[must_use]
     pub fn at(&self, instant: Timestamp, policy: &Policy) -> KeyState {
         let phase = self.phase(instant, policy);
         KeyState {
@@ -230,20 +226,17 @@ impl Dates {
     }
 
     /// The earlier of `validTo` and the end of the grace; for a deleted key, when it was deleted.
-    #[must_use]
     pub fn published_until(&self, instant: Timestamp) -> Option<Timestamp> {
         earliest([self.deleted_at, self.valid_to, self.invalidated_until(instant)])
     }
 
     /// From when it must not sign any more because it was invalidated or lost.
-    #[must_use]
     pub fn invalidated_at(&self) -> Option<Timestamp> {
         earliest([self.invalidation.map(|end| end.at), self.loss.map(|loss| loss.at)])
     }
 
     /// The invalidation that an order to end at `at`, with `grace`, makes of the one that there
     /// is. It never ends later than before.
-    #[must_use]
     pub fn invalidation_by(&self, at: Timestamp, grace: Duration) -> Invalidation {
         let Some(before) = self.invalidation else { return Invalidation { at, grace } };
         let begin = before.at.min(at);
@@ -337,7 +330,6 @@ impl Loss {
     }
 
     /// The same loss after the clock was seen at `instant`, see [`Self::clock_set_back_to`].
-    #[must_use]
     pub fn observed_at(mut self, instant: Timestamp) -> Self {
         if instant < self.at {
             let back = self.clock_set_back_to.map_or(instant, |back| back.min(instant));
@@ -365,7 +357,6 @@ pub struct Candidate<'a> {
 /// none is safe yet, the active one published longest, so that there is always a signer.
 ///
 /// A key without `validFrom` counts as valid from its first publication.
-#[must_use]
 pub fn current<'a>(
     candidates: impl Iterator<Item = Candidate<'a>>,
     instant: Timestamp,
@@ -397,7 +388,6 @@ fn earliest<const N: usize>(instants: [Option<Timestamp>; N]) -> Option<Timestam
 }
 
 /// `instant` + `duration`, or the end of time.
-#[must_use]
 pub fn after(instant: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration)
         .ok()
@@ -406,7 +396,6 @@ pub fn after(instant: Timestamp, duration: Duration) -> Timestamp {
 }
 
 /// `instant` − `duration`, or the beginning of time.
-#[must_use]
 pub fn before(instant: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration)
         .ok()

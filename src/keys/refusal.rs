@@ -70,7 +70,6 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// A short name for programs.
-    #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::File(problem) => match problem {
@@ -116,7 +115,6 @@ impl RefusalReason {
         }
     }
 
-    #[must_use]
     pub fn cause(&self) -> String {
         match self {
             Self::File(problem) => file_cause(problem),
@@ -198,7 +196,6 @@ impl RefusalReason {
         }
     }
 
-    #[must_use]
     pub fn remedy(&self) -> String {
         let text = match self {
             Self::File(problem) => file_remedy(problem),
@@ -273,14 +270,12 @@ impl RefusalReason {
     }
 
     /// Whether it is no fault but a writer at work: the next look will tell.
-    #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::File(FileProblem::Changing))
     }
 
     /// Whether a key that was good stays as it was because of this. Not where its files are gone
     /// and only their description is left.
-    #[must_use]
     pub const fn holds_last_good_state(&self) -> bool {
         !matches!(self, Self::AttributesWithoutKey)
     }

@@ -19,7 +19,6 @@ use super::store::{LockedStore, Store};
 
 #[derive(Debug)]
 pub enum StepError {
-    /// Nothing was changed.
     Undone(io::Error),
     /// The step is decided. Whoever takes the lock next completes it.
     Unfinished(io::Error),

@@ -39,10 +39,8 @@ pub struct Ledger {
     served: ServedMarker,
 }
 
-/// Why a commit failed.
 #[derive(Debug)]
 pub enum CommitError<E> {
-    /// `decide` returned this error.
     Refused(E),
     /// The ledger's directory can't be used; nothing was changed.
     Ledger(io::Error),

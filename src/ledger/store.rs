@@ -38,7 +38,6 @@ pub struct Store {
 /// A damaged file, which was moved out of the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedFile {
-    /// Its name now.
     pub file: PathBuf,
     pub damage: Damage,
     /// Whether the record's other copy is whole.

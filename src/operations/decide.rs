@@ -12,8 +12,6 @@ use crate::keys::lifecycle::Phase;
 use crate::keys::{Audience, Kid};
 use crate::ledger::{Record, Records, Step};
 
-/// # Errors
-/// [`OperationError`].
 pub fn invalidate(
     OperationContext { records, now, .. }: &OperationContext,
     kid: &Kid,
@@ -48,10 +46,6 @@ pub(super) fn invalidated(
     next
 }
 
-/// Takes an invalidation back.
-///
-/// # Errors
-/// [`OperationError`].
 pub fn reactivate(
     OperationContext { records, observation, now }: &OperationContext,
     kid: &Kid,
@@ -103,9 +97,6 @@ pub fn reactivate(
 }
 
 /// Returns the files of the key too, some of which the step removes.
-///
-/// # Errors
-/// [`OperationError`].
 pub fn delete(
     OperationContext { records, observation, now }: &OperationContext,
     kid: &Kid,

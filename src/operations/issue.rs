@@ -27,7 +27,6 @@ pub struct Issue {
     pub start: Start,
     /// The configured validity after its start where absent.
     pub valid_to: Option<Timestamp>,
-    /// A UUID where absent.
     pub kid: Option<Kid>,
     /// Where present, the key replaces the audience's other key pairs, which stay published for
     /// this long after its start.
@@ -104,9 +103,6 @@ impl Prepared {
 
 impl Operations {
     /// Writes the key pair, and ends the ones that it replaces as of its start: both or neither.
-    ///
-    /// # Errors
-    /// [`OperationError`].
     pub fn issue(&mut self, prepared: &Prepared, now: Timestamp) -> Result<Issued, OperationError> {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
@@ -158,10 +154,6 @@ pub struct Plan {
     warnings: Vec<String>,
 }
 
-/// `id` is unique.
-///
-/// # Errors
-/// [`OperationError`].
 pub fn plan(
     OperationContext { records, now, .. }: &OperationContext,
     request: &Issue,

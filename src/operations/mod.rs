@@ -51,7 +51,6 @@ pub struct OperationSettings {
     pub rules: KeyRules,
     /// The first key directory (absolute), where new keys are written.
     pub directory: Arc<Path>,
-    /// The ledger's directory.
     pub state: Arc<Path>,
 }
 
@@ -136,16 +135,11 @@ impl Operations {
     }
 
     /// The same as [`OperationSettings::list`].
-    ///
-    /// # Errors
-    /// [`OperationError::Ledger`].
     pub fn list(&mut self, now: Timestamp) -> Result<Vec<KeyPair>, OperationError> {
         let records = self.records(now)?;
         Ok(self.terms.list(&records, now))
     }
 
-    /// # Errors
-    /// [`OperationError::NotFound`], [`OperationError::Ledger`].
     pub fn show(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, OperationError> {
         let records = self.records(now)?;
         self.terms.show(&records, kid, now)
@@ -167,9 +161,6 @@ impl Operations {
 
     /// Ends the key: it must not sign from `now` on, and stays published for `grace`, but not for
     /// longer than without the invalidation.
-    ///
-    /// # Errors
-    /// [`OperationError`].
     pub fn invalidate(
         &mut self,
         kid: &Kid,
@@ -180,9 +171,6 @@ impl Operations {
     }
 
     /// Takes an invalidation back, and sets the dates of the validity that are given.
-    ///
-    /// # Errors
-    /// [`OperationError`].
     pub fn reactivate(
         &mut self,
         kid: &Kid,
@@ -195,9 +183,6 @@ impl Operations {
 
     /// Ends the key at once and for good, and removes its files where possible. Returns the key as
     /// it was.
-    ///
-    /// # Errors
-    /// [`OperationError`].
     pub fn delete(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, OperationError> {
         let mut lying = Vec::new();
         let mut pair = self.change(now, |known, terms| {
@@ -262,9 +247,6 @@ impl Operations {
     }
 
     /// Writes the hand-off files. A daemon does that by itself, after it has published.
-    ///
-    /// # Errors
-    /// [`Ledger::hand_off`].
     pub fn hand_off(&mut self, now: Timestamp) -> io::Result<()> {
         let OperationSettings { rules, policy, .. } = &*self.terms;
         // A process that has written since writes the hand-off itself.
@@ -288,8 +270,6 @@ impl OperationSettings {
         pairs
     }
 
-    /// # Errors
-    /// [`OperationError::NotFound`].
     pub fn show(
         &self,
         records: &Records,

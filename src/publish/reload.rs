@@ -43,7 +43,6 @@ pub struct ReloadSettings {
     pub poll_interval: Duration,
     /// The quiet time after the last event.
     pub settle: Duration,
-    /// The operator's durations.
     pub reconcile: ReconcileSettings,
     /// Whether certificate chains are published.
     pub certificates: bool,

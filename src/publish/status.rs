@@ -19,7 +19,6 @@ pub struct ReloadStatus {
     pub notes: Vec<String>,
     pub watcher: WatchState,
     pub persistence: Persistence,
-    /// The ledger's directory.
     pub ledger: Option<PathBuf>,
     pub looks: ScanCounts,
 }
@@ -27,7 +26,6 @@ pub struct ReloadStatus {
 /// The number of scans by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScanCounts {
-    /// What is served changed.
     pub changed: u64,
     pub unchanged: u64,
     /// A key directory could not be read.

@@ -66,7 +66,6 @@ const FROM: [(&str, u8, &str); 2] = [
 
 /// Restricts this process to this `access`. Called while there is one thread: others inherit it,
 /// and those that run already would not.
-#[must_use]
 pub fn confine(access: &FileAccess) -> Confinement {
     // Asked for by Landlock, and good to have without it.
     let _ = rustix::thread::set_no_new_privs(true);

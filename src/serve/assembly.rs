@@ -52,7 +52,6 @@ pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError
     Ok(Inspection { scan, outcome })
 }
 
-#[must_use]
 pub fn layout(config: &Config) -> Layout {
     let issuer = config.publish.issuer.as_deref();
     Layout::new(&config.keys.audiences, &config.publish.path, issuer)
@@ -159,7 +158,6 @@ pub(super) fn sandbox_access(config: &Config, issues: bool) -> FileAccess {
     }
 }
 
-#[must_use]
 pub fn operations(config: &Config) -> Operations {
     let directory = config.keys.dirs.first().cloned().unwrap_or_else(|| Path::new(".").into());
     let terms = OperationSettings {

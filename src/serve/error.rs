@@ -40,8 +40,6 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// Why.
-    #[must_use]
     pub fn cause(&self) -> String {
         match self {
             Self::Certificate { refusal, .. } => refusal.cause(),
@@ -49,8 +47,6 @@ impl ServeError {
         }
     }
 
-    /// What to do.
-    #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "end what listens there, or name another address with --listen",

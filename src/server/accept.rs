@@ -132,7 +132,6 @@ fn start<S, H>(
     }
 }
 
-/// The same behind TLS.
 fn start_tls<S, H>(
     stream: S,
     tls: &TlsConfig,

@@ -49,7 +49,6 @@ pub(super) struct Activity {
     /// How often the socket took bytes.
     writes: AtomicU32,
     is_blocked: AtomicBool,
-    /// How many requests came.
     requests: AtomicU32,
     /// How many of them the handler is working at.
     working: AtomicU32,
@@ -96,13 +95,17 @@ impl Activity {
             return (Wait::Reader, self.pieces.load(Relaxed));
         }
         let has_read = self.unanswered_bytes() > 0;
-        let wait = match protocol {
-            Protocol::Http1 if has_read => Wait::Head,
+        let has_begun = match protocol {
+            Protocol::Http1 => requests > 0,
             // h2 writes its settings, and then acknowledges those of the client, which follow the
             // preface.
-            Protocol::Http2 if requests > 0 || self.writes.load(Relaxed) > 1 => Wait::NextRequest,
-            Protocol::Http2 if has_read => Wait::Head,
-            Protocol::Http1 if requests > 0 => Wait::NextRequest,
+            Protocol::Http2 => requests > 0 || self.writes.load(Relaxed) > 1,
+        };
+        let wait = match protocol {
+            // Frames that are no request need not be answered.
+            Protocol::Http2 if has_begun => Wait::NextRequest,
+            _ if has_read => Wait::Head,
+            _ if has_begun => Wait::NextRequest,
             _ => Wait::FirstByte,
         };
         (wait, requests)

@@ -18,13 +18,11 @@ const PIECE: usize = 16 * 1024;
 pub struct Body(Option<Bytes>);
 
 impl Body {
-    #[must_use]
     pub const fn empty() -> Self {
         Self(None)
     }
 
     /// The bytes that are still to be sent.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
     }

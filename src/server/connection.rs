@@ -60,9 +60,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// nor SETTINGS nor what it does not know.
 const MAX_UNANSWERED: usize = 256 * 1024;
 
-/// How a connection ends.
 enum ConnectionEnd {
-    /// As hyper has it.
     Closed(hyper::Result<()>),
     /// Nobody waits for it any more.
     Cut,
@@ -92,7 +90,6 @@ where
     let end =
         drive(&mut connection, http1::Connection::graceful_shutdown, Protocol::Http1, &permit);
     let refusal = match end.await {
-        ConnectionEnd::Cut => return,
         ConnectionEnd::Refused(problem) => Some(problem),
         // hyper does not answer the preface of HTTP/2.
         ConnectionEnd::Closed(Err(error)) if error.is_parse_version_h2() => {
@@ -105,13 +102,13 @@ where
             None
         }
         ConnectionEnd::Closed(_) if activity.is_refused() => None,
-        ConnectionEnd::Closed(_) => return,
+        ConnectionEnd::Closed(_) | ConnectionEnd::Cut => return,
     };
     let mut io = connection.into_parts().io.into_inner();
     permit.waits(Some(Instant::now()));
     let close = async {
         if let Some(problem) = refusal {
-            say(&mut io, &handler, connections, problem).await;
+            write_refusal(&mut io, &handler, connections, problem).await;
         }
         discard(&mut io).await;
     };
@@ -253,7 +250,7 @@ where
     H: Handler,
 {
     let close = async {
-        say(&mut io, &handler, &connections, Problem::TooManyConnections).await;
+        write_refusal(&mut io, &handler, &connections, Problem::TooManyConnections).await;
         discard(&mut io).await;
     };
     // However it goes, the connection is closed.
@@ -261,13 +258,13 @@ where
 }
 
 /// Writes a problem, which is counted, and closes the connection for writing.
-async fn say<T, H>(io: &mut T, handler: &H, connections: &Connections, problem: Problem)
+async fn write_refusal<T, H>(io: &mut T, handler: &H, connections: &Connections, problem: Problem)
 where
     T: AsyncWrite + Unpin,
     H: Handler,
 {
     connections.reached().count_problem(problem);
-    let words = spell(&handler.refuse(problem), connections.now());
+    let words = serialize(&handler.refuse(problem), connections.now());
     // However it goes, the connection is closed.
     let _ = io.write_all(&words).await;
     let _ = io.shutdown().await;
@@ -275,7 +272,8 @@ where
 
 /// Reads for a while: closing a socket that has unread bytes takes back what was just written to it.
 async fn discard<T: AsyncRead + Unpin>(io: &mut T) {
-    let mut space = [0; 8 * 1024];
+    // On the heap: it would be part of every connection's task.
+    let mut space = vec![0; 8 * 1024];
     let mut discarded = 0;
     while discarded < LINGER_BYTES {
         match io.read(&mut space).await {
@@ -286,7 +284,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T) {
 }
 
 /// A response in HTTP/1.1, for a connection that ends with it.
-fn spell(response: &Response<Body>, now: Timestamp) -> Vec<u8> {
+fn serialize(response: &Response<Body>, now: Timestamp) -> Vec<u8> {
     let status = response.status();
     let body = response.body().bytes();
     let mut bytes = Vec::with_capacity(512 + body.len());

@@ -46,7 +46,6 @@ pub(super) struct RefusalPermit(Arc<Connections>);
 
 impl Connections {
     /// None are open yet. The clock dates what is said to refused clients.
-    #[must_use]
     pub fn new(limits: ConnectionLimits, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             limits,
@@ -59,36 +58,28 @@ impl Connections {
     }
 
     /// The limits that they have.
-    #[must_use]
     pub fn limits(&self) -> &ConnectionLimits {
         &self.limits
     }
 
     /// How often which limit was reached.
-    #[must_use]
     pub const fn reached(&self) -> &Refusals {
         &self.reached
     }
 
     /// How many were accepted so far.
-    #[must_use]
     pub fn accepted(&self) -> u64 {
         self.open().accepted
     }
 
-    /// The instant now.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// How many are open.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.open().connections.len()
     }
 
-    /// Whether none is open.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

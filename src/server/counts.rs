@@ -20,7 +20,6 @@ pub struct Requests {
 
 impl Requests {
     /// None yet. `paths` are told apart by their place.
-    #[must_use]
     pub fn new(paths: Vec<String>) -> Self {
         let counts = (0..=paths.len()).map(|_| Default::default()).collect();
         Self { paths, counts }
@@ -49,7 +48,6 @@ impl Requests {
 #[derive(Debug, Default)]
 pub struct Refusals([AtomicU64; LIMITS.len()]);
 
-/// The limits, by name.
 const LIMITS: [&str; 10] = [
     "connections",
     "gave-way",

@@ -28,11 +28,9 @@ use crate::config::ListenAddress;
 /// A bound listener. A Unix socket's file is removed with it, where it is still the same.
 #[derive(Debug)]
 pub enum Listener {
-    /// A TCP address.
     Tcp(TcpListener),
     /// A TCP address whose connections are secured.
     Tls(TcpListener, TlsConfig),
-    /// A Unix socket.
     Unix(UnixSocket),
 }
 
@@ -48,9 +46,7 @@ pub struct UnixSocket {
 /// A socket that no runtime knows yet.
 #[derive(Debug)]
 pub enum Socket {
-    /// A TCP address.
     Tcp(std::net::TcpListener),
-    /// A Unix socket.
     Unix(std::os::unix::net::UnixListener),
 }
 
@@ -60,7 +56,6 @@ pub enum Socket {
 pub struct Peer {
     /// The user who connected to a Unix socket.
     pub uid: Option<u32>,
-    /// The group.
     pub gid: Option<u32>,
     /// The process, where it can be named in this process's namespace. It may have ended, and
     /// another may have its number: good for logs, not for decisions.
@@ -69,23 +64,16 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
 }
 
-/// Yields connections.
 pub(super) trait Accept: Send + Sync + 'static {
     /// What they are read from and written to.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next one.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
 impl Listener {
     /// Binds `address`. A Unix socket's file has `mode`; one that nobody listens on any more is
     /// replaced.
-    ///
-    /// # Errors
-    /// Those of the operating system; for a Unix socket [`io::ErrorKind::AddrInUse`] where somebody
-    /// listens there, [`io::ErrorKind::AlreadyExists`] where something else than a socket has the
-    /// path, [`io::ErrorKind::InvalidFilename`] where the path is too long.
     pub async fn bind(address: &ListenAddress, mode: u32) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => {
@@ -100,9 +88,6 @@ impl Listener {
 
     /// Binds one socket for each of `count` workers. Those of a TCP address share it
     /// (`SO_REUSEPORT`), and the system spreads connections over them.
-    ///
-    /// # Errors
-    /// Those of [`Self::bind`].
     pub async fn bind_for(
         address: &ListenAddress,
         mode: u32,
@@ -125,9 +110,6 @@ impl Listener {
     }
 
     /// Listens on a socket that was bound elsewhere.
-    ///
-    /// # Errors
-    /// Those of the operating system, and [`io::ErrorKind::InvalidInput`] where it does not listen.
     pub fn on(socket: Socket) -> io::Result<Self> {
         let listens = match &socket {
             Socket::Tcp(listener) => rustix::net::sockopt::socket_acceptconn(listener)?,
@@ -150,9 +132,6 @@ impl Listener {
     }
 
     /// More descriptors of the same socket, for workers that take connections from it in turn.
-    ///
-    /// # Errors
-    /// Those of the operating system.
     pub fn clones(&self, count: usize) -> io::Result<Vec<Socket>> {
         let clone = |_| {
             Ok(match self {
@@ -168,7 +147,6 @@ impl Listener {
     }
 
     /// Secures its connections, where they travel on a network.
-    #[must_use]
     pub fn with_tls(self, tls: Option<&TlsConfig>) -> Self {
         match (self, tls) {
             (Self::Tcp(listener), Some(tls)) => Self::Tls(listener, tls.clone()),
@@ -177,9 +155,6 @@ impl Listener {
     }
 
     /// Where it listens, as a configuration names it.
-    ///
-    /// # Errors
-    /// Those of the operating system.
     pub fn local_address(&self) -> io::Result<ListenAddress> {
         match self {
             Self::Tcp(listener) | Self::Tls(listener, _) => {

@@ -37,7 +37,6 @@ pub trait Handler: Clone + Send + Sync + Unpin + 'static {
     const TAKES_BODIES: bool = false;
 
     /// The same for one connection, whose other end is known.
-    #[must_use]
     fn for_peer(&self, _: &Peer) -> Self {
         self.clone()
     }

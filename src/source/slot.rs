@@ -18,25 +18,21 @@ pub struct Slot {
 
 impl Slot {
     /// The slot `path` (components joined by `/`) of the key directory `directory` (absolute).
-    #[must_use]
     pub fn new(directory: Arc<Path>, path: &str) -> Self {
         Self { directory, slot: path.into() }
     }
 
     /// The key directory, as an absolute path.
-    #[must_use]
     pub const fn directory(&self) -> &Arc<Path> {
         &self.directory
     }
 
     /// The path below the key directory, without an ending: `client/tls`.
-    #[must_use]
     pub fn path(&self) -> &str {
         &self.slot
     }
 
     /// The last component: what the `file-name` scheme makes a kid of.
-    #[must_use]
     pub fn stem(&self) -> &str {
         self.slot.rsplit_once('/').map_or(&*self.slot, |(_, stem)| stem)
     }
@@ -46,7 +42,6 @@ impl Slot {
         self.slot.split_once('/').map(|(first, _)| first)
     }
 
-    #[must_use]
     pub fn full_path(&self) -> PathBuf {
         self.directory.join(&*self.slot)
     }

@@ -63,7 +63,6 @@ struct Shared {
 impl AdminHandler {
     /// Serves `operations` to whom `access` lets in. Who reads `signals` publishes what they do, and
     /// shows its records in `view`.
-    #[must_use]
     pub fn new(
         operations: Operations,
         access: Access,
@@ -81,7 +80,6 @@ impl AdminHandler {
     }
 
     /// What is counted of its requests.
-    #[must_use]
     pub fn requests(&self) -> Arc<Requests> {
         Arc::clone(&self.shared.requests)
     }

@@ -12,7 +12,6 @@ use crate::keys::{Audience, Kid};
 use crate::operations::{KeyPair, OperationSettings};
 
 /// The document, as it is served for these terms.
-#[must_use]
 pub fn document(terms: &OperationSettings) -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());

@@ -44,7 +44,6 @@ impl Route {
     ];
 
     /// Its method, and its path with names for what varies.
-    #[must_use]
     pub const fn template(self) -> (Method, &'static str) {
         match self {
             Self::Issue => (Method::POST, "/oauth/keys/keypair"),
@@ -59,7 +58,6 @@ impl Route {
     }
 
     /// What it is called in the log.
-    #[must_use]
     pub const fn operation(self) -> &'static str {
         match self {
             Self::Issue => "issue",
@@ -73,14 +71,11 @@ impl Route {
         }
     }
 
-    /// Whether it changes keys.
-    #[must_use]
     pub const fn is_change(self) -> bool {
         matches!(self, Self::Issue | Self::Delete | Self::Invalidate | Self::Reactivate)
     }
 
     /// Whether its requests have a body.
-    #[must_use]
     pub const fn takes_body(self) -> bool {
         matches!(self, Self::Issue | Self::Invalidate | Self::Reactivate)
     }

@@ -47,13 +47,9 @@ use crate::server::tls;
 
 /// Where everything that is shown comes from.
 pub struct OpsSources {
-    /// The loop's knowledge.
     pub view: watch::Receiver<Option<Arc<ReloadStatus>>>,
-    /// What is served.
     pub published: SnapshotReader,
-    /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The operator's choices.
     pub terms: Arc<OperationSettings>,
     /// The listeners that are counted, by name.
     pub listeners: Vec<CountedListener>,
@@ -80,11 +76,8 @@ pub struct PublicListener {
 
 /// A listener that is counted.
 pub struct CountedListener {
-    /// Its name.
     pub name: &'static str,
-    /// Its connections.
     pub connections: Arc<Connections>,
-    /// Its requests.
     pub requests: Arc<Requests>,
 }
 
@@ -101,14 +94,11 @@ struct OpsView {
 }
 
 impl OpsHandler {
-    /// Shows what `sources` have.
-    #[must_use]
     pub fn new(sources: OpsSources) -> Self {
         Self(Arc::new(sources))
     }
 
     /// Answers a request for any path.
-    #[must_use]
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let path = request.uri().path();
         if !PATHS.contains(&path) {
@@ -166,11 +156,9 @@ impl Handler for OpsHandler {
     }
 }
 
-/// What there is.
 const PATHS: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/status"];
 
 /// Counts the requests of this listener.
-#[must_use]
 pub fn requests() -> Arc<Requests> {
     Arc::new(Requests::new(PATHS.map(str::to_owned).into()))
 }

@@ -19,7 +19,6 @@ use crate::sandbox::{Confinement, Restriction};
 use crate::server::tls;
 use crate::source::watch::WatchState;
 
-/// The whole status.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusReport {

@@ -88,7 +88,6 @@ struct Choice {
 impl PublicHandler {
     /// Serves `published` for at most `max_age` seconds in caches; with `cors`, to scripts of every
     /// origin.
-    #[must_use]
     pub fn new(published: SnapshotReader, clock: Arc<dyn Clock>, max_age: u64, cors: bool) -> Self {
         let layout = published.layout();
         let key_set = layout.find(layout.key_set_path());
@@ -98,13 +97,11 @@ impl PublicHandler {
     }
 
     /// What is counted of its requests.
-    #[must_use]
     pub fn requests(&self) -> Arc<Requests> {
         Arc::clone(&self.0.requests)
     }
 
     /// Answers a request for any path.
-    #[must_use]
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         self.0.write(self.0.decide(request), HeaderMap::with_capacity(16))
     }

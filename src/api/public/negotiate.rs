@@ -12,7 +12,6 @@ pub const JWK_SET: &str = "application/jwk-set+json";
 /// A quality value (RFC 9110 §12.4.2) in thousandths.
 type Quality = u16;
 
-/// What is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// See [`wants_gzip`].
@@ -25,7 +24,6 @@ pub struct Wishes {
 
 impl Wishes {
     /// Reads `headers` once; most requests wish for nothing.
-    #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut wishes = Self::default();
         for name in headers.keys() {
@@ -42,7 +40,6 @@ impl Wishes {
 
 /// Whether gzip is to be sent (RFC 9110 §12.5.3): where it is named, or covered by `*`, and not
 /// liked less than no coding at all.
-#[must_use]
 pub fn wants_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut any, mut identity) = (None::<Quality>, None, None);
     for (coding, quality) in elements(headers, &ACCEPT_ENCODING) {
@@ -62,7 +59,6 @@ pub fn wants_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the media type of a JWK Set is named as acceptable. A range such as `*/*` names nothing.
-#[must_use]
 pub fn names_jwk_set(headers: &HeaderMap) -> bool {
     elements(headers, &ACCEPT)
         .any(|(media_type, quality)| media_type.eq_ignore_ascii_case(JWK_SET) && quality > 0)
@@ -70,7 +66,6 @@ pub fn names_jwk_set(headers: &HeaderMap) -> bool {
 
 /// Whether If-None-Match holds `etag`, compared weakly (RFC 9110 §13.1.2), or is `*`; nothing
 /// where the field is absent.
-#[must_use]
 pub fn if_none_match(headers: &HeaderMap, etag: &HeaderValue) -> Option<bool> {
     let mut values = headers.get_all(IF_NONE_MATCH).iter().peekable();
     values.peek()?;

@@ -23,7 +23,6 @@ use crate::operations::{
 };
 use crate::{logging, serve};
 
-/// The flags of every one of these commands.
 #[derive(Debug, Args)]
 pub(super) struct Shared {
     #[command(flatten)]

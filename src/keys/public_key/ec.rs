@@ -54,7 +54,6 @@ pub(in crate::keys) fn verification(curve: Curve) -> &'static EcdsaVerificationA
 
 impl Curve {
     /// The name in a JWK's `crv`.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::P256 => "P-256",
@@ -64,7 +63,6 @@ impl Curve {
     }
 
     /// The size of the field in bits.
-    #[must_use]
     pub const fn bits(self) -> usize {
         match self {
             Self::P256 => 256,

@@ -46,7 +46,6 @@ const RSA_ENCRYPTION: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01
 const ED25519_PREFIX: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 impl PublicKey {
-    #[must_use]
     pub const fn numbers(&self) -> &Numbers {
         &self.0
     }
@@ -68,7 +67,6 @@ impl PublicKey {
     }
 
     /// The algorithm of a key about which nothing else was said: RS256, ES256/384/512, `EdDSA`.
-    #[must_use]
     pub const fn default_algorithm(&self) -> Algorithm {
         match self.0 {
             Numbers::Rsa { .. } => Algorithm::RS256,
@@ -80,7 +78,6 @@ impl PublicKey {
     }
 
     /// `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7) in DER. Equal keys have equal bytes.
-    #[must_use]
     pub fn spki(&self) -> Vec<u8> {
         match &self.0 {
             Numbers::Rsa { modulus } => {
@@ -98,7 +95,6 @@ impl PublicKey {
     }
 
     /// The JWK thumbprint by SHA-256 (RFC 7638 §3, RFC 8037 §2), in base64url.
-    #[must_use]
     pub fn thumbprint(&self) -> String {
         // The required members alone, in lexicographic order, without white space (§3.2, §3.3).
         let canonical = match &self.0 {
@@ -120,7 +116,6 @@ impl PublicKey {
     }
 
     /// The size of the modulus or of the field, in bits.
-    #[must_use]
     pub fn bits(&self) -> usize {
         match &self.0 {
             Numbers::Rsa { modulus } => rsa::bit_length(modulus),

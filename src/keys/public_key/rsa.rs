@@ -40,7 +40,6 @@ impl PublicKey {
 }
 
 /// The number of bits of a big-endian number.
-#[must_use]
 pub(super) fn bit_length(number: &[u8]) -> usize {
     let number = without_leading_zeros(number);
     let unused = number.first().map_or(0, |first| first.leading_zeros() as usize);

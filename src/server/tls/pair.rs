@@ -18,23 +18,19 @@ use zeroize::Zeroizing;
 
 use crate::source::read_small;
 
-/// Where a pair lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// The certificate, and those that lead to its root.
     pub certificate: PathBuf,
-    /// Its private key.
     pub key: PathBuf,
 }
 
 /// A pair that can be served.
 #[derive(Debug)]
 pub struct Pair {
-    /// What handshakes use.
     pub certified: Arc<CertifiedKey>,
     /// From when it is valid.
     pub not_before: Timestamp,
-    /// Until when.
     pub not_after: Timestamp,
 }
 
@@ -50,19 +46,15 @@ pub struct Refusal {
 /// What can be wrong with a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// It can't be read.
     Unreadable(String),
     /// It holds nothing of the kind.
     Nothing,
     /// It ends in the middle of a block.
     Truncated,
-    /// It can't be parsed.
     Damaged(String),
-    /// The key is encrypted.
     Encrypted,
     /// The key is not the certificate's.
     Mismatch,
-    /// The certificate has ended.
     Expired(Timestamp),
     /// The certificate begins later, and the one that is served is still valid.
     NotYet(Timestamp),
@@ -70,7 +62,6 @@ pub enum Reason {
 
 impl Refusal {
     /// A word for what is wrong.
-    #[must_use]
     pub const fn code(&self) -> &'static str {
         match self.reason {
             Reason::Unreadable(_) => "unreadable",
@@ -84,8 +75,6 @@ impl Refusal {
         }
     }
 
-    /// Why it is refused.
-    #[must_use]
     pub fn cause(&self) -> String {
         match &self.reason {
             Reason::Unreadable(error) => format!("it can't be read: {error}"),
@@ -99,8 +88,6 @@ impl Refusal {
         }
     }
 
-    /// What to do.
-    #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self.reason {
             Reason::Unreadable(_) => "make the file readable for the user that jwksd runs as",
@@ -132,10 +119,6 @@ pub struct Contents {
 }
 
 impl Files {
-    /// Reads both.
-    ///
-    /// # Errors
-    /// [`Reason::Unreadable`].
     pub fn read(&self) -> Result<Contents, Refusal> {
         let read = |file: &Path| {
             let unreadable = |error: io::Error| Reason::Unreadable(error.to_string());
@@ -172,7 +155,6 @@ impl Files {
 
 impl Contents {
     /// What tells them from others, without saying what they are.
-    #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut context = Context::new(&SHA256);
         context.update(&(self.certificate.len() as u64).to_be_bytes());

@@ -15,7 +15,6 @@ use super::pair::{Contents, Files, Pair, Reason, Refusal};
 /// The pair of one listener, to be read.
 #[derive(Debug)]
 pub struct Served {
-    /// The listener's name.
     pub listener: &'static str,
     state: RwLock<State>,
 }
@@ -54,7 +53,6 @@ pub struct Reloader {
 
 impl Served {
     /// How it is kept up.
-    #[must_use]
     pub fn shown(&self) -> Shown {
         let State { pair, renewed, refused, trouble } = &*self.state();
         Shown {
@@ -81,10 +79,6 @@ impl ResolvesServerCert for Served {
 }
 
 impl Reloader {
-    /// Reads the first pair.
-    ///
-    /// # Errors
-    /// The [`Refusal`] of what lies there: there is nothing else to serve.
     pub fn start(listener: &'static str, files: Files, now: Timestamp) -> Result<Self, Refusal> {
         let contents = files.read()?;
         let pair = Arc::new(files.parse(&contents, now)?);
@@ -94,7 +88,6 @@ impl Reloader {
     }
 
     /// What it keeps up to date.
-    #[must_use]
     pub const fn served(&self) -> &Arc<Served> {
         &self.served
     }

@@ -43,7 +43,6 @@ pub struct DirectoryIdentity {
 
 impl DirectoryIdentity {
     /// The identity of the directory that `path` leads to now; none where it leads to no directory.
-    #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
         Some(Self { path: path.to_path_buf(), device: found.dev(), inode: found.ino() })

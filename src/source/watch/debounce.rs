@@ -13,7 +13,6 @@ pub struct Debounce {
 
 impl Debounce {
     /// Waits `quiet` after the last hint, never longer than `cap` after the first one.
-    #[must_use]
     pub const fn new(quiet: Duration, cap: Duration) -> Self {
         Self { quiet, cap, hints: None }
     }
@@ -24,7 +23,6 @@ impl Debounce {
     }
 
     /// When the look is due; never, where there was no hint.
-    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.hints.map(|(first, last)| (last + self.quiet).min(first + self.cap))
     }

@@ -74,7 +74,6 @@ impl Watcher {
     ///
     /// Returns whether anything was newly armed. A change before that raised no hint, so the caller
     /// has to look once more.
-    #[must_use]
     pub fn follow(&mut self, directories: &BTreeSet<DirectoryIdentity>) -> bool {
         let (state, is_newly_armed) = match self.start() {
             Ok(backend) => backend.arm(directories),
@@ -87,7 +86,6 @@ impl Watcher {
     }
 
     /// How changes are noticed as of the last call of [`Self::follow`].
-    #[must_use]
     pub const fn state(&self) -> &WatchState {
         &self.state
     }

@@ -94,7 +94,6 @@ fn vertical_line(class: &str, x: f64, top: u8) -> Markup {
     html! { line class=(class) x1=(percent(x)) x2=(percent(x)) y1=(top) y2="100%" {} }
 }
 
-/// One life.
 fn bar(drawn: &Timeline, life: &Life, safe: Option<Timestamp>) -> Markup {
     let safe = safe.filter(|safe| drawn.from <= *safe && *safe < drawn.to);
     let safe =

@@ -159,7 +159,6 @@ fn more(all: usize) -> Markup {
     }
 }
 
-/// A sentence's beginning.
 fn capitalised(text: &str) -> String {
     let mut characters = text.chars();
     characters
