@@ -72,12 +72,7 @@ async fn serve_on<L: Accept, H: Handler>(
             Ok((stream, peer)) => {
                 failures = 0;
                 let handler = handler.for_peer(&peer);
-                match &tls {
-                    None => start(stream, handler, &connections, alive.clone()),
-                    Some(tls) => {
-                        start_tls(stream, tls, handler, &connections, alive.clone());
-                    }
-                }
+                start(stream, tls.as_ref(), handler, &connections, alive.clone());
             }
             Err(error) if !is_out_of_resources(&error) => {}
             Err(error) => {
@@ -109,6 +104,7 @@ async fn serve_on<L: Accept, H: Handler>(
 /// Serves or refuses a connection in a task of its own. `alive` is dropped with it.
 fn start<S, H>(
     stream: S,
+    tls: Option<&TlsConfig>,
     handler: H,
     connections: &Arc<Connections>,
     alive: mpsc::Sender<Infallible>,
@@ -116,43 +112,28 @@ fn start<S, H>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
+    let tls = tls.cloned();
     if let Some(permit) = connections.admit() {
-        // Fairness among the connections is hyper's: it yields after 16 requests.
-        let socket = Socket::new(stream, Arc::clone(&permit.activity));
-        tokio::spawn(unconstrained(async move {
-            connection::serve_http1(socket, handler, permit).await;
-            drop(alive);
-        }));
+        match tls {
+            // Fairness among the connections is hyper's: it yields after 16 requests.
+            None => tokio::spawn(unconstrained(async move {
+                let socket = Socket::new(stream, Arc::clone(&permit.activity));
+                connection::serve_http1(socket, handler, permit).await;
+                drop(alive);
+            })),
+            // Frames may come faster than they are read: the runtime has to be fair.
+            Some(tls) => tokio::spawn(async move {
+                tls::serve(stream, tls, handler, permit).await;
+                drop(alive);
+            }),
+        };
     } else if let Some(permit) = connections.refuse() {
         let connections = Arc::clone(connections);
         tokio::spawn(async move {
-            connection::refuse(stream, handler, connections).await;
-            drop((permit, alive));
-        });
-    }
-}
-
-fn start_tls<S, H>(
-    stream: S,
-    tls: &TlsConfig,
-    handler: H,
-    connections: &Arc<Connections>,
-    alive: mpsc::Sender<Infallible>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Handler,
-{
-    let tls = tls.clone();
-    if let Some(permit) = connections.admit() {
-        // Frames may come faster than they are read: the runtime has to be fair.
-        tokio::spawn(async move {
-            tls::serve(stream, tls, handler, permit).await;
-            drop(alive);
-        });
-    } else if let Some(permit) = connections.refuse() {
-        let connections = Arc::clone(connections);
-        tokio::spawn(async move {
-            tls::refuse(stream, tls, handler, connections).await;
+            match tls {
+                None => connection::refuse(stream, handler, connections).await,
+                Some(tls) => tls::refuse(stream, tls, handler, connections).await,
+            }
             drop((permit, alive));
         });
     }
