@@ -3,22 +3,24 @@
 //! those above it:
 //!
 //! ```text
-//! clock       the only wall clock                       (nothing decides over time without it)
-//! config      flags, environment, file, defaults  ->  a valid Config
-//! source      a directory  ->  bounded bytes; events  ->  "look again"
-//! keys        bytes  ->  public key or refusal; dates + instant  ->  phase
-//! ownership   whose the files are that root makes
-//! sandbox     paths that are needed  ->  everything else given up; what is in force
-//! ledger      remembered + seen + now  ->  remembered', kept on disk
-//! key_scanner every key directory  ->  an observation; parsed again where the bytes are new
-//! publish     records + now  ->  rendered documents, swapped in one place
-//! operations  issue, rotate, invalidate, reactivate, delete: writes files, nothing else
-//! token       claims + a private key file  ->  a signed token; a token + a JWK  ->  its claims
-//! audit       who did what to which key, in the log
-//! server      connections, their limits, TLS
-//! api         a snapshot + a request  ->  a response
-//! serve       the composition root
-//! cli         the commands and their wording
+//! clock        the only wall clock
+//! encoding     hexadecimal, base64url, SHA-256
+//! source       a directory  ->  bounded bytes; file events  ->  the hint to scan again
+//! keys         bytes  ->  a public key or a refusal; dates + an instant  ->  a phase
+//! config       flags, environment, file, defaults  ->  a valid Config
+//! audit        who did what to which key, in the log
+//! logging      the form of the log
+//! ownership    who owns the files that root makes
+//! sandbox      the paths that are needed  ->  access to everything else given up
+//! ledger       records + an observation + now  ->  records, kept on disk; which key signs
+//! key_scanner  every key directory  ->  an observation
+//! publish      records + now  ->  rendered documents, swapped in one place
+//! operations   issue, rotate, invalidate, reactivate, delete: one atomic step each
+//! token        claims + a private key  ->  a token; a token + a JWK Set  ->  its claims
+//! server       connections, their limits, TLS, HTTP/1.1 and HTTP/2; knows no JWKS
+//! api          a snapshot + a request  ->  a response
+//! serve        the composition root
+//! cli          the commands and their wording
 //! ```
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

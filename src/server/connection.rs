@@ -211,6 +211,9 @@ where
             if patience_ends.is_some_and(|end| end <= now) {
                 match wait {
                     Wait::Reader => reached.count(Limit::WriteTime),
+                    Wait::FirstByte if protocol == Protocol::Http2 => {
+                        reached.count(Limit::HeadTime);
+                    }
                     _ if is_finishing => {}
                     Wait::Head => {
                         return Poll::Ready(ConnectionEnd::Refused(Problem::HeadTimeout));

@@ -89,7 +89,7 @@ impl Problem {
         !matches!(self, Self::NotFound | Self::MethodNotAllowed | Self::NothingPublished)
     }
 
-    pub(crate) fn response(self) -> Response<Body> {
+    pub fn response(self) -> Response<Body> {
         response(self.status(), self.body(), self.closes())
     }
 }
