@@ -35,9 +35,11 @@ pub fn init(log: LogConfig) {
     };
 }
 
-/// Whether a line is printed: of the audit every one is.
+/// Whether a line is printed: of the audit every one is. What libraries log has no `event` and can be
+/// caused by clients (h2 warns of each connection that it ends), so it is for debugging alone.
 fn is_wanted(about: &Metadata<'_>, level: Level) -> bool {
-    about.target() == AUDIT || *about.level() <= level
+    let is_ours = about.target().starts_with(env!("CARGO_PKG_NAME"));
+    about.target() == AUDIT || (*about.level() <= level && (is_ours || level >= Level::DEBUG))
 }
 
 /// RFC 3339 in UTC, to the microsecond.
