@@ -28,34 +28,18 @@ struct FormatOnly {
 }
 
 /// Why a record can't be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     /// The file is not the JSON that this program writes: cut short, overwritten or edited.
+    #[error("it is not a whole record: {0}")]
     NotARecord(String),
+    #[error("its checksum does not fit its content")]
     Checksum,
-    /// A later version of this program wrote the record.
+    #[error("a later version of jwksd wrote it (format {0}, not {FORMAT})")]
     NewerFormat(u32),
     /// The record belongs to another key than the file name says.
+    #[error("it is the record of the key \"{}\"", .0.as_str().escape_default())]
     WrongName(Kid),
-}
-
-impl std::fmt::Display for Damage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotARecord(why) => write!(f, "it is not a whole record: {why}"),
-            Self::Checksum => f.write_str("its checksum does not fit its content"),
-            Self::NewerFormat(format) => {
-                write!(f, "a later version of jwksd wrote it (format {format}, not {FORMAT})")
-            }
-            Self::WrongName(kid) => {
-                write!(f, "it is the record of the key \"{}\"", kid.as_str().escape_default())
-            }
-        }
-    }
-}
-
-pub fn encode(record: &Record) -> Vec<u8> {
-    seal(record)
 }
 
 /// # Errors
@@ -73,7 +57,7 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
 }
 
 /// Wraps plain data in an envelope with a format number and a checksum.
-pub(super) fn seal<T: Serialize>(content: &T) -> Vec<u8> {
+pub fn encode<T: Serialize>(content: &T) -> Vec<u8> {
     let key = serde_json::value::to_raw_value(content).expect("what is kept is plain data");
     let envelope = Envelope { format: FORMAT, checksum: checksum(&key), key: &key };
     let mut bytes = serde_json::to_vec(&envelope).expect("an envelope is plain data");
@@ -81,7 +65,7 @@ pub(super) fn seal<T: Serialize>(content: &T) -> Vec<u8> {
     bytes
 }
 
-/// Unwraps what [`seal`] wrapped.
+/// Unwraps what [`encode`] wrapped.
 pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
     let not_a_record = |error: serde_json::Error| {
         if let Ok(FormatOnly { format }) = serde_json::from_slice(bytes)

@@ -1,7 +1,7 @@
 //! Files of the ledger's directory: bounded reads, modes, flushes, counts.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -62,6 +62,22 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
         own_as(&file, directory);
     }
     Ok(file)
+}
+
+/// Replaces a file as a whole, and flushes its content, but not its directory.
+pub(super) fn replace_file(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = file.as_os_str().to_owned();
+    temporary.push(TEMPORARY);
+    let written = (|| {
+        let mut new = create(Path::new(&temporary))?;
+        new.write_all(bytes)?;
+        new.sync_all()?;
+        fs::rename(&temporary, file)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Opens a file that processes lock and write a count to, or creates it.

@@ -2,14 +2,14 @@
 //! changes, so that an issuer can watch it.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::current::current_record;
-use super::files::{TEMPORARY, create, make_directory, read_bounded, remove_if_present};
+use super::files::{make_directory, read_bounded, remove_if_present, replace_file};
 use super::record::Records;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid};
@@ -84,16 +84,5 @@ pub(super) fn write(
         return remove_if_present(&file);
     };
     make_directory(&directory.join(CURRENT))?;
-    let mut temporary = file.clone().into_os_string();
-    temporary.push(TEMPORARY);
-    let written = (|| {
-        let mut new = create(Path::new(&temporary))?;
-        new.write_all(&handoff.to_json())?;
-        new.sync_all()?;
-        fs::rename(&temporary, &file)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    replace_file(&file, &handoff.to_json())
 }

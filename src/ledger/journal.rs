@@ -5,22 +5,24 @@
 //! after a crash completes it.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::{error, warn};
 
 use super::codec;
-use super::files::{TEMPORARY, create, exists, flush_directories, free_name_beside, read_bounded};
+use super::files::{exists, flush_directories, free_name_beside, read_bounded, replace_file};
 use super::record::Record;
 use super::step::{PENDING, Placement, Step};
 use super::store::{LockedStore, Store};
 
 #[derive(Debug)]
-pub enum StepError {
-    Undone(io::Error),
-    /// The step is decided. Whoever takes the lock next completes it.
+pub enum CommitError<E> {
+    Refused(E),
+    /// The ledger's directory can't be used; nothing was changed.
+    Ledger(io::Error),
+    /// The step is decided and not completed. Whoever takes the lock next completes it.
     Unfinished(io::Error),
 }
 
@@ -38,36 +40,29 @@ impl Store {
 
 impl LockedStore<'_> {
     /// Carries out `step`. When this returns, it is safe on disk.
-    pub(crate) fn commit(&mut self, step: &Step) -> Result<(), StepError> {
+    pub(crate) fn commit<E>(&mut self, step: &Step) -> Result<(), CommitError<E>> {
         if step.is_one_replacement() {
             return self.write(&step.records, &[]).map_err(|error| {
                 let is_there = step.records.iter().all(|record| !self.is_newer(record));
-                if is_there { StepError::Unfinished(error) } else { StepError::Undone(error) }
+                if is_there { CommitError::Unfinished(error) } else { CommitError::Ledger(error) }
             });
         }
         let pending = self.pending();
         if exists(&pending) {
             let file = pending.display();
             let why = format!("an earlier step was cut short and can't be completed, see {file}");
-            return Err(StepError::Undone(io::Error::other(why)));
+            return Err(CommitError::Ledger(io::Error::other(why)));
         }
         // The files to be placed must survive a power failure too.
         flush_directories(step.place.iter().map(|placement| &placement.from))
-            .map_err(StepError::Undone)?;
-        let temporary = pending.with_extension(&TEMPORARY[1..]);
-        let written = (|| {
-            let mut file = create(&temporary)?;
-            file.write_all(&codec::seal(step))?;
-            file.sync_all()?;
-            fs::rename(&temporary, &pending)?;
-            File::open(self.directory())?.sync_all()
-        })();
+            .map_err(CommitError::Ledger)?;
+        let written = replace_file(&pending, &codec::encode(step))
+            .and_then(|()| File::open(self.directory())?.sync_all());
         if let Err(error) = written {
-            let _ = fs::remove_file(&temporary);
             let _ = fs::remove_file(&pending);
-            return Err(StepError::Undone(error));
+            return Err(CommitError::Ledger(error));
         }
-        self.carry_out(step).map_err(StepError::Unfinished)
+        self.carry_out(step).map_err(CommitError::Unfinished)
     }
 
     /// Completes the step that a crash interrupted, if there is one. A step that can't be completed

@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::handoff::{self, HandOff};
-use super::journal::StepError;
+use super::journal::CommitError;
 use super::record::{Record, Records};
 use super::served::{self, ServedMarker};
 use super::step::Step;
@@ -37,15 +37,6 @@ pub struct Ledger {
     persistence: Persistence,
     damaged_files: Vec<DamagedFile>,
     served: ServedMarker,
-}
-
-#[derive(Debug)]
-pub enum CommitError<E> {
-    Refused(E),
-    /// The ledger's directory can't be used; nothing was changed.
-    Ledger(io::Error),
-    /// The step is decided and not completed. Whoever takes the lock next completes it.
-    Unfinished(io::Error),
 }
 
 /// The result of [`Ledger::hand_off`].
@@ -163,10 +154,7 @@ impl Ledger {
         let done = decided.and_then(|(step, answer)| {
             if !step.is_nothing() {
                 self.synced_at = None;
-                lock.commit(&step).map_err(|error| match error {
-                    StepError::Undone(error) => CommitError::Ledger(error),
-                    StepError::Unfinished(error) => CommitError::Unfinished(error),
-                })?;
+                lock.commit(&step)?;
                 self.synced_at = Some(lock.changes());
                 for record in step.records {
                     self.records.insert(record.key_id.clone(), record);

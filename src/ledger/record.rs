@@ -72,13 +72,6 @@ pub struct MemberOrder<T, S = T> {
     pub files_said: S,
 }
 
-impl<T: Copy, S: PartialEq> MemberOrder<T, S> {
-    /// The ordered value, unless the files have changed since.
-    fn in_force(order: Option<&Self>, files_say: &S) -> Option<T> {
-        order.filter(|order| order.files_said == *files_say).map(|order| order.ordered)
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeclaredInvalidation {
@@ -143,18 +136,14 @@ impl Record {
     /// The dates in force: orders take precedence over what the files declare. An invalidation that
     /// names no grace has the default one.
     pub fn dates(&self, policy: &Policy) -> Dates {
-        let Self { declared, operation, .. } = self;
-        let files_say = DeclaredInvalidation::of(declared);
-        let declared_invalidation = files_say
-            .at
-            .map(|at| Invalidation { at, grace: files_say.grace.unwrap_or(policy.default_grace) });
+        let declared = &self.declared;
+        let orders = self.operation.still_in_force(declared);
+        let grace = declared.grace_period_sec.unwrap_or(policy.default_grace);
+        let invalidation = declared.invalidated_at.map(|at| Invalidation { at, grace });
         Dates {
-            valid_from: MemberOrder::in_force(operation.valid_from.as_ref(), &declared.valid_from)
-                .unwrap_or(declared.valid_from),
-            valid_to: MemberOrder::in_force(operation.valid_to.as_ref(), &declared.valid_to)
-                .unwrap_or(declared.valid_to),
-            invalidation: MemberOrder::in_force(operation.invalidation.as_ref(), &files_say)
-                .unwrap_or(declared_invalidation),
+            valid_from: orders.valid_from.map_or(declared.valid_from, |order| order.ordered),
+            valid_to: orders.valid_to.map_or(declared.valid_to, |order| order.ordered),
+            invalidation: orders.invalidation.map_or(invalidation, |order| order.ordered),
             loss: self.loss,
             first_published: self.first_published,
             deleted_at: self.deleted_at,

@@ -4,7 +4,7 @@
 //! While it runs, the daemon holds a shared lock on a file, and writes the change count that its
 //! publication is made from. Nothing else depends on that.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -43,12 +43,9 @@ fn is_linked(file: &File) -> bool {
 
 fn open(directory: &Path) -> io::Result<File> {
     let file = open_shared(directory, SERVED, 0o644)?;
-    match file.try_lock_shared() {
-        Ok(()) => Ok(file),
-        // A command that checks whether a daemon runs holds the lock for an instant. Try next time.
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
+    // A command that checks whether a daemon runs holds the lock for an instant. Try next time.
+    file.try_lock_shared()?;
+    Ok(file)
 }
 
 /// Waits until a daemon serves change number `changes`, for at most `patience`. Returns whether a

@@ -3,6 +3,7 @@
 //! Each record is kept twice, in the directory itself and in `mirror/` below it, so that a damaged
 //! file loses nothing.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -248,25 +249,22 @@ pub(crate) fn read_between_steps(
 pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
     let mut loaded = LoadedRecords::default();
     let step = step::in_effect(directory);
-    let mut found: BTreeMap<Kid, (Record, usize)> = BTreeMap::new();
+    let mut found: BTreeMap<Kid, (Arc<Record>, usize)> = BTreeMap::new();
     let mut damaged = Vec::new();
     for copy in [directory.to_owned(), directory.join(MIRROR)] {
         for name in names(&copy)?.into_iter().filter(|name| name.ends_with(RECORD)) {
             let file = copy.join(&name);
             match read_bounded(&file).map(|bytes| codec::decode(&bytes, &name)) {
-                Ok(Ok(record)) => match found.entry(record.key_id.clone()) {
-                    std::collections::btree_map::Entry::Vacant(entry) => {
-                        entry.insert((record, 1));
+                Ok(Ok(record)) => {
+                    let record = Arc::new(record);
+                    let (newest, copies) =
+                        found.entry(record.key_id.clone()).or_insert((Arc::clone(&record), 0));
+                    match record.revision.cmp(&newest.revision) {
+                        Ordering::Equal => *copies += 1,
+                        Ordering::Greater => (*newest, *copies) = (record, 1),
+                        Ordering::Less => {}
                     }
-                    std::collections::btree_map::Entry::Occupied(mut entry) => {
-                        let (newest, copies) = entry.get_mut();
-                        match record.revision.cmp(&newest.revision) {
-                            std::cmp::Ordering::Equal => *copies += 1,
-                            std::cmp::Ordering::Greater => (*newest, *copies) = (record, 1),
-                            std::cmp::Ordering::Less => {}
-                        }
-                    }
-                },
+                }
                 Ok(Err(damage)) => damaged.push((name, file, damage)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -284,7 +282,7 @@ pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
         if copies < 2 {
             loaded.incomplete.insert(kid.clone());
         }
-        loaded.records.insert(kid, Arc::new(record));
+        loaded.records.insert(kid, record);
     }
     // A reader without the lock may find a step half done, and sees its result.
     for record in step.map(|step| step.records).unwrap_or_default() {
