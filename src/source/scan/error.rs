@@ -1,87 +1,52 @@
 //! Why something in a key directory, or the directory itself, can't be read.
 
-use std::fmt;
 use std::path::PathBuf;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// In the text of what the operating system refused stand uid, gid and mode, where permission was
+/// the matter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileProblem {
-    TooLarge {
-        limit: u64,
-    },
+    #[error("larger than {limit} bytes")]
+    TooLarge { limit: u64 },
     /// More files than the limit lie in the key directory, and this is one too many.
-    TooMany {
-        limit: usize,
-    },
-    NotRegular {
-        /// What it is, as in "a FIFO".
-        kind: &'static str,
-    },
+    #[error("more than {limit} files in the key directory")]
+    TooMany { limit: usize },
+    #[error("{kind}, not a file")]
+    NotRegular { kind: &'static str },
+    #[error("a link that leads out of the key directory")]
     LeadsOut,
+    #[error("a link that leads nowhere")]
     Dangling,
-    /// The operating system refused; who asked and what the mode was is in the text.
-    Unreadable {
-        /// The error and, where permission was the matter, uid, gid and mode.
-        error: String,
-    },
+    #[error("{error}")]
+    Unreadable { error: String },
     /// It changed while it was read: not a fault, the next look will tell.
+    #[error("changed while it was read")]
     Changing,
+    #[error("the name is not UTF-8")]
     NameNotUtf8,
 }
 
-impl fmt::Display for FileProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge { limit } => write!(f, "larger than {limit} bytes"),
-            Self::TooMany { limit } => write!(f, "more than {limit} files in the key directory"),
-            Self::NotRegular { kind } => write!(f, "{kind}, not a file"),
-            Self::LeadsOut => f.write_str("a link that leads out of the key directory"),
-            Self::Dangling => f.write_str("a link that leads nowhere"),
-            Self::Unreadable { error } => f.write_str(error),
-            Self::Changing => f.write_str("changed while it was read"),
-            Self::NameNotUtf8 => f.write_str("the name is not UTF-8"),
-        }
-    }
-}
-
 /// Why a key directory could not be scanned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {problem}", directory.display())]
 pub struct ScanError {
     pub directory: PathBuf,
     pub problem: DirectoryProblem,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryProblem {
+    #[error("there is no such directory")]
     Missing,
+    #[error("not a directory")]
     NotADirectory,
-    Unreadable {
-        /// The error and, where permission was the matter, uid, gid and mode.
-        error: String,
-    },
-    /// Its `..data` link can't be followed.
+    #[error("{error}")]
+    Unreadable { error: String },
+    #[error("its ..data is {0}")]
     DataLink(FileProblem),
     /// It was replaced while it was read, time and again: not a fault, the next look will tell.
+    #[error("replaced while it was read")]
     Changing,
-    TooManyFiles {
-        /// The limit of files that it goes far beyond.
-        limit: usize,
-    },
+    #[error("it lists far more than the limit of {limit} files")]
+    TooManyFiles { limit: usize },
 }
-
-impl fmt::Display for ScanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.directory.display())?;
-        match &self.problem {
-            DirectoryProblem::Missing => f.write_str("there is no such directory"),
-            DirectoryProblem::NotADirectory => f.write_str("not a directory"),
-            DirectoryProblem::Unreadable { error } => f.write_str(error),
-            DirectoryProblem::DataLink(problem) => write!(f, "its ..data is {problem}"),
-            DirectoryProblem::Changing => f.write_str("replaced while it was read"),
-            DirectoryProblem::TooManyFiles { limit } => {
-                write!(f, "it lists far more than the limit of {limit} files")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ScanError {}

@@ -33,12 +33,7 @@ pub(super) enum Mount {
 
 impl Mount {
     pub(super) fn differs_from(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Id(one), Self::Id(other)) | (Self::Device(one), Self::Device(other)) => {
-                one != other
-            }
-            _ => false,
-        }
+        std::mem::discriminant(&self) == std::mem::discriminant(&other) && self != other
     }
 }
 
@@ -48,18 +43,13 @@ pub(super) fn status(directory: BorrowedFd<'_>, name: &str) -> Result<FileStatus
     let wanted = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::MNT_ID;
     match statx(directory, name, flags, wanted) {
         Ok(found) => {
-            let has_mount_id =
-                StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
-            let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
-            Ok(FileStatus {
-                kind: FileType::from_raw_mode(found.stx_mode.into()),
-                size: found.stx_size,
-                mount: if has_mount_id {
-                    Mount::Id(found.stx_mnt_id)
-                } else {
-                    Mount::Device(device)
-                },
-            })
+            let kind = FileType::from_raw_mode(found.stx_mode.into());
+            let mount = if found.stx_mask & StatxFlags::MNT_ID.bits() != 0 {
+                Mount::Id(found.stx_mnt_id)
+            } else {
+                Mount::Device(rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor))
+            };
+            Ok(FileStatus { kind, size: found.stx_size, mount })
         }
         // A kernel without statx, or a sandbox that does not know it.
         Err(Errno::NOSYS | Errno::PERM) => statat(directory, name, flags).map(|found| FileStatus {
@@ -97,33 +87,29 @@ pub(super) fn read_linked(
     link: &Path,
     limit: u64,
 ) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
-    let owner = || owner_beneath(root, link);
-    let found = root.metadata(link).map_err(|error| link_problem(&error, owner))?;
+    let problem = |error| link_problem(&error, root, link);
+    let found = root.metadata(link).map_err(problem)?;
     check_readable(FileType::from_raw_mode(found.mode()), found.len(), limit)?;
     let flags = HARMLESS.bits().cast_signed();
     let opened = root.open_with(link, OpenOptions::new().read(true).custom_flags(flags));
-    read_whole(opened.map_err(|error| link_problem(&error, owner))?.as_fd(), limit)
+    read_whole(opened.map_err(problem)?.as_fd(), limit)
 }
 
 /// Opens the directory that `path` leads to beneath `root`, so that it can be listed.
-pub(super) fn directory_beneath(root: &Dir, path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn directory_beneath(root: &Dir, path: &Path) -> Result<OwnedFd, FileProblem> {
     // What the sandbox opens can't be listed. And where openat2 is denied, it does not follow a
     // link to a directory except in this way.
-    let location = root.open_dir(path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(location, ".", flags, Mode::empty())?)
+    let opened =
+        root.open_dir(path).and_then(|location| Ok(openat(location, ".", flags, Mode::empty())?));
+    opened.map_err(|error| link_problem(&error, root, path))
 }
 
-pub(super) fn link_problem(
-    error: &io::Error,
-    owner: impl FnOnce() -> Option<Owner>,
-) -> FileProblem {
-    if leads_out(error) {
-        FileProblem::LeadsOut
-    } else if error.kind() == io::ErrorKind::NotFound {
-        FileProblem::Dangling
-    } else {
-        unreadable_problem(error, owner)
+fn link_problem(error: &io::Error, root: &Dir, link: &Path) -> FileProblem {
+    match error.kind() {
+        _ if leads_out(error) => FileProblem::LeadsOut,
+        io::ErrorKind::NotFound => FileProblem::Dangling,
+        _ => unreadable_problem(error, || owner_beneath(root, link)),
     }
 }
 
@@ -165,13 +151,8 @@ pub(super) fn explain(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) 
     let uid = rustix::process::geteuid();
     let gid = rustix::process::getegid();
     let asked = format!("{error}: asked as uid {uid}, gid {gid}");
-    owner().map_or_else(
-        || asked.clone(),
-        |owner| {
-            let mode = owner.mode & 0o7777;
-            format!("{asked}; it belongs to uid {}, gid {}, mode {mode:04o}", owner.uid, owner.gid)
-        },
-    )
+    let Some(Owner { uid, gid, mode }) = owner() else { return asked };
+    format!("{asked}; it belongs to uid {uid}, gid {gid}, mode {:04o}", mode & 0o7777)
 }
 
 fn check_readable(kind: FileType, size: u64, limit: u64) -> Result<(), FileProblem> {

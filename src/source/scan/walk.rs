@@ -61,10 +61,7 @@ impl Walk<'_> {
             let opened = match read::directory_beneath(self.root, &real_path) {
                 Ok(opened) => opened,
                 Err(_) if readlinkat(outer, DATA, Vec::new()) != Ok(target) => continue,
-                Err(error) => {
-                    let owner = || read::owner_beneath(self.root, &real_path);
-                    return Err(WalkError::Directory(read::link_problem(&error, owner)));
-                }
+                Err(problem) => return Err(WalkError::Directory(problem)),
             };
             let inner = Location {
                 slot: location.slot.clone(),
@@ -119,13 +116,11 @@ impl Walk<'_> {
         }
         for (name, method) in listing.subdirectories {
             let slot = location.slot_of(&name);
-            if let Err(problem) = self.subdirectory(opened, location, &name, method) {
-                match problem {
-                    WalkError::Directory(problem) => {
-                        self.found.unreadable.push(Unreadable { path: slot, problem });
-                    }
-                    WalkError::TooManyNames => return Err(WalkError::TooManyNames),
+            match self.subdirectory(opened, location, &name, method) {
+                Err(WalkError::Directory(problem)) => {
+                    self.found.unreadable.push(Unreadable { path: slot, problem });
                 }
+                outcome => outcome?,
             }
         }
         // A directory that was removed lists as an empty one.
@@ -159,13 +154,11 @@ impl Walk<'_> {
         };
         match method {
             OpenMethod::Refused(problem) => Err(WalkError::Directory(problem)),
-            OpenMethod::ThroughLink(path) => match read::directory_beneath(self.root, &path) {
-                Ok(directory) => self.directory(directory.as_fd(), &below(path)),
-                Err(error) => {
-                    let owner = || read::owner_beneath(self.root, &path);
-                    Err(WalkError::Directory(read::link_problem(&error, owner)))
-                }
-            },
+            OpenMethod::ThroughLink(path) => {
+                let directory = read::directory_beneath(self.root, &path);
+                let directory = directory.map_err(WalkError::Directory)?;
+                self.directory(directory.as_fd(), &below(path))
+            }
             OpenMethod::ByName => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 match openat(opened, name, flags, Mode::empty()) {
@@ -194,10 +187,9 @@ impl Walk<'_> {
         opened: BorrowedFd<'_>,
         location: &Location,
         mount: Option<Mount>,
-        files: BTreeMap<String, OpenMethod>,
+        mut left: BTreeMap<String, OpenMethod>,
     ) -> Vec<FileRead> {
         let mut contents = BTreeMap::new();
-        let mut left = files;
         if !self.limits.verify_pairs {
             let public = left.extract_if(.., |name, _| is_public_part(name)).collect::<Vec<_>>();
             for (name, method) in public {

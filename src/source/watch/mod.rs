@@ -28,7 +28,6 @@ const OVERFLOW_PAUSE: Duration = Duration::from_secs(10);
 const MOST_ARMED_IN_A_ROW: u8 = 8;
 
 /// Watches directories through inotify, for as long as it can be had.
-#[derive(Debug)]
 pub struct Watcher {
     hints: Arc<Hints>,
     backend: Option<Backend>,
@@ -52,13 +51,8 @@ impl Watcher {
     ///
     /// Never fails; where events can't be had, the state says so and [`Self::follow`] tries again.
     pub fn new(on_event: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Self {
-        let hints = Arc::new(Hints {
-            on_event: Box::new(on_event),
-            armed: Mutex::default(),
-            last_overflow: Mutex::default(),
-        });
         let mut watcher = Self {
-            hints,
+            hints: Hints::new(on_event),
             backend: None,
             state: WatchState::Watching { directories: 0 },
             armed_in_a_row: 0,
@@ -97,11 +91,9 @@ impl Watcher {
     }
 }
 
-type OnEvent = dyn Fn(&[PathBuf]) + Send + Sync;
-
 /// What is shared with the thread that events come on.
 struct Hints {
-    on_event: Box<OnEvent>,
+    on_event: Box<dyn Fn(&[PathBuf]) + Send + Sync>,
     /// What is watched, by path. Never locked while the backend is called, for it answers on the
     /// thread that takes this lock.
     armed: Mutex<BTreeMap<PathBuf, (u64, u64)>>,
@@ -119,11 +111,14 @@ enum Reaction {
 }
 
 impl Hints {
+    fn new(on_event: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Arc<Self> {
+        let on_event = Box::new(on_event);
+        Arc::new(Self { on_event, armed: Mutex::default(), last_overflow: Mutex::default() })
+    }
+
     /// Runs on the backend's thread, which a panic would end.
     fn handle(&self, event: notify::Result<Event>) {
-        let Ok(event) = event else {
-            return self.call_back(&[]);
-        };
+        let Ok(event) = event else { return self.call_back(&[]) };
         match reaction_to(&event) {
             Reaction::Ignore => {}
             Reaction::Rescan => self.call_back(&event.paths),
@@ -132,11 +127,8 @@ impl Hints {
                 self.armed().retain(|armed, _| !is_gone(armed));
                 self.call_back(&event.paths);
             }
-            Reaction::Overflow => {
-                if self.is_first_overflow(Instant::now()) {
-                    self.call_back(&[]);
-                }
-            }
+            Reaction::Overflow if !self.is_first_overflow(Instant::now()) => {}
+            Reaction::Overflow => self.call_back(&[]),
         }
     }
 
@@ -159,12 +151,6 @@ impl Hints {
     }
 }
 
-impl std::fmt::Debug for Hints {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hints").field("armed", &self.armed).finish_non_exhaustive()
-    }
-}
-
 /// What an event asks for. Reading files raises events too, and those must not ask for the next
 /// reading; but the end of a write is one of them, and after a write through a memory map the only.
 fn reaction_to(event: &Event) -> Reaction {
@@ -183,7 +169,6 @@ fn reaction_to(event: &Event) -> Reaction {
 }
 
 /// A started watcher of notify.
-#[derive(Debug)]
 struct Backend {
     /// Taken only to be dropped or, dead, forgotten.
     watcher: Option<RecommendedWatcher>,
@@ -197,20 +182,14 @@ impl Backend {
         hints.armed().clear();
         let alive = Arc::new(());
         let thread = Arc::downgrade(&alive);
-        let handler = {
-            let hints = Arc::clone(hints);
-            move |event| {
-                let _ = &alive;
-                hints.handle(event);
-            }
-        };
-        let watcher = Some(notify::recommended_watcher(handler)?);
+        let handled = Arc::clone(hints);
+        let watcher = Some(notify::recommended_watcher(move |event| {
+            let _ = &alive;
+            handled.handle(event);
+        })?);
         let backend = Self { watcher, hints: Arc::clone(hints), thread };
-        if backend.is_alive() {
-            Ok(backend)
-        } else {
-            Err(notify::Error::generic("the thread of the file watcher could not be started"))
-        }
+        let why_not = "the thread of the file watcher could not be started";
+        backend.is_alive().then_some(backend).ok_or_else(|| notify::Error::generic(why_not))
     }
 
     /// notify panics when a watcher is used, or dropped, whose thread has ended.
@@ -240,20 +219,16 @@ impl Backend {
                 }
             }
         }
-        let state = why.map_or_else(
-            || WatchState::Watching { directories: wanted.len() },
-            |why| WatchState::Polling { why },
-        );
-        (state, is_newly_armed)
+        let watching = WatchState::Watching { directories: wanted.len() };
+        (why.map_or(watching, |why| WatchState::Polling { why }), is_newly_armed)
     }
 
     fn watch(&mut self, path: &Path, identity: (u64, u64)) -> notify::Result<()> {
         // On the list first, so that an event that takes it off again is not too early.
         self.hints.armed().insert(path.to_path_buf(), identity);
+        let is_alive = self.is_alive();
         let watched = match &mut self.watcher {
-            Some(watcher) if self.thread.strong_count() > 0 => {
-                watcher.watch(path, RecursiveMode::NonRecursive)
-            }
+            Some(watcher) if is_alive => watcher.watch(path, RecursiveMode::NonRecursive),
             _ => Err(notify::Error::generic("the thread of the file watcher has ended")),
         };
         let now = DirectoryIdentity::of(path).map(|now| (now.device, now.inode));
@@ -298,20 +273,12 @@ mod tests {
 
     use super::*;
 
-    fn hints(on_event: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Arc<Hints> {
-        let on_event = Box::new(on_event);
-        Arc::new(Hints { on_event, armed: Mutex::default(), last_overflow: Mutex::default() })
-    }
-
     #[test]
     fn reading_asks_for_nothing_and_writing_for_a_look() {
         let open = AccessKind::Open(AccessMode::Any);
         for kind in [open, AccessKind::Close(AccessMode::Read), AccessKind::Read] {
-            assert_eq!(
-                reaction_to(&Event::new(EventKind::Access(kind))),
-                Reaction::Ignore,
-                "{kind:?}"
-            );
+            let event = Event::new(EventKind::Access(kind));
+            assert_eq!(reaction_to(&event), Reaction::Ignore, "{kind:?}");
         }
         for kind in [
             EventKind::Access(AccessKind::Close(AccessMode::Write)),
@@ -328,7 +295,7 @@ mod tests {
     #[test]
     fn lost_events_are_a_hint_without_paths_but_not_time_and_again() {
         let (sender, told) = channel();
-        let hints = hints(move |paths| sender.send(paths.to_vec()).unwrap());
+        let hints = Hints::new(move |paths| sender.send(paths.to_vec()).unwrap());
         let overflow = || Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan));
         hints.handle(overflow());
         hints.handle(overflow());
@@ -341,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_removed_directory_and_those_below_are_to_be_armed_again_whatever_their_inode() {
-        let hints = hints(|_| {});
+        let hints = Hints::new(|_| {});
         let paths = ["/keys", "/keys/sub", "/keys/sub/deep", "/keys/subway"].map(PathBuf::from);
         for kind in [
             EventKind::Remove(RemoveKind::Folder),
