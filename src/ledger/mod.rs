@@ -1,8 +1,8 @@
 //! What is remembered of every key that was ever seen, so that one whose file is gone can stay
 //! published for its grace, and one that was deleted can't come back.
 //!
-//! The files answer one question each: which key signs (`current`),
-//! what signers read ([`handoff`]), what is remembered of a
+//! The files answer one question each: which key signs (`current`), what is forgotten (`retention`),
+//! when two scans are needed (`removal`), what signers read ([`handoff`]), what is remembered of a
 //! key ([`record`]) and how that is brought up to date ([`reconcile`]). What a bad file costs is said
 //! by `holds_last_good_state` in `keys/refusal.rs`. On disk, [`codec`] is the format of a record,
 //! [`store`] the directory of them, and [`journal`] makes several files change together. [`Ledger`]
@@ -17,6 +17,8 @@ mod keeper;
 mod observation;
 pub mod reconcile;
 pub mod record;
+mod removal;
+mod retention;
 mod served;
 pub mod step;
 pub mod store;

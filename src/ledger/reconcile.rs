@@ -11,8 +11,10 @@ use jiff::Timestamp;
 
 use super::observation::Observation;
 use super::record::{Record, Records};
+use super::removal::is_confirmed;
+use super::retention;
 use crate::keys::entry::SeenKey;
-use crate::keys::lifecycle::{Loss, Policy, after};
+use crate::keys::lifecycle::{Loss, Policy};
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::keys::{Kid, PublicKey};
 use crate::source::Slot;
@@ -152,11 +154,7 @@ pub fn reconcile(
         let is_needed = is_present || (record.deleted_at.is_some() && may_be_present());
         // An outdated or incomplete observation does not show that the key is absent.
         let is_conclusive = is_known && observation.unreadable.is_empty();
-        let is_over = || {
-            let until = next.dates(context.policy).published_until(context.now);
-            let ends = context.retention.zip(until);
-            ends.is_some_and(|(retention, until)| after(until, retention) <= context.now)
-        };
+        let is_over = || retention::is_over(&next, context.now, context.policy, context.retention);
         if !is_conclusive || is_needed || !is_over() {
             outcome.records.insert(kid.clone(), Arc::new(next));
         } else if (next.loss.is_none() || record.deleted_at.is_some())
@@ -182,16 +180,6 @@ pub fn reconcile(
     end_former_ids(&mut outcome.records, context);
     finish(&mut outcome, records, context);
     outcome
-}
-
-/// Whether the scan before missed the key as well. Where it did not, the key is added to those
-/// that this scan `missed`. A single scan may fall between the two halves of a replacement.
-fn is_confirmed(kid: &Kid, missed_before: &BTreeSet<Kid>, missed: &mut BTreeSet<Kid>) -> bool {
-    let is_confirmed = missed_before.contains(kid);
-    if !is_confirmed {
-        missed.insert(kid.clone());
-    }
-    is_confirmed
 }
 
 /// The records of each public key, one for each id that it has or had.
