@@ -11,11 +11,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Kid(Arc<str>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKid {
+    #[error("the kid is empty")]
     Empty,
-    /// It has this many bytes, more than 256.
+    #[error("the kid has {0} characters, more than 256")]
     TooLong(usize),
+    #[error("the kid holds a character that is not printable ASCII")]
     NotPrintableAscii,
 }
 
@@ -48,20 +50,6 @@ impl fmt::Display for Kid {
         f.write_str(&self.0)
     }
 }
-
-impl fmt::Display for InvalidKid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("the kid is empty"),
-            Self::TooLong(length) => write!(f, "the kid has {length} characters, more than 256"),
-            Self::NotPrintableAscii => {
-                f.write_str("the kid holds a character that is not printable ASCII")
-            }
-        }
-    }
-}
-
-impl std::error::Error for InvalidKid {}
 
 impl JsonSchema for Kid {
     fn schema_name() -> Cow<'static, str> {

@@ -26,34 +26,16 @@ pub(crate) enum Json {
 pub(crate) struct JsonObject(Vec<(String, Json)>);
 
 /// Why a text is no object that can be relied on. Its display quotes nothing of the text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// It is no JSON, or a number in it is too large to be held.
-    Syntax {
-        /// The line where it stops to make sense, from 1.
-        line: usize,
-        /// The column there, from 1.
-        column: usize,
-        is_truncated: bool,
-    },
+    /// It is no JSON, or a number in it is too large to be held. Lines and columns count from 1.
+    #[error("it is no JSON: line {line}, column {column} makes no sense")]
+    Syntax { line: usize, column: usize, is_truncated: bool },
+    #[error("it is JSON, but no object")]
     NotAnObject,
-    /// An object in it has two members of this name.
+    #[error("it has two members of one name")]
     DuplicateMember(String),
 }
-
-impl fmt::Display for JsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Syntax { line, column, .. } => {
-                write!(f, "it is no JSON: line {line}, column {column} makes no sense")
-            }
-            Self::NotAnObject => f.write_str("it is JSON, but no object"),
-            Self::DuplicateMember(_) => f.write_str("it has two members of one name"),
-        }
-    }
-}
-
-impl std::error::Error for JsonError {}
 
 impl Json {
     pub(crate) fn as_text(&self) -> Option<&str> {

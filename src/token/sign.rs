@@ -1,7 +1,5 @@
 //! Claims and a private key file become a token.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
@@ -21,45 +19,28 @@ pub struct Signer<'a> {
 }
 
 /// Why a token was not signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The key file is none that the key directory would take.
+    #[error("{}", .0.cause())]
     File(RefusalReason),
+    #[error("the file holds no private key")]
     NoPrivateHalf,
-    /// The key file holds a private half of other keys alone.
+    #[error("the private key in the file does not belong to the published key")]
     OtherKey,
+    #[error("the private key is encrypted")]
     Encrypted,
-    /// Of an RSA key only `d` is there, and not the primes, without which it is not used.
+    /// Without the primes, an RSA key is not used.
+    #[error("the private RSA key has only \"d\", without its primes")]
     NoFactors,
+    #[error("{0} does not fit the key")]
     Unfit(Algorithm),
-    /// The token would be longer than [`MAX_LENGTH`]; it would have this many bytes.
+    #[error("the token would have {0} bytes, more than {max}", max = MAX_LENGTH)]
     TooLong(usize),
     /// The cryptographic library did not sign, or what it signed can't be verified.
+    #[error("the private key can't be used")]
     Library,
 }
-
-impl fmt::Display for SignError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(reason) => f.write_str(&reason.cause()),
-            Self::NoPrivateHalf => f.write_str("the file holds no private key"),
-            Self::OtherKey => {
-                f.write_str("the private key in the file does not belong to the published key")
-            }
-            Self::Encrypted => f.write_str("the private key is encrypted"),
-            Self::NoFactors => {
-                f.write_str("the private RSA key has only \"d\", without its primes")
-            }
-            Self::Unfit(algorithm) => write!(f, "{algorithm} does not fit the key"),
-            Self::TooLong(length) => {
-                write!(f, "the token would have {length} bytes, more than {MAX_LENGTH}")
-            }
-            Self::Library => f.write_str("the private key can't be used"),
-        }
-    }
-}
-
-impl std::error::Error for SignError {}
 
 /// A token of these claims in the compact form (RFC 7515 §3.1), its header `alg`, `kid` and `typ`.
 /// The private half is the one in `file` (the bytes of a PEM or JWK file) that belongs to the

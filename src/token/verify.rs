@@ -3,7 +3,6 @@
 //! What can be told without cryptography is told first; the clock is the caller's.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -37,91 +36,54 @@ pub struct Verified {
     pub claims: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// It has this many bytes, more than [`MAX_LENGTH`].
+    #[error("the token has {0} bytes, more than {max}", max = MAX_LENGTH)]
     TooLong(usize),
     /// It does not have the compact form of a signed token (RFC 7515 §3.1).
+    #[error(
+        "it is no signed token: three parts in base64url without padding, with dots between them, \
+         are expected"
+    )]
     Malformed,
+    #[error("the token's header can't be relied on: {0}")]
     BadHeader(JsonError),
+    #[error("the token's claims can't be relied on: {0}")]
     BadClaims(JsonError),
+    #[error("\"{0}\" in the token's header is of the wrong type")]
     HeaderType(&'static str),
-    /// Its header asks for extensions (`crit`), and there are none.
+    #[error("the token's header asks for extensions (\"crit\") that are not known")]
     Critical,
+    #[error("the token does not say which key signed it (\"kid\")")]
     NoKid,
-    /// There is no key of this id, as the token has it.
+    #[error("there is no key with the id \"{}\"", escape_name(.0))]
     UnknownKid(String),
-    /// The key of that id can't be relied on.
+    #[error("the key that the token names can't be relied on: {}", .0.cause())]
     BadKey(RefusalReason),
-    /// The key of that id does not say that it is for signatures (`use`).
+    #[error("the key that the token names is not said to be for signatures (\"use\")")]
     KeyNotForSignatures,
-    /// The key of that id does not name one of the ten algorithms (`alg`) that fits it.
+    #[error("the key that the token names has no algorithm (\"alg\") that is known and fits it")]
     KeyWithoutAlgorithm,
-    /// The token names another algorithm than its key.
-    AlgorithmMismatch {
-        token: String,
-        key: Algorithm,
-    },
+    #[error(
+        "the token says that it was signed by \"{}\", and its key is for {key} alone",
+        escape_name(token)
+    )]
+    AlgorithmMismatch { token: String, key: Algorithm },
+    #[error("the signature is not by the key that it names")]
     BadSignature,
+    #[error("the token has no \"{0}\"")]
     MissingClaim(&'static str),
+    #[error("the token's \"{0}\" is of the wrong type")]
     ClaimType(&'static str),
+    #[error("the token has expired (\"exp\")")]
     Expired,
+    #[error("the token is not valid yet (\"nbf\")")]
     NotYetValid,
+    #[error("the token is from another issuer (\"iss\"): \"{}\"", escape_name(.0))]
     WrongIssuer(String),
-    /// `aud` does not have the expected one.
+    #[error("the token is for another audience (\"aud\")")]
     WrongAudience,
 }
-
-impl fmt::Display for VerifyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLong(length) => {
-                write!(f, "the token has {length} bytes, more than {MAX_LENGTH}")
-            }
-            Self::Malformed => f.write_str(
-                "it is no signed token: three parts in base64url without padding, with dots \
-                 between them, are expected",
-            ),
-            Self::BadHeader(why) => write!(f, "the token's header can't be relied on: {why}"),
-            Self::BadClaims(why) => write!(f, "the token's claims can't be relied on: {why}"),
-            Self::HeaderType(member) => {
-                write!(f, "\"{member}\" in the token's header is of the wrong type")
-            }
-            Self::Critical => {
-                f.write_str("the token's header asks for extensions (\"crit\") that are not known")
-            }
-            Self::NoKid => f.write_str("the token does not say which key signed it (\"kid\")"),
-            Self::UnknownKid(kid) => {
-                write!(f, "there is no key with the id \"{}\"", escape_name(kid))
-            }
-            Self::BadKey(reason) => {
-                write!(f, "the key that the token names can't be relied on: {}", reason.cause())
-            }
-            Self::KeyNotForSignatures => f.write_str(
-                "the key that the token names is not said to be for signatures (\"use\")",
-            ),
-            Self::KeyWithoutAlgorithm => f.write_str(
-                "the key that the token names has no algorithm (\"alg\") that is known and fits it",
-            ),
-            Self::AlgorithmMismatch { token, key } => write!(
-                f,
-                "the token says that it was signed by \"{}\", and its key is for {key} alone",
-                escape_name(token)
-            ),
-            Self::BadSignature => f.write_str("the signature is not by the key that it names"),
-            Self::MissingClaim(claim) => write!(f, "the token has no \"{claim}\""),
-            Self::ClaimType(claim) => write!(f, "the token's \"{claim}\" is of the wrong type"),
-            Self::Expired => f.write_str("the token has expired (\"exp\")"),
-            Self::NotYetValid => f.write_str("the token is not valid yet (\"nbf\")"),
-            Self::WrongIssuer(issuer) => {
-                write!(f, "the token is from another issuer (\"iss\"): \"{}\"", escape_name(issuer))
-            }
-            Self::WrongAudience => f.write_str("the token is for another audience (\"aud\")"),
-        }
-    }
-}
-
-impl std::error::Error for VerifyError {}
 
 /// What `token` says, where it is in the compact form (RFC 7515 §5.2), was signed by a key that
 /// `jwk_of` finds, and its claims (RFC 7519 §4.1) are as expected at `now`.

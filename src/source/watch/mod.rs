@@ -91,9 +91,11 @@ impl Watcher {
     }
 }
 
+type OnEvent = dyn Fn(&[PathBuf]) + Send + Sync;
+
 /// What is shared with the thread that events come on.
 struct Hints {
-    on_event: Box<dyn Fn(&[PathBuf]) + Send + Sync>,
+    on_event: Box<OnEvent>,
     /// What is watched, by path. Never locked while the backend is called, for it answers on the
     /// thread that takes this lock.
     armed: Mutex<BTreeMap<PathBuf, (u64, u64)>>,
