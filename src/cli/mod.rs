@@ -63,12 +63,12 @@ enum Command {
     /// Issue, rotate, list, invalidate, reactivate and delete keys
     Keys {
         #[command(subcommand)]
-        command: keys::Command,
+        command: keys::KeysCommand,
     },
     /// Sign and verify tokens by hand
     Token {
         #[command(subcommand)]
-        command: token::Command,
+        command: token::TokenCommand,
     },
     /// Print the configuration in force and where each value came from
     Config {

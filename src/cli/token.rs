@@ -26,7 +26,7 @@ use crate::source::scan::{FileContent, ScanLimits, scan};
 use crate::token::{self, Expected, Signer, Verified, VerifyError};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum TokenCommand {
     /// Sign a token with the current key of an audience, and print it
     Sign {
         #[command(flatten)]
@@ -57,7 +57,7 @@ fn claims(text: &str) -> Result<Map<String, Value>, String> {
     parse_object(text.as_bytes()).map_err(|why| why.to_string())
 }
 
-impl Command {
+impl TokenCommand {
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
             Self::Sign { common, audience, claims, ttl } => {

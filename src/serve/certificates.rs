@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Config, TlsFiles};
 use crate::server::tls::TlsConfig;
 use crate::server::tls::pair::Files;
-use crate::server::tls::served::{Reloader, Served};
+use crate::server::tls::served::{Reloader, ServedPair};
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::Watcher;
 
@@ -45,7 +45,7 @@ impl Certificates {
         Ok(Some(tls))
     }
 
-    pub(super) fn served(&self) -> Vec<Arc<Served>> {
+    pub(super) fn served(&self) -> Vec<Arc<ServedPair>> {
         self.reloaders.iter().map(|reloader| Arc::clone(reloader.served())).collect()
     }
 

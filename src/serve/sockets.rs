@@ -9,14 +9,14 @@ use super::ServeError;
 use super::certificates::Certificates;
 use super::systemd::PassedSockets;
 use crate::config::{Config, ListenAddress, objection_to_admin};
-use crate::server::listener::{Listener, Socket};
+use crate::server::listener::{Listener, ListeningSocket};
 use crate::server::tls::TlsConfig;
 
 /// The sockets of one listener.
 pub(super) struct BoundSockets {
     pub(super) listeners: Vec<Listener>,
     /// Those of each worker beside the first thread.
-    pub(super) by_worker: Vec<Vec<Socket>>,
+    pub(super) by_worker: Vec<Vec<ListeningSocket>>,
 }
 
 /// What is public may be read by everybody; the directory of the socket can restrict that.
@@ -52,7 +52,7 @@ async fn bind(
     name: &'static str,
     addresses: &[ListenAddress],
     mode: u32,
-    passed: Vec<Socket>,
+    passed: Vec<ListeningSocket>,
     tls: Option<&TlsConfig>,
     workers: usize,
 ) -> Result<BoundSockets, ServeError> {
@@ -75,7 +75,12 @@ async fn bind(
 }
 
 impl BoundSockets {
-    fn add(&mut self, name: &'static str, first: Listener, others: Vec<Socket>) -> io::Result<()> {
+    fn add(
+        &mut self,
+        name: &'static str,
+        first: Listener,
+        others: Vec<ListeningSocket>,
+    ) -> io::Result<()> {
         let is_tls = matches!(first, Listener::Tls(..));
         info!(
             event = "listener.opened", listener = name, address = %first.local_address()?,

@@ -12,13 +12,13 @@ use tracing::warn;
 
 use super::ServeError;
 use crate::publish::status::{ReloadStatus, ScanCounts};
-use crate::server::listener::Socket;
+use crate::server::listener::ListeningSocket;
 
 #[derive(Debug, Default)]
 pub(super) struct PassedSockets {
-    pub(super) public: Vec<Socket>,
-    pub(super) ops: Vec<Socket>,
-    pub(super) admin: Vec<Socket>,
+    pub(super) public: Vec<ListeningSocket>,
+    pub(super) ops: Vec<ListeningSocket>,
+    pub(super) admin: Vec<ListeningSocket>,
 }
 
 /// Takes the sockets that were passed. To be called before there is any thread, for it changes the
@@ -39,8 +39,8 @@ pub(super) fn passed_sockets() -> Result<PassedSockets, ServeError> {
         let name = names.next().unwrap_or_default();
         let refused = |error| ServeError::Passed { name: name.to_owned(), error };
         let socket = match descriptors.take_tcp_listener(index) {
-            Ok(Some(listener)) => Some(Socket::Tcp(listener)),
-            _ => descriptors.take_unix_listener(index).ok().flatten().map(Socket::Unix),
+            Ok(Some(listener)) => Some(ListeningSocket::Tcp(listener)),
+            _ => descriptors.take_unix_listener(index).ok().flatten().map(ListeningSocket::Unix),
         };
         let socket = socket.ok_or_else(|| refused(io::Error::other("it is no stream socket")))?;
         passed.of(name).ok_or_else(|| refused(io::Error::other(UNKNOWN_NAME)))?.push(socket);
@@ -53,7 +53,7 @@ const UNKNOWN_NAME: &str = "no listener has this name: public, ops and admin are
 impl PassedSockets {
     /// The sockets of the listener that is meant by a name: that of `FileDescriptorName=`, or of the
     /// socket unit. One without a name is public.
-    fn of(&mut self, name: &str) -> Option<&mut Vec<Socket>> {
+    fn of(&mut self, name: &str) -> Option<&mut Vec<ListeningSocket>> {
         let unit = name.strip_suffix(".socket").unwrap_or(name);
         match unit.strip_prefix("jwksd-").unwrap_or(unit) {
             "public" | "jwksd" | "unknown" | "" => Some(&mut self.public),

@@ -6,7 +6,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use super::shutdown::ServerFuture;
-use crate::server::listener::{Listener, Socket};
+use crate::server::listener::{Listener, ListeningSocket};
 use crate::server::tls::TlsConfig;
 
 /// A thread that was not started yet.
@@ -17,7 +17,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        sockets: Vec<Socket>,
+        sockets: Vec<ListeningSocket>,
         tls: Option<&TlsConfig>,
         serve: impl Fn(Listener) -> ServerFuture,
     ) -> io::Result<Self> {

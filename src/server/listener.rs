@@ -45,7 +45,7 @@ pub struct UnixSocket {
 
 /// A socket that no runtime knows yet.
 #[derive(Debug)]
-pub enum Socket {
+pub enum ListeningSocket {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
@@ -92,7 +92,7 @@ impl Listener {
         address: &ListenAddress,
         mode: u32,
         count: usize,
-    ) -> io::Result<(Self, Vec<Socket>)> {
+    ) -> io::Result<(Self, Vec<ListeningSocket>)> {
         let ListenAddress::Tcp(address) = address else {
             let first = Self::bind(address, mode).await?;
             let others = first.clones(count.saturating_sub(1))?;
@@ -105,25 +105,25 @@ impl Listener {
         drop(TcpListener::bind(address).await?);
         let first = shared(*address)?;
         let bound = first.local_addr()?;
-        let others = (1..count).map(|_| shared(bound)?.into_std().map(Socket::Tcp));
+        let others = (1..count).map(|_| shared(bound)?.into_std().map(ListeningSocket::Tcp));
         Ok((Self::Tcp(first), others.collect::<io::Result<_>>()?))
     }
 
     /// Listens on a socket that was bound elsewhere.
-    pub fn on(socket: Socket) -> io::Result<Self> {
+    pub fn on(socket: ListeningSocket) -> io::Result<Self> {
         let listens = match &socket {
-            Socket::Tcp(listener) => rustix::net::sockopt::socket_acceptconn(listener)?,
-            Socket::Unix(listener) => rustix::net::sockopt::socket_acceptconn(listener)?,
+            ListeningSocket::Tcp(listener) => rustix::net::sockopt::socket_acceptconn(listener)?,
+            ListeningSocket::Unix(listener) => rustix::net::sockopt::socket_acceptconn(listener)?,
         };
         if !listens {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
         }
         match socket {
-            Socket::Tcp(listener) => {
+            ListeningSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-            Socket::Unix(listener) => {
+            ListeningSocket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = UnixListener::from_std(listener)?;
                 Ok(Self::Unix(UnixSocket { file: None, listener }))
@@ -132,14 +132,14 @@ impl Listener {
     }
 
     /// More descriptors of the same socket, for workers that take connections from it in turn.
-    pub fn clones(&self, count: usize) -> io::Result<Vec<Socket>> {
+    pub fn clones(&self, count: usize) -> io::Result<Vec<ListeningSocket>> {
         let clone = |_| {
             Ok(match self {
                 Self::Tcp(listener) | Self::Tls(listener, _) => {
-                    Socket::Tcp(listener.as_fd().try_clone_to_owned()?.into())
+                    ListeningSocket::Tcp(listener.as_fd().try_clone_to_owned()?.into())
                 }
                 Self::Unix(socket) => {
-                    Socket::Unix(socket.listener.as_fd().try_clone_to_owned()?.into())
+                    ListeningSocket::Unix(socket.listener.as_fd().try_clone_to_owned()?.into())
                 }
             })
         };

@@ -44,11 +44,11 @@ use crate::server::problem::Problem;
 /// Serves the administration interface to one caller. A clone shares everything but the caller.
 #[derive(Clone)]
 pub struct AdminHandler {
-    shared: Arc<Shared>,
+    shared: Arc<AdminContext>,
     peer: Peer,
 }
 
-struct Shared {
+struct AdminContext {
     operations: Mutex<Operations>,
     terms: Arc<OperationSettings>,
     access: Access,
@@ -74,8 +74,16 @@ impl AdminHandler {
         let operations = Mutex::new(operations);
         let openapi = openapi::document(&terms);
         let requests = Arc::new(Requests::new(routes::paths().map(str::to_owned).collect()));
-        let shared =
-            Arc::new(Shared { operations, terms, access, clock, signals, view, openapi, requests });
+        let shared = Arc::new(AdminContext {
+            operations,
+            terms,
+            access,
+            clock,
+            signals,
+            view,
+            openapi,
+            requests,
+        });
         Self { shared, peer: Peer::default() }
     }
 
@@ -110,7 +118,7 @@ impl Handler for AdminHandler {
     }
 }
 
-impl Shared {
+impl AdminContext {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (head, body) = request.into_parts();
         let routed = match routes::find(&head.method, head.uri.path()) {

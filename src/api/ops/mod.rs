@@ -58,7 +58,7 @@ pub struct OpsSources {
     /// Where the key sets are served.
     pub public: PublicListener,
     /// The certificates that are served.
-    pub certificates: Vec<Arc<tls::served::Served>>,
+    pub certificates: Vec<Arc<tls::served::ServedPair>>,
     /// Whether the program is about to end.
     pub stopping: Arc<AtomicBool>,
     /// What the program gave up.

@@ -35,7 +35,7 @@ pub(super) struct StatusReport {
     pub(super) keys: Vec<KeyStatus>,
     pub(super) refused: Vec<RefusedFile>,
     pub(super) notes: Vec<String>,
-    pub(super) documents: Vec<Served>,
+    pub(super) documents: Vec<ServedDocument>,
     pub(super) certificates: Vec<ServedCertificate>,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct RefusedFile {
 /// A document of the public listener.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Served {
+pub(super) struct ServedDocument {
     pub(super) path: String,
     /// Absent where it is no key set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,7 +168,7 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
     let (names, contents) = (layout.names(), layout.contents());
     let documents = snapshot.iter().flat_map(|snapshot| {
         names.iter().zip(contents).zip(&snapshot.documents).map(|((path, content), document)| {
-            Served::of(path, matches!(content, DocumentKind::KeySet(_)), document)
+            ServedDocument::of(path, matches!(content, DocumentKind::KeySet(_)), document)
         })
     });
     StatusReport {
@@ -276,8 +276,8 @@ impl RefusedFile {
     }
 }
 
-impl From<&tls::served::Served> for ServedCertificate {
-    fn from(served: &tls::served::Served) -> Self {
+impl From<&tls::served::ServedPair> for ServedCertificate {
+    fn from(served: &tls::served::ServedPair) -> Self {
         let shown = served.shown();
         let refused = shown.trouble.map(|refusal| RefusedFile {
             file: refusal.file.display().to_string(),
@@ -289,7 +289,7 @@ impl From<&tls::served::Served> for ServedCertificate {
     }
 }
 
-impl Served {
+impl ServedDocument {
     fn of(path: &str, is_key_set: bool, document: &Document) -> Self {
         Self {
             path: path.to_owned(),

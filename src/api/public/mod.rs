@@ -3,6 +3,7 @@
 //! What is sent was rendered and compressed when it changed; here it is only chosen. A request
 //! reads one snapshot, once, and the clock, once.
 
+mod cache_control;
 pub mod negotiate;
 
 use std::future::{Ready, ready};
@@ -18,6 +19,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 
+use self::cache_control::CacheControl;
 use self::negotiate::Wishes;
 use crate::clock::Clock;
 use crate::publish::document::{Document, Representation};
@@ -55,16 +57,14 @@ const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 
 /// Serves what is published. A clone shares everything.
 #[derive(Clone)]
-pub struct PublicHandler(Arc<Shared>);
+pub struct PublicHandler(Arc<PublicContext>);
 
-struct Shared {
+struct PublicContext {
     published: SnapshotReader,
     /// Where everybody's key set stands, which nearly every request is for.
     key_set: Option<usize>,
     clock: Arc<dyn Clock>,
-    max_age: u64,
-    /// Cache-Control where no key ends within `max_age`.
-    cache_control: HeaderValue,
+    cache_control: CacheControl,
     cors: bool,
     requests: Arc<Requests>,
 }
@@ -91,9 +91,9 @@ impl PublicHandler {
     pub fn new(published: SnapshotReader, clock: Arc<dyn Clock>, max_age: u64, cors: bool) -> Self {
         let layout = published.layout();
         let key_set = layout.find(layout.key_set_path());
-        let cache_control = cache_control(max_age);
+        let cache_control = CacheControl::new(max_age);
         let requests = Arc::new(Requests::new(layout.names()));
-        Self(Arc::new(Shared { published, key_set, clock, max_age, cache_control, cors, requests }))
+        Self(Arc::new(PublicContext { published, key_set, clock, cache_control, cors, requests }))
     }
 
     /// What is counted of its requests.
@@ -124,7 +124,7 @@ impl Handler for PublicHandler {
     }
 }
 
-impl Shared {
+impl PublicContext {
     fn decide<B>(&self, request: &Request<B>) -> Reply {
         let path = request.uri().path();
         let is_options = *request.method() == Method::OPTIONS;
@@ -155,22 +155,10 @@ impl Shared {
         let wishes = Wishes::of(headers);
         let etag = &representation(document, wishes.gzip).etag;
         Choice {
-            cache_control: self.cache_control(document, now),
+            cache_control: self.cache_control.of(document.next_end, now),
             is_gzip: wishes.gzip,
             is_jwk_set: document.is_key_set && wishes.jwk_set,
             is_unchanged: wishes.is_conditional && is_unchanged(document, etag, headers),
-        }
-    }
-
-    /// No cache may hold the document for longer than its first key is published. There is no
-    /// floor: near the end it is 0.
-    fn cache_control(&self, document: &Document, now: Timestamp) -> HeaderValue {
-        let left = document.next_end.map(|end| end.duration_since(now).as_secs());
-        match left {
-            Some(left) if left < i64::try_from(self.max_age).unwrap_or(i64::MAX) => {
-                cache_control(u64::try_from(left).unwrap_or(0))
-            }
-            _ => self.cache_control.clone(),
         }
     }
 
@@ -273,13 +261,6 @@ fn is_unchanged(document: &Document, etag: &HeaderValue, headers: &HeaderMap) ->
         document.last_modified_is_exact
             && headers.get(IF_MODIFIED_SINCE).is_some_and(|date| *date == document.last_modified)
     })
-}
-
-/// # Panics
-/// Never: digits are a valid field value.
-fn cache_control(max_age: u64) -> HeaderValue {
-    let value = format!("public, max-age={max_age}, must-revalidate");
-    HeaderValue::try_from(value).expect("letters and digits are a field value")
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::operations::{
 use crate::{logging, serve};
 
 #[derive(Debug, Args)]
-pub(super) struct Shared {
+pub(super) struct SharedFlags {
     #[command(flatten)]
     common: Common,
     /// How to print the result
@@ -33,11 +33,11 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum KeysCommand {
     /// Issue a key pair: generate it and write it into the key directory
     Issue {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// Whom it signs for
         #[arg(long, value_name = "NAME")]
         audience: String,
@@ -70,7 +70,7 @@ pub(super) enum Command {
     /// when every consumer has it, and let the old one go when its last token has expired
     Rotate {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// Whose key
         #[arg(long, value_name = "NAME")]
         audience: String,
@@ -85,7 +85,7 @@ pub(super) enum Command {
     /// List every key
     List {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// Only the keys of this audience
         #[arg(long, value_name = "NAME")]
         audience: Option<String>,
@@ -93,7 +93,7 @@ pub(super) enum Command {
     /// Show all there is to say about a key
     Show {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// The key's id
         #[arg(value_name = "KID", value_parser = kid)]
         kid: Kid,
@@ -101,7 +101,7 @@ pub(super) enum Command {
     /// Show the key that an audience is to sign with
     Current {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// Whose key
         #[arg(long, value_name = "NAME")]
         audience: String,
@@ -109,7 +109,7 @@ pub(super) enum Command {
     /// Draw every key's life: announced, active, grace, and where now is
     Timeline {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// Where to begin: RFC 3339, or relative as in -1h
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         from: Option<Moment>,
@@ -120,7 +120,7 @@ pub(super) enum Command {
     /// End a key: it must not sign any more, and stays published for a grace period
     Invalidate {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// The key's id
         #[arg(value_name = "KID", value_parser = kid)]
         kid: Kid,
@@ -130,7 +130,7 @@ pub(super) enum Command {
     /// Take the invalidation of a key back
     Reactivate {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// The key's id
         #[arg(value_name = "KID", value_parser = kid)]
         kid: Kid,
@@ -144,7 +144,7 @@ pub(super) enum Command {
     /// Take a key back at once and for good, and remove its files
     Delete {
         #[command(flatten)]
-        shared: Shared,
+        shared: SharedFlags,
         /// The key's id
         #[arg(value_name = "KID", value_parser = kid)]
         kid: Kid,
@@ -209,7 +209,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(Shared { common, format }: Shared) -> Result<Self, Failure> {
+    fn new(SharedFlags { common, format }: SharedFlags) -> Result<Self, Failure> {
         let config = common.load(None)?.with_directories()?.config;
         let operations = serve::operations(&config);
         Ok(Self { config, operations, format, now: to_the_millisecond(SystemClock.now()) })
@@ -335,7 +335,7 @@ fn about(operation: &'static str, kid: &Kid) -> Attempt {
     Attempt { operation, kid: Some(kid.to_string()), ..Attempt::default() }
 }
 
-impl Command {
+impl KeysCommand {
     #[expect(clippy::too_many_lines, reason = "a few lines for each command, and nothing else")]
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {

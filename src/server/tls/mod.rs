@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use self::served::Served;
+use self::served::ServedPair;
 use super::activity::{Activity, ShutdownRequest};
 use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
@@ -49,7 +49,7 @@ impl TlsConfig {
     ///
     /// # Errors
     /// Where no random numbers can be had.
-    pub fn by(served: &Arc<Served>) -> Result<Self, rustls::Error> {
+    pub fn by(served: &Arc<ServedPair>) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()

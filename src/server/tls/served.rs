@@ -14,7 +14,7 @@ use super::pair::{Contents, Files, Pair, Reason, Refusal};
 
 /// The pair of one listener, to be read.
 #[derive(Debug)]
-pub struct Served {
+pub struct ServedPair {
     pub listener: &'static str,
     state: RwLock<State>,
 }
@@ -43,7 +43,7 @@ pub struct Shown {
 /// Keeps the pair of one listener up to date.
 #[derive(Debug)]
 pub struct Reloader {
-    served: Arc<Served>,
+    served: Arc<ServedPair>,
     files: Files,
     /// What the served pair was made of.
     adopted: [u8; 32],
@@ -51,7 +51,7 @@ pub struct Reloader {
     refused: Option<(Option<[u8; 32]>, Reason)>,
 }
 
-impl Served {
+impl ServedPair {
     /// How it is kept up.
     pub fn shown(&self) -> Shown {
         let State { pair, renewed, refused, trouble } = &*self.state();
@@ -72,7 +72,7 @@ impl Served {
     }
 }
 
-impl ResolvesServerCert for Served {
+impl ResolvesServerCert for ServedPair {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.state().pair.certified))
     }
@@ -83,12 +83,12 @@ impl Reloader {
         let contents = files.read()?;
         let pair = Arc::new(files.parse(&contents, now)?);
         let state = RwLock::new(State { pair, renewed: 0, refused: 0, trouble: None });
-        let served = Arc::new(Served { listener, state });
+        let served = Arc::new(ServedPair { listener, state });
         Ok(Self { served, files, adopted: contents.digest(), refused: None })
     }
 
     /// What it keeps up to date.
-    pub const fn served(&self) -> &Arc<Served> {
+    pub const fn served(&self) -> &Arc<ServedPair> {
         &self.served
     }
 
