@@ -10,9 +10,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-/// The most that is given to hyper at once.
-const PIECE: usize = 16 * 1024;
-
 /// The bytes of a response. A clone shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Body(Option<Bytes>);
@@ -25,6 +22,12 @@ impl Body {
     /// The bytes that are still to be sent.
     pub fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
+    }
+
+    /// The next at most `most` bytes.
+    pub(super) fn take_piece(&mut self, most: usize) -> Option<Bytes> {
+        let bytes = self.0.as_mut()?;
+        if bytes.len() > most { Some(bytes.split_to(most)) } else { self.0.take() }
     }
 }
 
@@ -42,9 +45,7 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(bytes) = &mut self.0 else { return Poll::Ready(None) };
-        let piece = if bytes.len() > PIECE { Some(bytes.split_to(PIECE)) } else { self.0.take() };
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -29,6 +29,7 @@ use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
 use super::problem::Problem;
 use super::service::HandlerService;
+use super::socket::OneBuffer;
 
 /// How long a client may go on sending after it was refused, and how long it may take to close a
 /// connection that has nothing more to say.
@@ -138,7 +139,7 @@ where
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(OneBuffer(TokioIo::new(io)), service);
     let end =
         drive(&mut connection, http2::Connection::graceful_shutdown, Protocol::Http2, &permit);
     if let ConnectionEnd::Refused(problem) = end.await {

@@ -20,6 +20,16 @@ use super::connections::Connections;
 use super::problem::Problem;
 use super::{Handler, head};
 
+/// The most of a body that is given to hyper at once, in bytes.
+const PIECE: usize = 16 * 1024;
+
+/// The same of a small body in HTTP/2: what is less than 1,024 bytes h2 writes together with other
+/// streams, and what is more by itself.
+const COPIED: usize = 1000;
+
+/// Below how many bytes a body is small.
+const SMALL: usize = 8 * 1024;
+
 /// The service of one connection.
 pub(super) struct HandlerService<H>(Arc<ServiceContext<H>>);
 
@@ -147,7 +157,9 @@ impl<H: Handler> Future for ResponseFuture<H> {
         } else if activity.shutdown() != ShutdownRequest::None {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(response.map(|body| TrackedBody { body, guard })))
+        let is_small = response.body().bytes().len() < SMALL;
+        let piece = if self.version == Version::HTTP_2 && is_small { COPIED } else { PIECE };
+        Poll::Ready(Ok(response.map(|body| TrackedBody { body, guard, piece })))
     }
 }
 
@@ -155,6 +167,8 @@ impl<H: Handler> Future for ResponseFuture<H> {
 pub(super) struct TrackedBody<H> {
     body: Body,
     guard: RequestGuard<H>,
+    /// The most that is given to hyper at once, in bytes.
+    piece: usize,
 }
 
 impl<H> hyper::body::Body for TrackedBody<H> {
@@ -163,10 +177,11 @@ impl<H> hyper::body::Body for TrackedBody<H> {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.guard.context.activity.piece_taken();
-        Pin::new(&mut self.body).poll_frame(cx)
+        let piece = self.piece;
+        Poll::Ready(self.body.take_piece(piece).map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
