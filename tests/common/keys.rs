@@ -1,5 +1,7 @@
 //! Keys that are made up without files.
 
+use std::sync::OnceLock;
+
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use jwksd::keys::entry::{Declared, SeenKey};
 use jwksd::keys::{Algorithm, Audience, Kid, PublicKey};
@@ -11,8 +13,13 @@ pub fn kid(name: &str) -> Kid {
 
 /// The public key number `number`, always the same.
 pub fn public_key(number: u8) -> PublicKey {
-    let pair = Ed25519KeyPair::from_seed_unchecked(&[number; 32]).unwrap();
-    PublicKey::ed25519(pair.public_key().as_ref()).unwrap()
+    // Checking a point takes as long as verifying a signature.
+    static KEYS: [OnceLock<PublicKey>; 256] = [const { OnceLock::new() }; 256];
+    let make = || {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[number; 32]).unwrap();
+        PublicKey::ed25519(pair.public_key().as_ref()).unwrap()
+    };
+    KEYS[usize::from(number)].get_or_init(make).clone()
 }
 
 /// The key number `number` as its files would show it, under the id `name`.
