@@ -14,7 +14,7 @@ use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, PublicKey};
 use jwksd::ledger::Record;
 use jwksd::source::Slot;
-use jwksd::source::scan::{FileContent, EntryFiles, FileRead};
+use jwksd::source::scan::{EntryFiles, FileContent, FileRead};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
