@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::keys::entry::Entry;
 use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
-use crate::keys::{Algorithm, Audience, Kid};
+use crate::keys::{Algorithm, Audience, Kid, Name};
+use crate::ledger::NamedKey;
 use crate::serve::{self, Inspection};
 use crate::source::Slot;
 
@@ -41,6 +42,9 @@ struct KeyLine {
     algorithm: Algorithm,
     phase: Phase,
     has_private: bool,
+    /// The file that the key is signed with, where it is in another entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_from: Option<String>,
     published_until: Option<Timestamp>,
 }
 
@@ -64,7 +68,11 @@ pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<
             text.push('\n');
             text
         }
-        Format::Table => table(&lines, &inspection.scan.notes, refused),
+        Format::Table => {
+            let mut notes = inspection.scan.notes.clone();
+            notes.extend(inspection.outcome.contradictions.iter().map(ToString::to_string));
+            table(&lines, &notes, refused)
+        }
     };
     print(text.as_bytes())?;
     Ok(if refused == 0 { DONE } else { FAILED })
@@ -106,7 +114,20 @@ fn accepted<'a>(
 ) -> impl Iterator<Item = Line> + 'a {
     entry.keys.iter().enumerate().filter_map(move |(index, key)| {
         let policy = &config.lifecycle.policy;
-        let state = inspection.outcome.records.get(&key.kid)?.dates(policy).at(now, policy);
+        let record = inspection.outcome.records.get(&key.thumbprint)?;
+        let name = Name { audience: key.audience.clone(), kid: key.kid.clone() };
+        let named = NamedKey { record, key: record.name(&name)? };
+        let state = named.dates().at(now, policy);
+        let elsewhere = named.signing_place().filter(|place| place.slot != *slot);
+        let file = elsewhere.and_then(|place| place.private.file.as_ref());
+        let signed_from = file
+            .map(|file| file.strip_prefix(slot.directory()).unwrap_or(file).display().to_string());
+        let mut notes = if index == 0 { entry.notes.clone() } else { Vec::new() };
+        notes.extend(
+            signed_from
+                .as_ref()
+                .map(|file| format!("published as {}, signed from {file}", key.kid)),
+        );
         Some(Line {
             slot: slot.to_string(),
             directory: slot.directory().display().to_string(),
@@ -115,13 +136,14 @@ fn accepted<'a>(
                 key_id: key.kid.clone(),
                 key_id_aliases: key.aliases.clone(),
                 audience: key.audience.clone(),
-                algorithm: key.algorithm,
+                algorithm: named.key.algorithm,
                 phase: state.phase,
-                has_private: key.private.is_some(),
+                has_private: key.private.is_there(),
+                signed_from,
                 published_until: state.published_until,
             }),
             refusal: None,
-            notes: if index == 0 { entry.notes.clone() } else { Vec::new() },
+            notes,
         })
     })
 }

@@ -4,6 +4,7 @@ mod key_set;
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -19,8 +20,7 @@ use crate::keys::Audience;
 use crate::keys::lifecycle::after;
 use crate::keys::refusal::{RefusalReason, replace_controls};
 use crate::keys::strict_json::parse_object;
-use crate::ledger::current_record;
-use crate::ledger::record::Record;
+use crate::ledger::{NamedKey, current_key};
 use crate::serve;
 use crate::source::scan::{FileContent, ScanLimits, scan};
 use crate::token::{self, Expected, Signer, Verified, VerifyError};
@@ -100,16 +100,12 @@ fn sign(
     let now = clock.now();
     let inspection = serve::inspect(config, now)?;
     let policy = &config.lifecycle.policy;
-    let record =
-        current_record(&inspection.outcome.records, audience, now, policy).ok_or_else(|| {
-            Failure {
-                what: format!("can't sign for {audience}"),
-                cause: "it has no active key with a private half".to_owned(),
-                remedy: format!(
-                    "issue one: jwksd keys issue --audience {audience} --algorithm ES256"
-                ),
-                code: FAILED,
-            }
+    let named =
+        current_key(&inspection.outcome.records, audience, now, policy).ok_or_else(|| Failure {
+            what: format!("can't sign for {audience}"),
+            cause: "it has no active key with a private half".to_owned(),
+            remedy: format!("issue one: jwksd keys issue --audience {audience} --algorithm ES256"),
+            code: FAILED,
         })?;
 
     let expires = after(now, ttl.unwrap_or(policy.token_lifetime));
@@ -123,21 +119,22 @@ fn sign(
             claims.entry(name).or_insert(value);
         }
     }
-    for warning in warnings(record, &claims, config, now) {
+    for warning in warnings(named, &claims, config, now) {
         // Where stderr is closed there is nobody to warn.
         let _ = writeln!(io::stderr(), "warning: {warning}");
     }
-    let signer =
-        Signer { kid: &record.key_id, algorithm: record.algorithm, public: &record.public_key };
-    let token = token::sign(&claims, &private_file(record, config)?, signer).map_err(|error| {
-        let file = record.private.clone().unwrap_or_default();
-        Failure {
-            what: format!("can't sign with {}", replace_controls(&file.display().to_string())),
-            cause: error.to_string(),
-            remedy: "put the key pair's unencrypted private half there, whole, in PEM or as a JWK"
-                .to_owned(),
-            code: FAILED,
-        }
+    let signer = Signer {
+        kid: named.kid(),
+        algorithm: named.key.algorithm,
+        public: &named.record.public_key,
+    };
+    let (file, private) = private_file(named, config)?;
+    let token = token::sign(&claims, &private, signer).map_err(|error| Failure {
+        what: format!("can't sign with {}", replace_controls(&file.display().to_string())),
+        cause: error.to_string(),
+        remedy: "put the key pair's unencrypted private half there, whole, in PEM or as a JWK"
+            .to_owned(),
+        code: FAILED,
     })?;
     print(format!("{token}\n").as_bytes())?;
     Ok(DONE)
@@ -145,13 +142,13 @@ fn sign(
 
 /// Why the token may be refused by somebody, before it expires.
 fn warnings(
-    record: &Record,
+    named: NamedKey<'_>,
     claims: &Map<String, Value>,
     config: &Config,
     now: Timestamp,
 ) -> Vec<String> {
-    let (kid, policy) = (&record.key_id, &config.lifecycle.policy);
-    let state = record.dates(policy).at(now, policy);
+    let (kid, policy) = (named.kid(), &config.lifecycle.policy);
+    let state = named.dates().at(now, policy);
     let mut warnings = Vec::new();
     if !state.is_safe_to_sign(now) {
         warnings.push(match state.safe_to_sign_from {
@@ -185,11 +182,14 @@ fn to_the_second(instant: Timestamp) -> Timestamp {
     Timestamp::from_second(instant.as_second()).unwrap_or(instant)
 }
 
-/// The bytes of the file with a key's private half, read as every look reads it: bounded, a regular
-/// file, and not out of the key directory.
-fn private_file(record: &Record, config: &Config) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// The file with a key's private half, read as every look reads it: bounded, a regular file, and not
+/// out of the key directory.
+fn private_file(
+    named: NamedKey<'_>,
+    config: &Config,
+) -> Result<(PathBuf, Zeroizing<Vec<u8>>), Failure> {
     let failure = |cause: String, remedy: String| Failure {
-        what: format!("can't read the private half of the key {}", record.key_id),
+        what: format!("can't read the private half of the key {}", named.kid()),
         cause,
         remedy,
         code: FAILED,
@@ -200,16 +200,24 @@ fn private_file(record: &Record, config: &Config) -> Result<Zeroizing<Vec<u8>>, 
         max_file_size: keys.max_file_size,
         verify_pairs: true,
     };
-    let scan =
-        scan(record.slot.directory(), &limits, &|slot| *slot == record.slot).map_err(|error| {
-            let reason = RefusalReason::DirectoryUnreadable { error: error.to_string() };
-            failure(reason.cause(), reason.remedy())
-        })?;
+    let place = named.signing_place();
+    let Some((slot, path)) =
+        place.and_then(|place| Some((&place.slot, place.private.file.as_ref()?)))
+    else {
+        return Err(failure(
+            "it is used elsewhere, as the signer in its attributes says".to_owned(),
+            "sign with what uses it".to_owned(),
+        ));
+    };
+    let scan = scan(slot.directory(), &limits, &|known| known == slot).map_err(|error| {
+        let reason = RefusalReason::DirectoryUnreadable { error: error.to_string() };
+        failure(reason.cause(), reason.remedy())
+    })?;
     let mut entries = scan.entries;
-    let files = entries.remove(&record.slot).map(|entry| entry.files).unwrap_or_default();
-    let file = files.into_iter().find(|file| Some(&file.path) == record.private.as_ref());
+    let files = entries.remove(slot).map(|entry| entry.files).unwrap_or_default();
+    let file = files.into_iter().find(|file| file.path == *path);
     match file.map(|file| file.content) {
-        Some(Ok(FileContent::Bytes(bytes))) => Ok(bytes),
+        Some(Ok(FileContent::Bytes(bytes))) => Ok((path.clone(), bytes)),
         Some(Err(problem)) => {
             let reason = RefusalReason::File(problem);
             Err(failure(reason.cause(), reason.remedy()))

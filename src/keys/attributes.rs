@@ -3,6 +3,7 @@
 //! Pure: the file's bytes come in, attributes or the reason against them go out. Who wins over whom
 //! is decided in `entry`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::algorithm::Algorithm;
@@ -23,6 +24,7 @@ pub struct Attributes {
     pub invalidated_at: Option<Timestamp>,
     pub grace: Option<Duration>,
     pub aliases: Vec<Kid>,
+    pub signer: Option<Arc<str>>,
 }
 
 pub const LONGEST_GRACE: Duration = Duration::from_secs(366 * 86_400);
@@ -73,10 +75,20 @@ impl Attributes {
             "invalidatedAt" => self.invalidated_at = instant(name, value)?,
             "gracePeriodSec" => self.grace = grace(name, value)?,
             "keyIdAliases" => self.aliases = aliases(name, value)?,
+            "signer" => self.signer = text(name, value)?.map(signer).transpose()?,
             unknown => return Err(bad(&escape_name(unknown), "is no attribute")),
         }
         Ok(())
     }
+}
+
+/// A reference to where the private half is used.
+fn signer(text: &str) -> Result<Arc<str>, RefusalReason> {
+    let is_fine =
+        (1..=512).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
+    is_fine
+        .then(|| text.into())
+        .ok_or_else(|| bad("signer", "is not 1 to 512 printable ASCII characters"))
 }
 
 /// An instant by RFC 3339 §5.6, and in no other form of ISO 8601.
@@ -177,7 +189,7 @@ mod tests {
             r#"{"keyId": "a", "audience": "human", "algorithm": "PS256",
                 "validFrom": "2026-11-01T00:00:00Z", "validTo": "2027-11-01T00:00:00+01:00",
                 "invalidatedAt": "2026-11-20T10:00:00Z", "gracePeriodSec": 3600,
-                "keyIdAliases": ["old-kid"]}"#,
+                "keyIdAliases": ["old-kid"], "signer": "pkcs11:token=iam;id=%01"}"#,
         )
         .unwrap();
         assert_eq!(attributes.kid.unwrap().as_str(), "a");
@@ -186,6 +198,7 @@ mod tests {
         assert_eq!(attributes.valid_to, Some("2027-10-31T23:00:00Z".parse().unwrap()));
         assert_eq!(attributes.grace, Some(Duration::from_secs(3600)));
         assert_eq!(attributes.aliases[0].as_str(), "old-kid");
+        assert_eq!(attributes.signer.as_deref(), Some("pkcs11:token=iam;id=%01"));
         assert_eq!(read("{}").unwrap(), Attributes::default());
     }
 
@@ -216,6 +229,8 @@ mod tests {
             (r#"{"gracePeriodSec": 31622401}"#, "gracePeriodSec"),
             (r#"{"gracePeriodSec": 1.5}"#, "gracePeriodSec"),
             (r#"{"keyIdAliases": "a"}"#, "keyIdAliases"),
+            (r#"{"signer": ""}"#, "signer"),
+            (r#"{"signer": "a\tb"}"#, "signer"),
             ("[]", "attributes"),
             ("{} x", "line 1, column 4"),
         ] {

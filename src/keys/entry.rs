@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
 use super::attributes::{self, Attributes};
-use super::ids::{Audience, Kid};
+use super::ids::{Audience, Kid, Thumbprint};
 use super::material::{self, Chain, JsonKey, Part};
 use super::public_key::{Curve, Numbers, PublicKey};
 use super::refusal::{RefusalReason, Refused};
@@ -26,6 +27,8 @@ pub struct Entry {
     pub slot: Slot,
     /// Its keys: one, or several from a JWK Set.
     pub keys: Vec<SeenKey>,
+    /// The members of a JWK Set that are refused; they cost no other one.
+    pub refused: Vec<Refused>,
     /// What was passed over or looks odd, one sentence each, for people.
     pub notes: Vec<String>,
 }
@@ -37,12 +40,41 @@ pub struct SeenKey {
     /// Further ids under which the same key is published.
     pub aliases: Vec<Kid>,
     pub audience: Audience,
-    pub algorithm: Algorithm,
+    /// The algorithm that its files declare, which fits it.
+    pub algorithm: Option<Algorithm>,
     pub public: PublicKey,
+    /// Of `public`.
+    pub thumbprint: Thumbprint,
     /// The certificate chain (DER), leaf first; empty where there is none.
     pub certificates: Vec<Vec<u8>>,
-    pub private: Option<PathBuf>,
+    pub private: PrivateHalf,
     pub declared: Declared,
+}
+
+/// Where the private half of a key is, as far as its files say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrivateHalf {
+    /// In this file (absolute).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Somewhere else, in a KMS or an HSM, say. What this means is between the issuer and the signer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Arc<str>>,
+}
+
+impl PrivateHalf {
+    /// Whether there is one.
+    pub const fn is_there(&self) -> bool {
+        self.file.is_some() || self.signer.is_some()
+    }
+}
+
+impl SeenKey {
+    /// The kids under which it is to be published, its own first.
+    pub fn kids(&self) -> impl Iterator<Item = &Kid> {
+        std::iter::once(&self.kid).chain(&self.aliases)
+    }
 }
 
 /// The dates that a key's files declare: the attributes file over what the material says.
@@ -109,7 +141,7 @@ pub enum KeyIdScheme {
 impl KeyIdScheme {
     fn kid(self, key: &PublicKey, slot: &Slot) -> Result<Kid, RefusalReason> {
         let text = match self {
-            Self::Thumbprint => key.thumbprint(),
+            Self::Thumbprint => key.thumbprint().to_string(),
             Self::SpkiSha256 => base64url(&key.spki_sha256()),
             Self::Cyoda => hex(&key.spki_sha256()[..16]),
             Self::FileName => slot.stem().to_owned(),
@@ -171,7 +203,7 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
         keys.push(key);
     }
     check_names(&keys).map_err(|reason| refuse(&declared_in, reason))?;
-    Ok(Entry { slot: files.slot.clone(), keys, notes })
+    Ok(Entry { slot: files.slot.clone(), keys, refused: Vec::new(), notes })
 }
 
 fn is_attributes(path: &Path) -> bool {
@@ -332,8 +364,9 @@ fn describe(
     let Material { file: _, public, private, chain, kid, algorithm } = material;
     let of_attributes = |reason| (FaultSource::Attributes, reason);
     let of_material = |reason| (FaultSource::Material, reason);
-    if several && (attributes.kid.is_some() || !attributes.aliases.is_empty()) {
-        let why = "keyId and keyIdAliases can't be given to several keys at once";
+    let names_one = attributes.kid.is_some() || attributes.signer.is_some();
+    if several && (names_one || !attributes.aliases.is_empty()) {
+        let why = "keyId, keyIdAliases and signer can't be given to several keys at once";
         return Err(of_attributes(RefusalReason::BadAttributes(why.to_owned())));
     }
     let said = kid.map(|kid| Kid::new(&kid).map_err(RefusalReason::BadKid)).transpose();
@@ -342,8 +375,8 @@ fn describe(
         None => rules.key_id.kid(&public, slot).map_err(of_material)?,
     };
     let said = algorithm.map(|name| algorithm_of_jwk(&name)).transpose().map_err(of_material)?;
-    let algorithm = attributes.algorithm.or(said).unwrap_or_else(|| public.default_algorithm());
-    if !public.supports(algorithm) {
+    let algorithm = attributes.algorithm.or(said);
+    if let Some(algorithm) = algorithm.filter(|algorithm| !public.supports(*algorithm)) {
         let reason = RefusalReason::AlgorithmMismatch { algorithm, key: kind(&public) };
         return Err(match attributes.algorithm {
             Some(_) => of_attributes(reason),
@@ -376,7 +409,17 @@ fn describe(
     }
     let aliases = attributes.aliases.clone();
     let certificates = chain.map(|chain| chain.der).unwrap_or_default();
-    Ok(SeenKey { kid, aliases, audience, algorithm, public, certificates, private, declared })
+    Ok(SeenKey {
+        kid,
+        aliases,
+        audience,
+        algorithm,
+        thumbprint: public.thumbprint(),
+        public,
+        certificates,
+        private: PrivateHalf { file: private, signer: attributes.signer.clone() },
+        declared,
+    })
 }
 
 /// RFC 9864 has a new name for `EdDSA` with Ed25519, which consumers do not know yet.
@@ -402,7 +445,7 @@ const fn kind(key: &PublicKey) -> &'static str {
 /// Kids are distinct within an entry (RFC 7517 §5).
 fn check_names(keys: &[SeenKey]) -> Result<(), RefusalReason> {
     let mut names = BTreeSet::new();
-    let all = keys.iter().flat_map(|key| std::iter::once(&key.kid).chain(&key.aliases));
+    let all = keys.iter().flat_map(SeenKey::kids);
     for name in all {
         if !names.insert(name) {
             return Err(RefusalReason::DuplicateKid(name.clone()));

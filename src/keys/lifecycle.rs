@@ -29,48 +29,42 @@ pub struct Policy {
     pub default_grace: Duration,
 }
 
-/// The dates of one key: all that its phase depends on.
+/// The dates of one name of a key: all that its phase depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dates {
     /// From when it may sign; open where absent.
     pub valid_from: Option<Timestamp>,
     /// From when it is expired; open where absent.
     pub valid_to: Option<Timestamp>,
-    /// The invalidation that was declared or ordered, which may lie ahead.
-    pub invalidation: Option<Invalidation>,
-    pub loss: Option<Loss>,
-    /// When this ledger's owner first published it.
+    /// The ends that were ordered, planned for a successor, declared and noticed. Each may lie ahead;
+    /// the earliest end of the publication wins.
+    pub order: Option<End>,
+    pub succession: Option<End>,
+    pub declaration: Option<End>,
+    pub loss: Option<End>,
+    /// When it was first published under this kid in this audience, since it was last unpublished.
     pub first_published: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
 }
 
-/// An end that was declared or ordered: from `at` on the key signs no more, and it stays
-/// published for `grace`.
+/// An end: from `at` on the key signs no more, and it stays published for `grace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Invalidation {
+pub struct End {
     /// From when the key must not sign.
     pub at: Timestamp,
     /// How long it stays published from then on.
     #[serde(with = "seconds", rename = "graceSec")]
     pub grace: Duration,
-}
-
-/// The end of a key whose files are gone. It is in force at once, whatever the clock says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Loss {
-    /// When the loss was noticed, on the clock of that moment.
-    pub at: Timestamp,
-    /// The earliest instant that the clock showed later on, where it was set back behind `at`.
-    /// While the clock stands before `at`, the grace is counted from here, so that a clock that
-    /// once ran ahead can't keep a key alive for as long as it ran ahead; and once it is past
-    /// `at` again, from `at`, so that a short step back costs nothing.
+    /// Whether the clock has shown `at`. From then on the end is in force whatever the clock says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_reached: bool,
+    /// The earliest instant that the clock showed after `at` was reached, where it was set back
+    /// behind `at`. While the clock stands before `at`, the grace is counted from here, so that a
+    /// clock that once ran ahead can't keep a key alive for as long as it ran ahead; and once it is
+    /// past `at` again, from `at`, so that a short step back costs nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_set_back_to: Option<Timestamp>,
-    /// How long the key stays published.
-    #[serde(with = "seconds", rename = "graceSec")]
-    pub grace: Duration,
 }
 
 mod seconds {
@@ -167,6 +161,8 @@ pub struct KeyState {
     /// From when every consumer has it, as far as can be said: absent where it was never
     /// published and no `validFrom` says when it will be.
     pub safe_to_sign_from: Option<Timestamp>,
+    /// Until when it may sign so that its last token expires before it does; open where absent.
+    pub sign_until: Option<Timestamp>,
     /// The earliest later instant at which anything of this changes.
     pub next_change: Option<Timestamp>,
 }
@@ -175,6 +171,11 @@ impl KeyState {
     /// Whether every consumer has had the time to fetch this key, which may sign.
     pub fn is_safe_to_sign(&self, at: Timestamp) -> bool {
         self.phase == Phase::Active && self.safe_to_sign_from.is_some_and(|from| from <= at)
+    }
+
+    /// Whether tokens that it signs now may outlive it.
+    pub fn is_past_sign_until(&self, at: Timestamp) -> bool {
+        self.sign_until.is_some_and(|until| until <= at)
     }
 }
 
@@ -185,6 +186,7 @@ impl Dates {
             phase,
             published_until: self.published_until(instant),
             safe_to_sign_from: self.safe_to_sign_from(instant, policy),
+            sign_until: self.sign_until(policy),
             next_change: self.next_change(instant, policy),
         }
     }
@@ -193,30 +195,26 @@ impl Dates {
         if self.deleted_at.is_some() {
             return Phase::Deleted;
         }
-        let invalidated_until = self.invalidated_until(instant);
-        if invalidated_until.is_some_and(|until| until <= instant)
-            && invalidated_until <= self.valid_to.or(invalidated_until)
-        {
+        let ended = self.graces_end(instant);
+        if ended.is_some_and(|until| until <= instant) && ended <= self.valid_to.or(ended) {
             return Phase::Retired;
         }
         if self.valid_to.is_some_and(|to| to <= instant) {
             return Phase::Expired;
         }
-        // Lost before it was ever to be published: nothing can have been signed with it.
-        if self.first_published.is_none()
-            && let (Some(loss), Some(from)) = (self.loss, self.announced_from(policy))
-            && loss.at < from
-        {
-            return Phase::Retired;
+        if self.first_published.is_none() {
+            let announced = self.announced_from(policy);
+            // Lost before it was ever to be published: nothing can have been signed with it.
+            if self.loss.is_some_and(|loss| announced.is_some_and(|from| loss.at < from)) {
+                return Phase::Retired;
+            }
+            // Once published, a key is never taken back because a date or the clock moved: tokens
+            // that it signed may be out.
+            if announced.is_some_and(|from| instant < from) {
+                return Phase::Scheduled;
+            }
         }
-        // Once published, a key is never taken back because a date or the clock moved: tokens
-        // that it signed may be out.
-        if self.first_published.is_none()
-            && self.announced_from(policy).is_some_and(|from| instant < from)
-        {
-            return Phase::Scheduled;
-        }
-        if self.loss.is_some() || self.invalidation.is_some_and(|end| end.at <= instant) {
+        if self.ends().any(|end| end.is_in_force(instant)) {
             return Phase::Grace;
         }
         if self.valid_from.is_some_and(|from| instant < from) {
@@ -225,26 +223,32 @@ impl Dates {
         Phase::Active
     }
 
-    /// The earlier of `validTo` and the end of the grace; for a deleted key, when it was deleted.
+    fn ends(&self) -> impl Iterator<Item = End> {
+        [self.order, self.succession, self.declaration, self.loss].into_iter().flatten()
+    }
+
+    /// The earlier of `validTo` and the end of the shortest grace; for a deleted key, when it was
+    /// deleted.
     pub fn published_until(&self, instant: Timestamp) -> Option<Timestamp> {
-        earliest([self.deleted_at, self.valid_to, self.invalidated_until(instant)])
-    }
-
-    /// From when it must not sign any more because it was invalidated or lost.
-    pub fn invalidated_at(&self) -> Option<Timestamp> {
-        earliest([self.invalidation.map(|end| end.at), self.loss.map(|loss| loss.at)])
-    }
-
-    /// The invalidation that an order to end at `at`, with `grace`, makes of the one that there
-    /// is. It never ends later than before.
-    pub fn invalidation_by(&self, at: Timestamp, grace: Duration) -> Invalidation {
-        let Some(before) = self.invalidation else { return Invalidation { at, grace } };
-        let begin = before.at.min(at);
-        let end = after(before.at, before.grace).min(after(at, grace));
-        Invalidation {
-            at: begin,
-            grace: Duration::try_from(begin.duration_until(end)).unwrap_or_default(),
+        match self.deleted_at {
+            Some(deleted_at) => Some(deleted_at),
+            None => earliest([self.valid_to, self.graces_end(instant)]),
         }
+    }
+
+    fn graces_end(&self, instant: Timestamp) -> Option<Timestamp> {
+        self.ends().map(|end| end.until(instant)).min()
+    }
+
+    /// From when it must not sign any more because of an end.
+    pub fn invalidated_at(&self) -> Option<Timestamp> {
+        self.ends().map(|end| end.at).min()
+    }
+
+    /// The last token that is signed before it expires before the key does.
+    pub fn sign_until(&self, policy: &Policy) -> Option<Timestamp> {
+        let outlives = policy.token_lifetime + policy.clock_skew;
+        earliest([self.valid_to.map(|to| before(to, outlives)), self.invalidated_at()])
     }
 
     /// From when until when the key is active, of the time from `instant` on; half-open, until the
@@ -255,19 +259,8 @@ impl Dates {
         policy: &Policy,
     ) -> Option<(Timestamp, Timestamp)> {
         let from = self.valid_from.unwrap_or(Timestamp::MIN).max(instant);
-        let to = earliest([self.invalidation.map(|end| end.at), self.valid_to]);
-        let to = to.unwrap_or(Timestamp::MAX);
+        let to = earliest([self.invalidated_at(), self.valid_to]).unwrap_or(Timestamp::MAX);
         (from < to && self.at(from, policy).phase == Phase::Active).then_some((from, to))
-    }
-
-    /// The earlier of the ends of the ordered and of the implicit grace.
-    fn invalidated_until(&self, instant: Timestamp) -> Option<Timestamp> {
-        earliest([
-            self.invalidation.map(|end| after(end.at, end.grace)),
-            self.loss
-                .filter(|_| self.deleted_at.is_none())
-                .map(|loss| after(loss.counted_from(instant), loss.grace)),
-        ])
     }
 
     fn announced_from(&self, policy: &Policy) -> Option<Timestamp> {
@@ -287,8 +280,9 @@ impl Dates {
             self.phase(instant, policy),
             Phase::Scheduled | Phase::Announced | Phase::Active
         );
-        let safe = safe.filter(|safe| instant < *safe && may_sign_yet);
-        earliest([self.next_phase(instant, policy), safe])
+        let later = |change: &Timestamp| instant < *change && may_sign_yet;
+        let signs = [safe, self.sign_until(policy)].map(|change| change.filter(later));
+        earliest([self.next_phase(instant, policy), signs[0], signs[1]])
     }
 
     /// The next instant at which the phase may change.
@@ -296,42 +290,45 @@ impl Dates {
         if self.deleted_at.is_some() {
             return None;
         }
-        earliest(
-            [
-                self.announced_from(policy).filter(|_| self.first_published.is_none()),
-                self.valid_from,
-                self.invalidation.map(|end| end.at),
-                self.loss.map(|loss| loss.at),
-                self.invalidated_until(instant),
-                self.valid_to,
-            ]
-            .map(|change| change.filter(|change| instant < *change)),
-        )
+        let planned = [
+            self.announced_from(policy).filter(|_| self.first_published.is_none()),
+            self.valid_from,
+            self.valid_to,
+        ];
+        let ends = self.ends().flat_map(|end| [end.at, end.until(instant)]);
+        planned.into_iter().flatten().chain(ends).filter(|change| instant < *change).min()
     }
 }
 
-impl Invalidation {
-    /// From when on signed tokens outlive the grace, where it is shorter than the last of them live:
-    /// that may be signed a while after the invalidation.
-    pub(crate) fn strands_tokens_from(&self, policy: &Policy) -> Option<Timestamp> {
-        let needed = policy.token_lifetime + policy.clock_skew;
-        let is_short = self.grace < needed + LAST_SIGNER_STOPS;
-        is_short.then(|| after(before(self.at, needed), self.grace))
+impl End {
+    /// An end that an order or a file names, and that may lie ahead.
+    pub const fn planned(at: Timestamp, grace: Duration) -> Self {
+        Self { at, grace, is_reached: false, clock_set_back_to: None }
     }
-}
 
-impl Loss {
-    /// The instant from which the grace is counted, as the clock stands at `instant`.
-    fn counted_from(&self, instant: Timestamp) -> Timestamp {
-        match self.clock_set_back_to {
+    /// An end that is in force from `now` on.
+    pub const fn noticed(now: Timestamp, grace: Duration) -> Self {
+        Self { at: now, grace, is_reached: true, clock_set_back_to: None }
+    }
+
+    fn is_in_force(&self, instant: Timestamp) -> bool {
+        self.is_reached || self.at <= instant
+    }
+
+    /// When the grace is over, as the clock stands at `instant`.
+    pub fn until(&self, instant: Timestamp) -> Timestamp {
+        let from = match self.clock_set_back_to {
             Some(back) if instant < self.at => back,
             _ => self.at,
-        }
+        };
+        after(from, self.grace)
     }
 
-    /// The same loss after the clock was seen at `instant`, see [`Self::clock_set_back_to`].
+    /// The same end after the clock was seen at `instant`, see [`Self::clock_set_back_to`].
     pub fn observed_at(mut self, instant: Timestamp) -> Self {
-        if instant < self.at {
+        if !self.is_reached {
+            self.is_reached = self.at <= instant;
+        } else if instant < self.at {
             let back = self.clock_set_back_to.map_or(instant, |back| back.min(instant));
             if after(back, self.grace) <= instant {
                 // The whole grace has passed on the corrected clock: that is when it was.
@@ -341,29 +338,50 @@ impl Loss {
         }
         self
     }
+
+    /// The end that this one and a further order to end make together. It is never later than
+    /// either of them.
+    pub fn and(self, other: Self, instant: Timestamp) -> Self {
+        let first = if other.at < self.at { other } else { self };
+        let until = self.until(instant).min(other.until(instant));
+        let cut = Duration::try_from(until.duration_until(first.until(instant)));
+        let grace = first.grace.saturating_sub(cut.unwrap_or_default());
+        Self { grace, is_reached: self.is_reached || other.is_reached, ..first }
+    }
+
+    /// From when on signed tokens outlive the grace, where it is shorter than the last of them live:
+    /// that may be signed a while after the invalidation.
+    pub(crate) fn strands_tokens_from(&self, policy: &Policy) -> Option<Timestamp> {
+        let needed = policy.token_lifetime + policy.clock_skew;
+        let is_short = self.grace < needed + LAST_SIGNER_STOPS;
+        is_short.then(|| after(before(self.at, needed), self.grace))
+    }
 }
 
-/// What [`current`] chooses from.
+/// What [`current`] chooses from: a name of a key.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     pub kid: &'a Kid,
     pub dates: &'a Dates,
     /// Whether there is a private half to sign with.
-    pub has_private: bool,
+    pub can_sign: bool,
 }
 
-/// The key to sign with, of the keys of one audience: of the active ones with a private half that
-/// are safe to sign, the one with the latest `validFrom` (then first published, then kid). Where
-/// none is safe yet, the active one published longest, so that there is always a signer.
+/// The name to sign with, of those of one audience: of the active ones that can sign, are safe to and
+/// have not to stop yet, the one with the latest `validFrom` (then first published, then kid).
 ///
-/// A key without `validFrom` counts as valid from its first publication.
+/// Otherwise there is a signer all the same where any is active: one that tokens outlive, or else the
+/// one that was published longest. Among equals, as on a new ledger, that is the one with the
+/// earliest `validFrom`: the one that consumers of the ledger before have.
+///
+/// A name without `validFrom` counts as valid from its first publication.
 pub fn current<'a>(
     candidates: impl Iterator<Item = Candidate<'a>>,
     instant: Timestamp,
     policy: &Policy,
 ) -> Option<&'a Kid> {
     let active: Vec<(KeyState, Candidate<'a>)> = candidates
-        .filter(|candidate| candidate.has_private)
+        .filter(|candidate| candidate.can_sign)
         .map(|candidate| (candidate.dates.at(instant, policy), candidate))
         .filter(|(state, _)| state.phase == Phase::Active)
         .collect();
@@ -371,14 +389,20 @@ pub fn current<'a>(
         let Dates { valid_from, first_published, .. } = *candidate.dates;
         (valid_from.or(first_published), first_published, Reverse(candidate.kid))
     };
-    let safe = active.iter().filter(|(state, _)| state.is_safe_to_sign(instant));
-    let chosen = safe.max_by_key(|(_, candidate)| newest(candidate)).or_else(|| {
-        active.iter().min_by_key(|(_, candidate)| {
-            let published = candidate.dates.first_published;
-            // Never published sorts last; among equals the newest as above.
-            (published.is_none(), published, Reverse(newest(candidate)))
-        })
-    });
+    let is_late = |state: &KeyState| state.is_past_sign_until(instant);
+    let is_safe = |state: &KeyState| state.is_safe_to_sign(instant);
+    let in_time = active.iter().filter(|(state, _)| is_safe(state) && !is_late(state));
+    let late = || active.iter().filter(|(state, _)| is_late(state));
+    let chosen = in_time
+        .max_by_key(|(_, candidate)| newest(candidate))
+        .or_else(|| late().max_by_key(|(state, candidate)| (is_safe(state), newest(candidate))))
+        .or_else(|| {
+            active.iter().min_by_key(|(_, candidate)| {
+                let Dates { valid_from, first_published, .. } = *candidate.dates;
+                // Never published sorts last.
+                (first_published.is_none(), first_published, valid_from, candidate.kid)
+            })
+        });
     chosen.map(|(_, candidate)| candidate.kid)
 }
 

@@ -17,5 +17,5 @@ pub mod refusal;
 pub mod strict_json;
 
 pub use self::algorithm::Algorithm;
-pub use self::ids::{Audience, Kid};
+pub use self::ids::{Audience, Kid, Name, Thumbprint};
 pub use self::public_key::{Curve, Numbers, PublicKey};

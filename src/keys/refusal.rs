@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::algorithm::Algorithm;
 use super::ids::{InvalidKid, Kid};
 use crate::source::Slot;
@@ -61,9 +63,16 @@ pub enum RefusalReason {
     KidTaken {
         kid: Kid,
         holder: String,
+        /// When the kid is free again, where its holder has ended.
+        until: Option<Timestamp>,
     },
-    /// The key was deleted, under this kid, and comes under another one.
-    KeyDeleted(Kid),
+    /// The kid was published with another algorithm (the first).
+    KidAlgorithm {
+        kid: Kid,
+        published: Algorithm,
+        declared: Algorithm,
+    },
+    KeyDeleted,
     BadAttributes(String),
     AttributesWithoutKey,
 }
@@ -109,7 +118,8 @@ impl RefusalReason {
             Self::DuplicateKid(_) => "duplicate-kid",
             Self::BadKid(_) => "bad-kid",
             Self::KidTaken { .. } => "kid-taken",
-            Self::KeyDeleted(_) => "key-deleted",
+            Self::KidAlgorithm { .. } => "kid-algorithm",
+            Self::KeyDeleted => "key-deleted",
             Self::BadAttributes(_) => "bad-attributes",
             Self::AttributesWithoutKey => "attributes-without-key",
         }
@@ -179,16 +189,21 @@ impl RefusalReason {
                 format!("the kid \"{}\" is given twice", escape_name(kid.as_str()))
             }
             Self::BadKid(why) => why.to_string(),
-            Self::KidTaken { kid, holder } => format!(
-                "the kid \"{}\" belongs to the other key at {}: consumers that have that one would \
-                 never fetch this one",
-                escape_name(kid.as_str()),
-                escape_name(holder)
-            ),
-            Self::KeyDeleted(kid) => format!(
-                "this key was deleted for good, when its kid was \"{}\"",
+            Self::KidTaken { kid, holder, until } => {
+                let until = until.map_or_else(String::new, |until| format!(" until {until:.0}"));
+                format!(
+                    "the kid \"{}\" belongs to the other key at {}{until}: consumers that have that \
+                     one would never fetch this one",
+                    escape_name(kid.as_str()),
+                    escape_name(holder)
+                )
+            }
+            Self::KidAlgorithm { kid, published, declared } => format!(
+                "the kid \"{}\" is published with the algorithm {published}, not {declared}: consumers \
+                 that have it would not fetch it again",
                 escape_name(kid.as_str())
             ),
+            Self::KeyDeleted => "this key was deleted for good".to_owned(),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
                 "an attributes file lies there, and no key beside it".to_owned()
@@ -253,14 +268,14 @@ impl RefusalReason {
             Self::SeveralKeys(_) => "give each key pair a file name of its own, or use a JWK Set",
             Self::DuplicateKid(_) => "give each key, and each alias, an id of its own",
             Self::BadKid(_) => "give it a keyId of 1 to 256 printable ASCII characters",
-            Self::KidTaken { .. } => {
-                "give the new key a kid of its own (keyId in STEM.meta.json), or leave it out to \
-                 have the thumbprint"
+            Self::KidTaken { kid, until, .. } => return kid_taken_remedy(kid, *until),
+            Self::KidAlgorithm { .. } => {
+                "give it another keyId in STEM.meta.json, or take the algorithm out of there"
             }
-            Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
+            Self::KeyDeleted => "issue a new key pair, and remove this one",
             Self::BadAttributes(_) => {
                 "correct the attributes file; its members are keyId, audience, algorithm, \
-                 validFrom, validTo, invalidatedAt, gracePeriodSec and keyIdAliases"
+                 validFrom, validTo, invalidatedAt, gracePeriodSec, keyIdAliases and signer"
             }
             Self::AttributesWithoutKey => {
                 "put the key beside it under the same stem, or remove the attributes file"
@@ -278,6 +293,19 @@ impl RefusalReason {
     /// and only their description is left.
     pub const fn holds_last_good_state(&self) -> bool {
         !matches!(self, Self::AttributesWithoutKey)
+    }
+}
+
+fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
+    let own = "give the new key a kid of its own (keyId in STEM.meta.json), or leave it out to have \
+               the thumbprint";
+    match until {
+        Some(until) => format!("{own}; the kid is free from {until:.0} on"),
+        None => format!(
+            "{own}; to free the kid, end that key for good: jwksd keys delete --yes -- '{}' (the kid \
+             is free when nobody can remember it, keys.retention later)",
+            kid.as_str().escape_default()
+        ),
     }
 }
 

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::record::Record;
 use crate::encoding::{hex, sha256};
-use crate::keys::Kid;
+use crate::keys::Thumbprint;
 
-/// The newest format that this program writes and reads.
-pub const FORMAT: u32 = 1;
+/// The format that this program writes and reads.
+pub const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,25 +35,29 @@ pub enum Damage {
     NotARecord(String),
     #[error("its checksum does not fit its content")]
     Checksum,
-    #[error("a later version of jwksd wrote it (format {0}, not {FORMAT})")]
-    NewerFormat(u32),
+    #[error("another version of jwksd wrote it (format {0}, not {FORMAT})")]
+    OtherFormat(u32),
     /// The record belongs to another key than the file name says.
-    #[error("it is the record of the key \"{}\"", .0.as_str().escape_default())]
-    WrongName(Kid),
+    #[error("it is the record of the key {0}")]
+    WrongName(Thumbprint),
 }
 
 /// # Errors
 /// [`Damage`] where the bytes are not a whole, unchanged record of the key that the file `name` is
 /// for.
-pub fn decode(bytes: &[u8], name: &str) -> Result<Record, Damage> {
+pub fn decode(bytes: &[u8], name: &str) -> Result<(Thumbprint, Record), Damage> {
     let record: Record = open(bytes)?;
-    if !record.public_key.supports(record.algorithm) {
+    if record.names.iter().any(|name| !record.public_key.supports(name.algorithm)) {
         return Err(Damage::NotARecord("its algorithm does not fit its key".to_owned()));
     }
-    if file_name(&record.key_id) != name {
-        return Err(Damage::WrongName(record.key_id));
+    if !record.names.is_sorted_by(|one, other| one.name < other.name) {
+        return Err(Damage::NotARecord("its names are not in order".to_owned()));
     }
-    Ok(record)
+    let key = record.public_key.thumbprint();
+    if file_name(&key) != name {
+        return Err(Damage::WrongName(key));
+    }
+    Ok((key, record))
 }
 
 /// Wraps plain data in an envelope with a format number and a checksum.
@@ -69,16 +73,16 @@ pub fn encode<T: Serialize>(content: &T) -> Vec<u8> {
 pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
     let not_a_record = |error: serde_json::Error| {
         if let Ok(FormatOnly { format }) = serde_json::from_slice(bytes)
-            && format > FORMAT
+            && format != FORMAT
         {
-            return Damage::NewerFormat(format);
+            return Damage::OtherFormat(format);
         }
         // Only the position: an error's text may quote the content.
         Damage::NotARecord(format!("line {}, column {}", error.line(), error.column()))
     };
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(not_a_record)?;
     if envelope.format != FORMAT {
-        return Err(Damage::NewerFormat(envelope.format));
+        return Err(Damage::OtherFormat(envelope.format));
     }
     if checksum(envelope.key) != envelope.checksum {
         return Err(Damage::Checksum);
@@ -90,12 +94,10 @@ fn checksum(key: &RawValue) -> String {
     hex(&sha256(key.get().as_bytes()))
 }
 
-/// The file name of a key's record: the kid where it can be a file name as it is, else its digest.
-/// The two can't collide: only the latter contains a dot.
-pub fn file_name(kid: &Kid) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if kid.as_str().len() <= 100 && kid.as_str().bytes().all(plain) {
-        return format!("{kid}.json");
-    }
-    format!("kid.sha256-{}.json", hex(&sha256(kid.as_str().as_bytes())))
+/// The file name of a key's record.
+pub fn file_name(key: &Thumbprint) -> String {
+    format!("{key}{RECORD}")
 }
+
+/// What the name of a record ends with.
+pub(super) const RECORD: &str = ".json";

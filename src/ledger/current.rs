@@ -1,27 +1,26 @@
-//! Which key an audience is to sign with.
+//! Which name an audience is to sign with.
 
 use jiff::Timestamp;
 
-use super::record::{Record, Records};
+use super::record::{NamedKey, Records};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Candidate, Dates, Policy, current};
 
-pub fn current_record<'a>(
+pub fn current_key<'a>(
     records: &'a Records,
     audience: &Audience,
     now: Timestamp,
     policy: &Policy,
-) -> Option<&'a Record> {
-    let dated: Vec<(&Record, Dates)> = records
-        .values()
-        .filter(|record| record.audience == *audience)
-        .map(|record| (&**record, record.dates(policy)))
+) -> Option<NamedKey<'a>> {
+    let dated: Vec<(NamedKey<'_>, Dates)> = NamedKey::all(records)
+        .filter(|named| named.audience() == audience)
+        .map(|named| (named, named.dates()))
         .collect();
-    let candidates = dated.iter().map(|(record, dates)| Candidate {
-        kid: &record.key_id,
+    let candidates = dated.iter().map(|(named, dates)| Candidate {
+        kid: named.kid(),
         dates,
-        has_private: record.private.is_some(),
+        can_sign: named.can_sign(),
     });
     let kid = current(candidates, now, policy)?;
-    records.get(kid).map(|record| &**record)
+    dated.iter().map(|(named, _)| *named).find(|named| named.kid() == kid)
 }

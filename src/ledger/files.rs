@@ -15,6 +15,9 @@ const MAX_RECORD_SIZE: u64 = 1 << 20;
 /// The suffix of a file that is still being written.
 pub(super) const TEMPORARY: &str = ".tmp";
 
+/// Stands in the name of a file that was set aside, before a number.
+pub(super) const ASIDE: &str = ".damaged-";
+
 pub(super) fn names(directory: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -111,7 +114,7 @@ pub(super) fn remove_if_present(file: &Path) -> io::Result<()> {
 pub(super) fn free_name_beside(file: &Path) -> PathBuf {
     let numbered = |number: u32| {
         let mut name = file.as_os_str().to_owned();
-        name.push(format!(".damaged-{number}"));
+        name.push(format!("{ASIDE}{number}"));
         PathBuf::from(name)
     };
     (1..10_000).map(numbered).find(|path| !path.exists()).unwrap_or_else(|| numbered(10_000))

@@ -4,14 +4,15 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::current::current_record;
+use super::current::current_key;
 use super::files::{make_directory, read_bounded, remove_if_present, replace_file};
-use super::record::Records;
-use crate::keys::lifecycle::Policy;
+use super::record::{NamedKey, Records};
+use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::{Algorithm, Audience, Kid};
 
 /// The directory of these files, below the ledger's.
@@ -24,9 +25,15 @@ pub struct HandOff {
     pub key_id: Kid,
     pub algorithm: Algorithm,
     /// The absolute path of the file with the private half.
-    pub file: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Where the private half is used instead, as its attributes say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Arc<str>>,
     /// When the key expires; null where it does not.
     pub valid_to: Option<Timestamp>,
+    /// Until when to sign with it, so that its last token expires before it does; null where open.
+    pub sign_until: Option<Timestamp>,
 }
 
 impl HandOff {
@@ -37,12 +44,15 @@ impl HandOff {
         now: Timestamp,
         policy: &Policy,
     ) -> Option<Self> {
-        let record = current_record(records, audience, now, policy)?;
+        let current = current_key(records, audience, now, policy)?;
+        let (dates, private) = (current.dates(), &current.signing_place()?.private);
         Some(Self {
-            key_id: record.key_id.clone(),
-            algorithm: record.algorithm,
-            file: record.private.clone()?,
-            valid_to: record.dates(policy).valid_to,
+            key_id: current.kid().clone(),
+            algorithm: current.key.algorithm,
+            file: private.file.clone(),
+            signer: private.signer.clone(),
+            valid_to: dates.valid_to,
+            sign_until: dates.sign_until(policy),
         })
     }
 
@@ -73,16 +83,37 @@ pub(super) fn is_written(directory: &Path, audience: &Audience, handoff: Option<
     read_bounded(&file(directory, audience)).ok() == handoff.map(HandOff::to_json)
 }
 
-/// Writes the file of `audience`, or removes it where no key is current.
-pub(super) fn write(
+/// Writes the file of `audience`, or removes it where no key is current. Where it can't be written,
+/// a key that can't sign any more is taken out of it at least.
+pub(super) fn replace(
     directory: &Path,
     audience: &Audience,
     handoff: Option<&HandOff>,
+    records: &Records,
+    now: Timestamp,
+    policy: &Policy,
 ) -> io::Result<()> {
     let file = file(directory, audience);
     let Some(handoff) = handoff else {
         return remove_if_present(&file);
     };
-    make_directory(&directory.join(CURRENT))?;
-    replace_file(&file, &handoff.to_json())
+    let write = || {
+        make_directory(&directory.join(CURRENT))?;
+        replace_file(&file, &handoff.to_json())
+    };
+    write().or_else(|error| {
+        let told = read_bounded(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let signs = told.is_some_and(|told: HandOff| {
+            NamedKey::all(records).any(|named| {
+                let is_told = *named.kid() == told.key_id && named.audience() == audience;
+                is_told && named.can_sign() && named.dates().at(now, policy).phase == Phase::Active
+            })
+        });
+        if signs {
+            return Err(error);
+        }
+        remove_if_present(&file)?;
+        // Where the disk is full, there is room for one file again.
+        write()
+    })
 }

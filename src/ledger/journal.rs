@@ -123,10 +123,10 @@ impl LockedStore<'_> {
     }
 
     fn is_newer(&self, record: &Record) -> bool {
-        let name = codec::file_name(&record.key_id);
+        let name = codec::file_name(&record.public_key.thumbprint());
         let on_disk = read_bounded(&self.directory().join(&name));
         let on_disk = on_disk.ok().and_then(|bytes| codec::decode(&bytes, &name).ok());
-        on_disk.is_none_or(|on_disk| on_disk.revision < record.revision)
+        on_disk.is_none_or(|(_, on_disk)| on_disk.revision < record.revision)
     }
 
     fn carry_out(&mut self, step: &Step) -> io::Result<()> {

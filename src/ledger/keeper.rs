@@ -17,9 +17,9 @@ use super::journal::CommitError;
 use super::record::{Record, Records};
 use super::served::{self, ServedMarker};
 use super::step::Step;
-use super::store::{self, DamagedFile, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
+use super::store::{self, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
 use crate::keys::lifecycle::Policy;
-use crate::keys::{Audience, Kid};
+use crate::keys::{Audience, Thumbprint};
 
 #[derive(Debug)]
 pub struct Ledger {
@@ -27,15 +27,17 @@ pub struct Ledger {
     directory: Option<PathBuf>,
     store: Option<Store>,
     records: Records,
-    /// Keys whose records on disk are missing or old, each with the revision on disk that the one
-    /// in memory was made from. Where another process has written a later revision, that one
-    /// counts.
-    to_write: BTreeMap<Kid, u64>,
-    to_remove: BTreeSet<Kid>,
+    /// Keys whose records on disk are missing or old.
+    to_write: BTreeSet<Thumbprint>,
+    to_remove: BTreeSet<Thumbprint>,
+    /// The keys that this process has forgotten, and when they were first seen: an older copy of the
+    /// directory does not bring them back.
+    forgotten: BTreeMap<Thumbprint, Timestamp>,
     /// The store's change count at which `records` equalled the disk.
     synced_at: Option<u64>,
+    /// The store's fingerprint then.
+    fingerprint: Option<u64>,
     persistence: Persistence,
-    damaged_files: Vec<DamagedFile>,
     served: ServedMarker,
 }
 
@@ -66,11 +68,12 @@ impl Ledger {
             directory,
             store: None,
             records: Records::new(),
-            to_write: BTreeMap::new(),
+            to_write: BTreeSet::new(),
             to_remove: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             synced_at: None,
+            fingerprint: None,
             persistence: Persistence::Memory,
-            damaged_files: Vec::new(),
             served: ServedMarker::default(),
         }
     }
@@ -87,9 +90,19 @@ impl Ledger {
         self.directory.as_deref()
     }
 
-    /// The damaged files that were found since the last call.
-    pub fn take_damaged_files(&mut self) -> Vec<DamagedFile> {
-        std::mem::take(&mut self.damaged_files)
+    /// The files of the directory that were found damaged and set aside.
+    pub fn damaged_files(&self) -> Vec<PathBuf> {
+        self.directory.as_deref().map(store::set_aside).unwrap_or_default()
+    }
+
+    /// Finds out whether the directory was changed behind the back of its users, by a restored
+    /// backup, say. The next update then writes what is newer in memory.
+    pub fn verify(&mut self) {
+        let Some(directory) = &self.directory else { return };
+        if self.synced_at.is_some() && store::fingerprint(directory).ok() != self.fingerprint {
+            self.synced_at = None;
+            self.served = ServedMarker::default();
+        }
     }
 
     /// Replaces the records by what `decide` makes of them, and writes what changed. `decide` sees
@@ -109,7 +122,9 @@ impl Ledger {
         };
         let mut locked = None;
         if let Some(store) = &store {
-            let taken = store.lock(LOCK_PATIENCE);
+            // A lock that was held for that long already is held by a process that stands still.
+            let is_failing = matches!(self.persistence, Persistence::Failing(_));
+            let taken = store.lock(if is_failing { Duration::ZERO } else { LOCK_PATIENCE });
             match taken.and_then(|lock| self.refresh(&lock).map(|()| lock)) {
                 Ok(lock) => locked = Some(lock),
                 Err(error) => trouble = Some(error),
@@ -157,8 +172,9 @@ impl Ledger {
                 lock.commit(&step)?;
                 self.synced_at = Some(lock.changes());
                 for record in step.records {
-                    self.records.insert(record.key_id.clone(), record);
+                    self.records.insert(record.public_key.thumbprint(), record);
                 }
+                self.fingerprint = store::fingerprint(&directory).ok();
             }
             Ok(answer)
         });
@@ -180,37 +196,43 @@ impl Ledger {
         policy: &Policy,
     ) -> io::Result<HandOffStatus> {
         let Some(directory) = self.directory.clone() else { return Ok(HandOffStatus::Written) };
-        let is_written = |records: &Records| {
-            audiences.iter().all(|audience| {
-                let handoff = HandOff::of(records, audience, now, policy);
-                handoff::is_written(&directory, audience, handoff.as_ref())
-            }) && handoff::stale_audiences(&directory, audiences).is_empty()
-        };
-        if is_written(&self.records) {
+        let current = |audience: &Audience| HandOff::of(&self.records, audience, now, policy);
+        let due: Vec<(&Audience, Option<HandOff>)> = audiences
+            .iter()
+            .map(|audience| (audience, current(audience)))
+            .filter(|(audience, handoff)| {
+                !handoff::is_written(&directory, audience, handoff.as_ref())
+            })
+            .collect();
+        let stale = handoff::stale_audiences(&directory, audiences);
+        if due.is_empty() && stale.is_empty() {
             return Ok(HandOffStatus::Written);
         }
-        // Decide again under the lock, from the records on disk: older records must not overwrite a
-        // newer hand-off.
-        let store = self.store.take().map_or_else(|| Store::open(&directory), Ok)?;
-        let lock = store.lock(LOCK_PATIENCE)?;
-        // Where the disk fails, the records in memory are the newest.
-        if self.synced_at.is_some_and(|synced_at| synced_at != lock.changes()) {
-            drop(lock);
-            self.store = Some(store);
-            return Ok(HandOffStatus::Outdated);
-        }
-        for audience in handoff::stale_audiences(&directory, audiences) {
-            handoff::write(&directory, &audience, None)?;
-        }
-        for audience in audiences {
-            let handoff = HandOff::of(&self.records, audience, now, policy);
-            if !handoff::is_written(&directory, audience, handoff.as_ref()) {
-                handoff::write(&directory, audience, handoff.as_ref())?;
-            }
-        }
+        // Older records must not overwrite a newer hand-off. Where the lock can't be had, or the
+        // disk fails, those in memory are the newest that there are: a signer must not go on with a
+        // key that has ended.
+        let is_failing = matches!(self.persistence, Persistence::Failing(_));
+        let store = self.store.take().map_or_else(|| Store::open(&directory), Ok).ok();
+        let lock = store.as_ref().filter(|_| !is_failing);
+        let lock = lock.and_then(|store| store.lock(LOCK_PATIENCE).ok());
+        let is_outdated = lock.as_ref().is_some_and(|lock| {
+            self.synced_at.is_some_and(|synced_at| synced_at != lock.changes())
+        });
+        let written = if is_outdated {
+            Ok(HandOffStatus::Outdated)
+        } else {
+            let stale = stale.iter().map(|audience| (audience, None));
+            let due = due.iter().map(|(audience, handoff)| (*audience, handoff.as_ref()));
+            // Every audience gets its turn, whatever becomes of the others.
+            let written = stale.chain(due).map(|(audience, handoff)| {
+                handoff::replace(&directory, audience, handoff, &self.records, now, policy)
+            });
+            written
+                .fold(Ok(HandOffStatus::Written), |all, one| all.and_then(|all| one.map(|()| all)))
+        };
         drop(lock);
-        self.store = Some(store);
-        Ok(HandOffStatus::Written)
+        self.store = store;
+        written
     }
 
     /// Records for other processes that the current records are served.
@@ -243,57 +265,59 @@ impl Ledger {
         if self.synced_at == Some(lock.changes()) {
             return Ok(());
         }
-        let mut loaded = lock.load()?;
-        self.damaged_files.append(&mut loaded.damaged_files);
-        self.merge(loaded);
+        self.merge(lock.load()?);
         self.synced_at = Some(lock.changes());
+        self.fingerprint = store::fingerprint(lock.directory()).ok();
         Ok(())
     }
 
-    /// Merges what was read with what only this process knows.
+    /// Merges what was read with what is in memory, which wins over older copies on disk.
     fn merge(&mut self, mut loaded: LoadedRecords) {
-        // Keep what the disk lacks: records that could not be written, and ones whose copies were
-        // all damaged or removed by something else.
-        let mut to_write = BTreeMap::new();
-        for (kid, record) in &self.records {
-            let on_disk = loaded.records.get(kid).map_or(0, |on_disk| on_disk.revision);
-            let made_from = self.to_write.get(kid).copied();
-            if on_disk == 0 || made_from == Some(on_disk) {
-                loaded.records.insert(kid.clone(), Arc::clone(record));
-                to_write.insert(kid.clone(), on_disk);
+        self.to_write = loaded.incomplete;
+        for (key, first_seen) in &self.forgotten {
+            if loaded.records.get(key).is_some_and(|record| record.first_seen <= *first_seen) {
+                loaded.records.remove(key);
+                self.to_remove.insert(*key);
             }
         }
-        for kid in &loaded.incomplete {
-            let revision = loaded.records.get(kid).map_or(0, |record| record.revision);
-            to_write.entry(kid.clone()).or_insert(revision);
+        for (key, mine) in std::mem::take(&mut self.records) {
+            let merged = match loaded.records.get(&key) {
+                None => mine,
+                // The memory of equal records is shared with what others have taken of these.
+                Some(theirs) if *theirs == mine => mine,
+                Some(theirs) => mine.merged_with(theirs),
+            };
+            if loaded.records.get(&key) != Some(&merged) {
+                self.to_write.insert(key);
+            }
+            loaded.records.insert(key, merged);
         }
-        self.to_write = to_write;
-        for kid in &self.to_remove {
-            loaded.records.remove(kid);
-        }
+        self.to_write.retain(|key| loaded.records.contains_key(key));
         self.records = loaded.records;
     }
 
     fn adopt(&mut self, records: Records) {
-        for (kid, record) in &records {
-            let old = self.records.get(kid);
-            if old.is_none_or(|old| old != record) {
-                let made_from = old.map_or(0, |old| old.revision);
-                self.to_write.entry(kid.clone()).or_insert(made_from);
-                self.to_remove.remove(kid);
+        for (key, record) in &records {
+            let old = self.records.get(key);
+            if old.is_none_or(|old| !Arc::ptr_eq(old, record) && old != record) {
+                self.to_write.insert(*key);
+                self.to_remove.remove(key);
             }
         }
-        for kid in self.records.keys().filter(|kid| !records.contains_key(*kid)) {
-            self.to_remove.insert(kid.clone());
-            self.to_write.remove(kid);
+        for (key, record) in &self.records {
+            if !records.contains_key(key) {
+                self.to_remove.insert(*key);
+                self.to_write.remove(key);
+                self.forgotten.insert(*key, record.first_seen);
+            }
         }
         self.records = records;
     }
 
     fn write(&mut self, lock: &mut LockedStore<'_>) -> io::Result<()> {
         let changed: Vec<Arc<Record>> =
-            self.to_write.keys().filter_map(|kid| self.records.get(kid)).cloned().collect();
-        let forgotten: Vec<Kid> = self.to_remove.iter().cloned().collect();
+            self.to_write.iter().filter_map(|key| self.records.get(key)).cloned().collect();
+        let forgotten: Vec<Thumbprint> = self.to_remove.iter().copied().collect();
         if changed.is_empty() && forgotten.is_empty() {
             return Ok(());
         }
@@ -301,6 +325,7 @@ impl Ledger {
         // After a failed write, the next update reads the records again.
         self.synced_at = written.is_ok().then_some(lock.changes());
         written?;
+        self.fingerprint = store::fingerprint(lock.directory()).ok();
         self.to_write.clear();
         self.to_remove.clear();
         Ok(())

@@ -1,22 +1,21 @@
 //! The pure function from records and an observation to new records.
 //!
-//! It decides which key is new, which is gone and since when, and which name is taken. It reads no
-//! file and no clock; the same input gives the same result.
+//! It decides which key and which name is new, and which is gone and since when. It reads no file
+//! and no clock; the same input gives the same result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::claims::{Claim, Claims, Contradiction, first};
 use super::observation::Observation;
-use super::record::{Record, Records};
-use super::removal::is_confirmed;
-use super::retention;
-use crate::keys::entry::SeenKey;
-use crate::keys::lifecycle::{Loss, Policy};
+use super::record::{KeyName, NamedKey, Place, Record, Records, Succession};
+use crate::keys::entry::Declared;
+use crate::keys::lifecycle::{Dates, End, Phase, Policy, after};
 use crate::keys::refusal::{RefusalReason, Refused};
-use crate::keys::{Kid, PublicKey};
+use crate::keys::{Name, Thumbprint};
 use crate::source::Slot;
 
 /// The parameters of [`reconcile`].
@@ -24,19 +23,33 @@ use crate::source::Slot;
 pub struct ReconcileContext<'a> {
     pub now: Timestamp,
     pub policy: &'a Policy,
-    /// The grace of a key whose files are gone; zero ends it at once.
+    /// The grace of a name that no entry declares any more; zero ends it at once.
     pub grace_on_removal: Duration,
-    /// The keys that the scan before missed: a removal is adopted when two scans agree.
-    pub missed_before: &'a BTreeSet<Kid>,
-    /// How long a record is kept after its key's publication ended. Absent while the clock has not
-    /// run evenly for long enough to be trusted.
-    pub retention: Option<Duration>,
+    /// What the scan before missed: a removal is adopted when two scans agree.
+    pub missed_before: &'a BTreeSet<Missed>,
+    /// How long a key is remembered after its publication ended.
+    pub retention: Duration,
+    /// Whether records may be forgotten. Not while the clock has not run evenly for long enough to
+    /// be trusted.
+    pub forgets: bool,
     /// The records as this process knew them before the scan. Where another process has changed a
     /// record since, what the scan showed of its key is not adopted: it may be older than that
     /// change.
     pub known: Option<&'a Records>,
     /// Whether the result is served, so that first publications count.
     pub is_served: bool,
+}
+
+/// What was there before, and a scan does not show. A single scan may fall between the two halves of
+/// a replacement.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missed {
+    Place(Thumbprint, Slot),
+    /// The private half in an entry.
+    Private(Thumbprint, Slot),
+    Name(Thumbprint, Name),
+    /// A deleted key.
+    Deleted(Thumbprint),
 }
 
 #[derive(Debug, Default)]
@@ -46,38 +59,38 @@ pub struct Reconciliation {
     /// The entries that can't be adopted, including those that the scan refused. Incomplete entries
     /// of keys that other processes have changed are left out, see [`ReconcileContext::known`].
     pub refused: Vec<Refused>,
-    /// The keys that were missed for the first time, see [`ReconcileContext::missed_before`].
-    pub missed: BTreeSet<Kid>,
+    pub contradictions: BTreeSet<Contradiction>,
+    /// What was missed for the first time, see [`ReconcileContext::missed_before`].
+    pub missed: BTreeSet<Missed>,
     /// Whether something seen was not adopted, see [`ReconcileContext::known`]: another scan is
     /// due.
     pub is_outdated: bool,
 }
 
+/// What happened to a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The key was seen for the first time.
-    Added(Kid),
-    Updated(Kid),
-    /// Its files are gone, or other material took its slot (`replaced`).
-    Lost {
-        kid: Kid,
-        replaced: bool,
-    },
-    Returned(Kid),
-    /// For the first time, or again after an end.
-    Published(Kid),
-    /// Its record was removed, long after its end.
-    Forgotten(Kid),
+pub struct Change {
+    pub key: Thumbprint,
+    pub name: Name,
+    pub kind: ChangeKind,
 }
 
-/// Drops refusals of incomplete entries whose keys other processes have changed since the records
-/// were `known`: those processes may be replacing the files one after the other.
-fn ignore_incomplete(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
-    let is_incomplete = |refused: &Refused| refused.reason == RefusalReason::AttributesWithoutKey;
-    let Some(known) = known.filter(|_| refused.iter().any(is_incomplete)) else { return };
-    let changed = records.iter().filter(|(kid, record)| known.get(*kid) != Some(*record));
-    let changed: BTreeSet<&Slot> = changed.map(|(_, record)| &record.slot).collect();
-    refused.retain(|refused| !is_incomplete(refused) || !changed.contains(&refused.slot));
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The name was seen for the first time.
+    Added,
+    Updated,
+    /// No entry declares it any more; `replaced` where another key took the slot.
+    Lost {
+        replaced: bool,
+    },
+    Returned,
+    /// For the first time, or again after an end.
+    Published,
+    /// It is no longer remembered, long after its end.
+    Forgotten,
+    /// The key has ended because its successor took over.
+    Succeeded,
 }
 
 /// Brings `records` up to date with an observation.
@@ -86,244 +99,398 @@ pub fn reconcile(
     observation: &Observation,
     context: ReconcileContext<'_>,
 ) -> Reconciliation {
-    let (present, mut refused) = adopt(records, observation);
+    let claims = Claims::of(records, observation, context.now, context.retention);
+    let mut refused = claims.refused.clone();
     ignore_incomplete(&mut refused, records, context.known);
-    let mut outcome = Reconciliation { refused, ..Reconciliation::default() };
-    let bad: BTreeSet<&Slot> = outcome
+    let bad: BTreeSet<&Slot> = claims
         .refused
         .iter()
         .filter(|refused| refused.reason.holds_last_good_state())
         .map(|refused| &refused.slot)
         .collect();
-    // While its slot can't be read, a key is taken to be unchanged.
-    let is_kept = |record: &Record| {
-        record.loss.is_none()
-            && (bad.contains(&record.slot)
-                || observation.unreadable.iter().any(|subtree| subtree.covers(&record.slot)))
+    let is_unread = |entry: &Result<_, Refused>| {
+        entry.as_ref().is_err_and(|refused: &Refused| refused.reason.holds_last_good_state())
     };
-
-    let entries = observation.entries.values().filter_map(|entry| entry.as_ref().ok());
-    let present_keys: BTreeSet<&PublicKey> =
-        entries.flat_map(|entry| &entry.keys).map(|key| &key.public).collect();
-
-    let mut same_key: Option<BTreeMap<&PublicKey, Vec<&Record>>> = None;
-    for (kid, record) in records {
-        let mut next = Record::clone(record);
-        let kept = is_kept(record);
-        let is_present = kept || present.contains_key(kid);
-        // While its own slot can't be read, a copy elsewhere does not count.
-        let shown = present.get(kid).filter(|(_, slot)| !kept || **slot == record.slot);
-        let is_known = context.known.is_none_or(|known| known.get(kid) == Some(record));
-        if !is_known {
-            outcome.is_outdated = true;
-            next.loss = record.loss.map(|loss| loss.observed_at(context.now));
-        } else if let Some(&(seen, slot)) = shown {
-            next.update_from(seen, slot, context.now, context.policy);
-            if record.loss.is_some() {
-                // The key may have had another id meanwhile, which it has no longer. The orders given
-                // about that id are newer, but do not take back an end ordered for this one.
-                let others = same_key.get_or_insert_with(|| by_key(records));
-                let later = others[&record.public_key].iter().copied().filter(|other| {
-                    other.audience == next.audience
-                        && present_until(record) < present_until(other)
-                        && !present.contains_key(&other.key_id)
-                });
-                if let Some(other) = closest(later, &next)
-                    && (next.operation.invalidation.is_none() || other.is_ended_by_order())
-                {
-                    next.inherit_from(other);
-                }
-                outcome.changes.push(Change::Returned(kid.clone()));
-            } else if next != **record {
-                outcome.changes.push(Change::Updated(kid.clone()));
-            }
-        } else if let Some(loss) = record.loss {
-            next.loss = Some(loss.observed_at(context.now));
-        } else if !is_present
-            && record.deleted_at.is_none()
-            && is_confirmed(kid, context.missed_before, &mut outcome.missed)
-        {
-            let grace = context.grace_on_removal;
-            next.loss = Some(Loss { at: context.now, clock_set_back_to: None, grace });
-            let replaced = matches!(observation.entries.get(&record.slot), Some(Ok(_)));
-            outcome.changes.push(Change::Lost { kid: kid.clone(), replaced });
-        }
-        // The record of a present key is kept. So is that of a deleted key that is or may be present
-        // under another name: without the record the key would be published again.
-        let may_be_present = || !bad.is_empty() || present_keys.contains(&record.public_key);
-        let is_needed = is_present || (record.deleted_at.is_some() && may_be_present());
-        // An outdated or incomplete observation does not show that the key is absent.
-        let is_conclusive = is_known && observation.unreadable.is_empty();
-        let is_over = || retention::is_over(&next, context.now, context.policy, context.retention);
-        if !is_conclusive || is_needed || !is_over() {
-            outcome.records.insert(kid.clone(), Arc::new(next));
-        } else if (next.loss.is_none() || record.deleted_at.is_some())
-            && !is_confirmed(kid, context.missed_before, &mut outcome.missed)
-        {
-            // The key may have been present until now.
-            outcome.records.insert(kid.clone(), Arc::new(next));
-        } else {
-            outcome.changes.push(Change::Forgotten(kid.clone()));
+    let mut update = Update {
+        has_unread: !observation.unreadable.is_empty()
+            || observation.entries.values().any(is_unread),
+        outcome: Reconciliation { refused, ..Reconciliation::default() },
+        observation,
+        context,
+        bad,
+        present: &claims.present,
+    };
+    for (key, record) in records {
+        let claims = claims.accepted.get(key).map_or(&[][..], |claims| claims);
+        update.remembered(*key, record, claims);
+    }
+    for (key, claims) in &claims.accepted {
+        if let (false, Some(claim)) = (records.contains_key(key), claims.first()) {
+            let mut newcomer = Record::without_names(claim.seen.public.clone(), context.now);
+            update.adopt(*key, &mut newcomer, claims);
+            update.outcome.records.insert(*key, Arc::new(newcomer));
         }
     }
-    for (&kid, (seen, slot)) in &present {
-        if !records.contains_key(kid) {
-            let mut newcomer = Record::of_newcomer(seen, slot, context.now);
-            let others = same_key.get_or_insert_with(|| by_key(records)).get(&seen.public);
-            if let Some(other) = closest(others.into_iter().flatten().copied(), &newcomer) {
-                newcomer.inherit_from(other);
-            }
-            outcome.changes.push(Change::Added(kid.clone()));
-            outcome.records.insert(kid.clone(), Arc::new(newcomer));
-        }
-    }
-    end_former_ids(&mut outcome.records, context);
-    finish(&mut outcome, records, context);
-    outcome
-}
-
-/// The records of each public key, one for each id that it has or had.
-fn by_key(records: &Records) -> BTreeMap<&PublicKey, Vec<&Record>> {
-    let mut known: BTreeMap<&PublicKey, Vec<&Record>> = BTreeMap::new();
-    for record in records.values() {
-        known.entry(&record.public_key).or_default().push(record);
-    }
-    known
-}
-
-/// When the key's files under this id went; the far future where they are there.
-fn present_until(record: &Record) -> Timestamp {
-    record.loss.map_or(Timestamp::MAX, |loss| loss.at)
-}
-
-/// The record that describes the same key best: of the same audience before all, then one whose
-/// files are there, or went last.
-fn closest<'a>(records: impl Iterator<Item = &'a Record>, record: &Record) -> Option<&'a Record> {
-    records.max_by_key(|other| {
-        let is_same = (other.audience == record.audience, other.loss.is_none());
-        (is_same, other.slot == record.slot, present_until(other), other.first_seen)
-    })
-}
-
-/// A key that was given another id stays published under the former one for its grace, but not
-/// beyond the end of the key itself, which may have been stolen.
-fn end_former_ids(records: &mut Records, context: ReconcileContext<'_>) {
-    let ReconcileContext { now, policy, .. } = context;
-    let mut ends: BTreeMap<PublicKey, Timestamp> = BTreeMap::new();
-    for record in records.values().filter(|record| record.loss.is_none()) {
-        if let Some(until) = record.dates(policy).published_until(now) {
-            let end = ends.entry(record.public_key.clone()).or_insert(until);
-            *end = until.min(*end);
-        }
-    }
-    for record in records.values_mut() {
-        if let (Some(loss), Some(end)) = (record.loss, ends.get(&record.public_key))
-            && record.dates(policy).published_until(now).is_none_or(|until| *end < until)
-        {
-            let grace = Duration::try_from(loss.at.duration_until(*end)).unwrap_or_default();
-            Arc::make_mut(record).loss = Some(Loss { grace: grace.min(loss.grace), ..loss });
-        }
-    }
-}
-
-/// Notes first publications and counts revisions.
-fn finish(outcome: &mut Reconciliation, before: &Records, context: ReconcileContext<'_>) {
-    for (kid, record) in &mut outcome.records {
-        // A key that is published again after an end has to be fetched again.
-        let was_published = before.get(kid).is_some_and(|before| {
-            before.dates(context.policy).at(context.now, context.policy).phase.is_published()
-        });
-        if context.is_served
-            && (record.first_published.is_none() || !was_published)
-            && record.dates(context.policy).at(context.now, context.policy).phase.is_published()
-        {
-            Arc::make_mut(record).first_published = Some(context.now);
-            outcome.changes.push(Change::Published(kid.clone()));
-        }
-        match before.get(kid) {
+    let mut outcome = update.outcome;
+    note_publications(&mut outcome, records, context);
+    resolve_successions(&mut outcome, context);
+    for (key, record) in &mut outcome.records {
+        match records.get(key) {
             // Reuse the allocation where nothing changed, to save memory and make comparisons
             // cheap.
             Some(old) if *old == *record => *record = Arc::clone(old),
-            old => {
-                Arc::make_mut(record).revision = old.map_or(1, |old| old.revision + 1);
+            old => Arc::make_mut(record).revision = old.map_or(1, |old| old.revision + 1),
+        }
+    }
+    outcome
+}
+
+/// Drops refusals of incomplete entries whose keys other processes have changed since the records
+/// were `known`: those processes may be replacing the files one after the other.
+fn ignore_incomplete(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
+    let is_incomplete = |refused: &Refused| refused.reason == RefusalReason::AttributesWithoutKey;
+    let Some(known) = known.filter(|_| refused.iter().any(is_incomplete)) else { return };
+    let changed = records.iter().filter(|(key, record)| known.get(*key) != Some(*record));
+    let changed: BTreeSet<&Slot> =
+        changed.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
+    refused.retain(|refused| !is_incomplete(refused) || !changed.contains(&refused.slot));
+}
+
+/// The reconciliation while it is made.
+struct Update<'a> {
+    outcome: Reconciliation,
+    observation: &'a Observation,
+    context: ReconcileContext<'a>,
+    /// The slots that can't be adopted.
+    bad: BTreeSet<&'a Slot>,
+    /// Whether there is an entry that no key was read from.
+    has_unread: bool,
+    present: &'a BTreeSet<Thumbprint>,
+}
+
+impl Update<'_> {
+    /// Whether the scan before missed it as well. Where it did not, it is noted for the next one.
+    fn is_confirmed(&mut self, missed: Missed) -> bool {
+        let is_confirmed = self.context.missed_before.contains(&missed);
+        if !is_confirmed {
+            self.outcome.missed.insert(missed);
+        }
+        is_confirmed
+    }
+
+    fn change(&mut self, key: Thumbprint, name: &Name, kind: ChangeKind) {
+        self.outcome.changes.push(Change { key, name: name.clone(), kind });
+    }
+
+    /// Brings the record of a key up to date, or forgets it.
+    fn remembered(&mut self, key: Thumbprint, record: &Arc<Record>, claims: &[Claim<'_>]) {
+        let now = self.context.now;
+        let mut next = Record::clone(record);
+        next.orders.end = next.orders.end.map(|end| end.observed_at(now));
+        for name in &mut next.names {
+            name.loss = name.loss.map(|loss| loss.observed_at(now));
+        }
+        let is_known = self.context.known.is_none_or(|known| known.get(&key) == Some(record));
+        if !is_known {
+            self.outcome.is_outdated = true;
+        } else if record.deleted_at.is_none() {
+            self.adopt(key, &mut next, claims);
+        }
+        // An outdated or incomplete observation does not show that the key is absent.
+        if !is_known || !self.forget(key, &mut next) {
+            self.outcome.records.insert(key, Arc::new(next));
+        }
+    }
+
+    /// Forgets the names that ended long ago. Returns whether nothing is left to be remembered.
+    fn forget(&mut self, key: Thumbprint, record: &mut Record) -> bool {
+        let ReconcileContext { now, retention, forgets, .. } = self.context;
+        if !forgets || !self.observation.unreadable.is_empty() {
+            return false;
+        }
+        let is_deleted = record.deleted_at.is_some();
+        let over = record.named().filter(|named| {
+            let until = named.dates().published_until(now);
+            let is_gone = named.key.loss.is_some() || is_deleted;
+            is_gone && until.is_some_and(|until| after(until, retention) <= now)
+        });
+        let over: Vec<Name> = over.map(|named| named.name().clone()).collect();
+        let is_last = over.len() == record.names.len();
+        // Without its record, a key that was ended would be published again when it is found.
+        let may_lie_somewhere =
+            self.present.contains(&key) || (record.is_ended_by_order() && self.has_unread);
+        let is_kept = (is_last && may_lie_somewhere) || (!is_last && is_deleted);
+        if over.is_empty() || is_kept || (is_deleted && !self.is_confirmed(Missed::Deleted(key))) {
+            return false;
+        }
+        record.names.retain(|known| !over.contains(&known.name));
+        for name in &over {
+            self.change(key, name, ChangeKind::Forgotten);
+        }
+        is_last
+    }
+
+    /// Takes over what the entries say of a key now.
+    fn adopt(&mut self, key: Thumbprint, record: &mut Record, claims: &[Claim<'_>]) {
+        let names_before = std::mem::take(&mut record.names);
+        let places_before = std::mem::take(&mut record.places);
+        let gone = self.adopt_places(key, record, &places_before, claims);
+        let mut deciding: Vec<&Place> = record.places.iter().collect();
+        deciding.sort_by_key(|place| (!place.private.is_there(), &place.slot));
+        let mut declared: BTreeMap<Name, &Place> = BTreeMap::new();
+        for place in &deciding {
+            for name in place.names() {
+                declared.entry(name).or_insert(place);
             }
+        }
+        let is_shown = |name: &Name| {
+            let mut shown = record.places.iter().filter(|place| !gone.contains(&place.slot));
+            shown.any(|place| place.declares(name))
+        };
+        let mut names = Vec::with_capacity(declared.len());
+        for (name, place) in &declared {
+            let known = names_before.iter().find(|known| known.name == *name);
+            if let Some(known) = known.filter(|_| !is_shown(name)) {
+                names.push(self.miss(key, record, known.clone()));
+                continue;
+            }
+            let mut next =
+                self.declare(record, &names_before, name, &place.slot, &deciding, claims);
+            let kind = match known {
+                None => Some(ChangeKind::Added),
+                Some(_) if next.loss.is_some() => Some(ChangeKind::Returned),
+                Some(known) if *known != next => Some(ChangeKind::Updated),
+                Some(_) => {
+                    let declaring = |places: &'_ [Place]| {
+                        places.iter().filter(|place| place.declares(name)).cloned().collect()
+                    };
+                    let [before, after]: [Vec<Place>; 2] =
+                        [&places_before, &record.places].map(|places| declaring(places));
+                    (before != after).then_some(ChangeKind::Updated)
+                }
+            };
+            next.loss = None;
+            if let Some(kind) = kind {
+                self.change(key, name, kind);
+            }
+            names.push(next);
+        }
+        for name in names_before {
+            if !declared.contains_key(&name.name) {
+                names.push(self.miss(key, record, name));
+            }
+        }
+        names.sort_by(|one, other| one.name.cmp(&other.name));
+        record.names = names;
+    }
+
+    /// A name that no entry shows: it is lost where the scan before missed it as well.
+    fn miss(&mut self, key: Thumbprint, record: &Record, mut name: KeyName) -> KeyName {
+        if name.loss.is_none() && self.is_confirmed(Missed::Name(key, name.name.clone())) {
+            name.lose(&record.orders, self.context.now, self.context.grace_on_removal);
+            let taken = self.observation.entries.get(&name.slot);
+            let taken = taken.and_then(|entry| entry.as_ref().ok());
+            let replaced =
+                taken.is_some_and(|entry| entry.keys.iter().all(|seen| seen.thumbprint != key));
+            self.change(key, &name.name, ChangeKind::Lost { replaced });
+        }
+        name
+    }
+
+    /// Takes over where the key lies. Returns the slots that it may be gone from.
+    fn adopt_places(
+        &mut self,
+        key: Thumbprint,
+        record: &mut Record,
+        before: &[Place],
+        claims: &[Claim<'_>],
+    ) -> BTreeSet<Slot> {
+        let mut gone = BTreeSet::new();
+        for claim in claims {
+            let mut place = Place::of(claim.seen, claim.slot);
+            if let Some(known) = before.iter().find(|place| place.slot == *claim.slot)
+                && known.private.is_there()
+                && !place.private.is_there()
+                && !self.is_confirmed(Missed::Private(key, place.slot.clone()))
+            {
+                place.private = known.private.clone();
+            }
+            record.places.push(place);
+        }
+        for place in before {
+            if claims.iter().any(|claim| *claim.slot == place.slot) {
+                continue;
+            }
+            let slot = &place.slot;
+            let mut place = place.clone();
+            if self.observation.unreadable.iter().any(|subtree| subtree.covers(slot)) {
+                // It stays as it was.
+            } else if self.bad.contains(slot) {
+                // The entry keeps its last good state, but nobody can sign by it.
+                let missed = || Missed::Private(key, slot.clone());
+                if place.private.file.is_some() && self.is_confirmed(missed()) {
+                    place.private.file = None;
+                }
+            } else if self.is_confirmed(Missed::Place(key, slot.clone())) {
+                continue;
+            } else {
+                gone.insert(slot.clone());
+            }
+            record.places.push(place);
+        }
+        record.places.sort_by(|one, other| one.slot.cmp(&other.slot));
+        gone
+    }
+
+    /// The name as the places that declare it have it, `deciding` ones first. The JWK of a name in
+    /// its grace does not change any more, because consumers hold on to it.
+    fn declare(
+        &mut self,
+        record: &Record,
+        before: &[KeyName],
+        name: &Name,
+        slot: &Slot,
+        deciding: &[&Place],
+        claims: &[Claim<'_>],
+    ) -> KeyName {
+        let ReconcileContext { now, policy, .. } = self.context;
+        let contradictions = &mut self.outcome.contradictions;
+        // A kid has one algorithm, whatever the audience.
+        let of_kid = deciding.iter().filter(|place| place.kids.contains(&name.kid));
+        let algorithms = of_kid.map(|place| (&place.slot, place.algorithm));
+        let declared = first(algorithms, (&name.kid, "the algorithm"), contradictions);
+        let mut published = before.iter().filter(|known| known.name.kid == name.kid);
+        let published = published.find(|known| known.was_published).map(|known| known.algorithm);
+        let known = before.iter().find(|known| known.name == *name);
+        let algorithm = published
+            .or(declared)
+            .or_else(|| known.map(|known| known.algorithm))
+            .unwrap_or_else(|| record.public_key.default_algorithm());
+        let mut next = match known {
+            Some(known) => KeyName { algorithm, slot: slot.clone(), ..known.clone() },
+            None => KeyName::new(name.clone(), algorithm, slot, now),
+        };
+        let declaring = || deciding.iter().filter(|place| place.declares(name));
+        let mut date = |member, of: fn(&Declared) -> Option<Timestamp>| {
+            let values = declaring().map(|place| (&place.slot, of(&place.declared)));
+            first(values, (&name.kid, member), contradictions)
+        };
+        let mut declared = Declared {
+            valid_from: date("validFrom", |declared| declared.valid_from),
+            valid_to: date("validTo", |declared| declared.valid_to),
+            invalidated_at: date("invalidatedAt", |declared| declared.invalidated_at),
+            grace_period_sec: None,
+        };
+        let ends = declaring().filter(|place| place.declared.invalidated_at.is_some());
+        let graces = ends.map(|place| (&place.slot, place.declared.grace_period_sec));
+        declared.grace_period_sec = first(graces, (&name.kid, "gracePeriodSec"), contradictions);
+        next.declare(declared, now, policy);
+        let dates = NamedKey { record, key: &next }.dates();
+        if dates.at(now, policy).phase != Phase::Grace {
+            let declares = |claim: &&Claim<'_>| {
+                claim.seen.audience == name.audience
+                    && claim.seen.kids().any(|kid| *kid == name.kid)
+            };
+            let chains = claims.iter().rev().filter(declares).map(|claim| &claim.seen.certificates);
+            // Of an entry that can't be read now, the chain stays.
+            if let Some(chain) = chains.max_by_key(|chain| !chain.is_empty()) {
+                next.certificates.clone_from(chain);
+            }
+        }
+        next
+    }
+}
+
+/// Notes first publications.
+fn note_publications(
+    outcome: &mut Reconciliation,
+    before: &Records,
+    ReconcileContext { now, policy, is_served, .. }: ReconcileContext<'_>,
+) {
+    if !is_served {
+        return;
+    }
+    for (key, record) in &mut outcome.records {
+        let is_published = |named: NamedKey<'_>| named.dates().at(now, policy).phase.is_published();
+        let is_new = |named: &NamedKey<'_>| {
+            // A name that is published again after an end has to be fetched again.
+            let was_published = before.get(key).is_some_and(|record| {
+                let known = record.name(named.name());
+                known.is_some_and(|key| is_published(NamedKey { record, key }))
+            });
+            (named.key.first_published.is_none() || !was_published) && is_published(*named)
+        };
+        let new: Vec<usize> = record
+            .named()
+            .enumerate()
+            .filter_map(|(index, named)| is_new(&named).then_some(index))
+            .collect();
+        for index in new {
+            let name = &mut Arc::make_mut(record).names[index];
+            name.first_published = Some(now);
+            name.was_published = true;
+            let (key, name) = (*key, name.name.clone());
+            outcome.changes.push(Change { key, name, kind: ChangeKind::Published });
         }
     }
 }
 
-/// Which keys are present, and the entries that can't be adopted because one of their names belongs
-/// to other material.
-fn adopt<'a>(
-    records: &'a Records,
-    observation: &'a Observation,
-) -> (BTreeMap<&'a Kid, (&'a SeenKey, &'a Slot)>, Vec<Refused>) {
-    let mut present: BTreeMap<&Kid, (&SeenKey, &Slot)> = BTreeMap::new();
-    let mut refused = Vec::new();
-    let mut names: BTreeMap<&Kid, (&PublicKey, &Slot)> = BTreeMap::new();
-    for record in records.values() {
-        for name in record.names() {
-            // A key's own id takes precedence over another's alias.
-            let holder = (&record.public_key, &record.slot);
-            if *name == record.key_id {
-                names.insert(name, holder);
-            } else {
-                names.entry(name).or_insert(holder);
-            }
-        }
-    }
-    let is_known =
-        |key: &SeenKey| records.get(&key.kid).is_some_and(|record| record.public_key == key.public);
-    // A deletion ends the key, not only its id.
-    let deleted: BTreeMap<&PublicKey, &Kid> = records
-        .values()
-        .filter(|record| record.deleted_at.is_some())
-        .map(|record| (&record.public_key, &record.key_id))
-        .collect();
-    let deleted_before = |key: &SeenKey| {
-        // The key may go on under another id that is present. A deleted id itself causes no
-        // refusal.
-        let is_its_own = |record: &Arc<Record>| {
-            record.public_key == key.public
-                && (record.loss.is_none() || record.deleted_at.is_some())
-        };
-        let kid =
-            deleted.get(&key.public).filter(|_| !records.get(&key.kid).is_some_and(is_its_own));
-        Some(RefusalReason::KeyDeleted(Kid::clone(kid?)))
-    };
-    let mut accepted = Vec::new();
-    refused.extend(observation.unreadable.iter().map(|subtree| subtree.refused.clone()));
-    for (slot, entry) in &observation.entries {
-        match entry {
-            Ok(entry) => accepted.push((slot, &**entry)),
-            Err(refusal) => refused.push(refusal.clone()),
-        }
-    }
-    // On conflict the first entry wins: remembered keys, then new ones in the order of slots.
-    accepted.sort_by_key(|(_, entry)| !entry.keys.iter().all(is_known));
-    for (slot, entry) in accepted {
-        let against = |key: &SeenKey| taken_name(key, &names).or_else(|| deleted_before(key));
-        if let Some(reason) = entry.keys.iter().find_map(against) {
-            refused.push(Refused { slot: slot.clone(), file: slot.full_path(), reason });
+/// A succession that is carried out later than this is noticed late, as after a downtime.
+const LATE: SignedDuration = SignedDuration::from_secs(1);
+
+/// Works out when keys end for their successors, and ends those whose time has come.
+fn resolve_successions(
+    outcome: &mut Reconciliation,
+    ReconcileContext { now, policy, is_served, .. }: ReconcileContext<'_>,
+) {
+    let planned = outcome.records.iter().filter_map(|(key, record)| {
+        let planned = record.orders.succession.as_ref()?;
+        Some((*key, planned.takes_over_at(&outcome.records, now, policy)))
+    });
+    for (key, expected) in planned.collect::<Vec<_>>() {
+        let Some(record) = outcome.records.get_mut(&key) else { continue };
+        let is_due = is_served && expected.is_some_and(|at| at <= now);
+        let Some(known) = &record.orders.succession else { continue };
+        if known.expected == expected && !is_due {
             continue;
         }
-        for key in &entry.keys {
-            for name in std::iter::once(&key.kid).chain(&key.aliases) {
-                names.entry(name).or_insert((&key.public, slot));
+        let record = Arc::make_mut(record);
+        let Some(mut succession) = record.orders.succession.take() else { continue };
+        match expected.filter(|_| is_due) {
+            Some(at) => {
+                // Signers go by the hand-off, which stood still meanwhile.
+                let at = if LATE < at.duration_until(now) { now } else { at };
+                record.orders.end(End::planned(at, succession.grace), now);
+                for name in &record.names {
+                    let name = name.name.clone();
+                    outcome.changes.push(Change { key, name, kind: ChangeKind::Succeeded });
+                }
             }
-            // Of a key in two slots the remembered one counts, else the first.
-            let stays = records.get(&key.kid).is_some_and(|record| record.slot == *slot);
-            if stays || !present.contains_key(&key.kid) {
-                present.insert(&key.kid, (key, slot));
+            None => {
+                succession.expected = expected;
+                record.orders.succession = Some(succession);
             }
         }
     }
-    (present, refused)
 }
 
-fn taken_name(key: &SeenKey, names: &BTreeMap<&Kid, (&PublicKey, &Slot)>) -> Option<RefusalReason> {
-    std::iter::once(&key.kid).chain(&key.aliases).find_map(|name| {
-        let (public, slot) = names.get(name)?;
-        (**public != key.public)
-            .then(|| RefusalReason::KidTaken { kid: (*name).clone(), holder: slot.to_string() })
-    })
+impl Succession {
+    /// When the successor takes over; `None` while it can't.
+    pub fn takes_over_at(
+        &self,
+        records: &Records,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Option<Timestamp> {
+        let record = records.get(&self.successor)?;
+        let successor = NamedKey { record, key: record.name(&self.name)? };
+        // Its own successor takes over from it, and not from the key before it.
+        let dates = Dates { succession: None, ..successor.dates() };
+        let state = dates.at(now, policy);
+        let signs = matches!(state.phase, Phase::Scheduled | Phase::Announced | Phase::Active);
+        let at = self.not_before.max(state.safe_to_sign_from?);
+        let is_over =
+            [dates.invalidated_at(), dates.valid_to].iter().flatten().any(|end| *end <= at);
+        (signs && successor.can_sign() && !is_over).then_some(at)
+    }
 }

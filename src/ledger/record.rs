@@ -1,88 +1,128 @@
-//! What is remembered of one key: public material, dates, and where its files lie.
+//! What is remembered of one key: its names and their dates, the orders about it, and where it lies.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::entry::{Declared, SeenKey};
-use crate::keys::lifecycle::{Dates, Invalidation, Loss, Phase, Policy};
-use crate::keys::{Algorithm, Audience, Kid, PublicKey};
+use crate::keys::entry::{Declared, PrivateHalf, SeenKey};
+use crate::keys::lifecycle::{Dates, End, Policy};
+use crate::keys::{Algorithm, Audience, Kid, Name, PublicKey, Thumbprint};
 use crate::source::Slot;
 
-pub type Records = BTreeMap<Kid, Arc<Record>>;
+/// Every key that is remembered, by its public material.
+pub type Records = BTreeMap<Thumbprint, Arc<Record>>;
 
 /// What is remembered of one key. Nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
-    pub key_id: Kid,
-    /// Further ids under which the key is published.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub key_id_aliases: Vec<Kid>,
-    pub audience: Audience,
-    pub algorithm: Algorithm,
     pub public_key: PublicKey,
-    /// DER, leaf first; base64 in the file.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::encoding::base64_list")]
-    pub certificates: Vec<Vec<u8>>,
-    /// Where its files lie, or lay last.
-    pub slot: Slot,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub private: Option<PathBuf>,
-    /// The dates that its files declare, or declared last.
-    #[serde(default)]
-    pub declared: Declared,
+    /// Sorted, each once.
+    pub names: Vec<KeyName>,
+    /// The entries that it lies in, sorted by slot. Of this host only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
     #[serde(default, skip_serializing_if = "Orders::is_empty")]
-    pub operation: Orders,
-    /// Present where its files are gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss: Option<Loss>,
+    pub orders: Orders,
     pub first_seen: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_published: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
     /// Counts the changes of this record: of two copies the higher one is newer.
     pub revision: u64,
 }
 
-/// What operations ordered, for each member. An order holds as long as the files say what they said
-/// when it was given: the newest intent wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A name of a key: what is published of it there, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyName {
+    pub name: Name,
+    pub algorithm: Algorithm,
+    /// DER, leaf first; base64 in the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::encoding::base64_list")]
+    pub certificates: Vec<Vec<u8>>,
+    /// The dates that the entries declare that declare this name, or declared last.
+    #[serde(default)]
+    pub declared: Declared,
+    /// The grace of a declared end that names none: what the default was when it came into force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implied_grace: Option<Duration>,
+    /// The slot that declares it, or declared it last.
+    pub slot: Slot,
+    /// Present where no entry declares the name any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<End>,
+    pub first_seen: Timestamp,
+    /// Since when it is published; absent where it is to be published anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_published: Option<Timestamp>,
+    /// Whether it was published ever: then its algorithm is what it is for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_published: bool,
+}
+
+/// An entry that a key lies in, and what it said when it could be read last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Place {
+    pub slot: Slot,
+    pub audience: Audience,
+    /// Its own kid, then the aliases.
+    pub kids: Vec<Kid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+    #[serde(default)]
+    pub declared: Declared,
+    #[serde(default)]
+    pub private: PrivateHalf,
+}
+
+/// What operations ordered about a key, under all its names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Orders {
+    /// Counts the orders: of two sets of orders the higher number is newer.
+    pub number: u64,
+    /// In force until it is ordered that the key is active again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid_from: Option<MemberOrder<Option<Timestamp>>>,
+    pub end: Option<End>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid_to: Option<MemberOrder<Option<Timestamp>>>,
-    /// `None` orders that there is no invalidation.
+    pub succession: Option<Succession>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invalidation: Option<MemberOrder<Option<Invalidation>, DeclaredInvalidation>>,
+    pub valid_from: Option<DateOrder>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_to: Option<DateOrder>,
+    /// The declared `invalidatedAt` that an order to be active took back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub masked_ends: BTreeSet<Timestamp>,
 }
 
-/// An order about one member, and what the files said about it at that time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// An order about the validity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct MemberOrder<T, S = T> {
-    pub ordered: T,
-    pub files_said: S,
+pub struct DateOrder {
+    pub at: Timestamp,
+    /// The declared dates that it takes the place of.
+    pub instead_of: BTreeSet<Timestamp>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The key ends when its successor is safe to sign with, and not before `not_before`. While the
+/// successor can't take over, the key does not end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DeclaredInvalidation {
-    pub at: Option<Timestamp>,
-    pub grace: Option<Duration>,
-}
-
-impl DeclaredInvalidation {
-    pub const fn of(declared: &Declared) -> Self {
-        Self { at: declared.invalidated_at, grace: declared.grace_period_sec }
-    }
+pub struct Succession {
+    pub successor: Thumbprint,
+    /// The successor's name.
+    pub name: Name,
+    pub not_before: Timestamp,
+    #[serde(rename = "graceSec")]
+    pub grace: Duration,
+    /// When that will be, as things stand; absent while the successor can't take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Timestamp>,
 }
 
 impl Orders {
@@ -90,105 +130,244 @@ impl Orders {
         *self == Self::default()
     }
 
-    /// Without the orders that a change of the files has overruled.
-    fn still_in_force(self, declared: &Declared) -> Self {
-        let says = DeclaredInvalidation::of(declared);
-        Self {
-            valid_from: self.valid_from.filter(|order| order.files_said == declared.valid_from),
-            valid_to: self.valid_to.filter(|order| order.files_said == declared.valid_to),
-            invalidation: self.invalidation.filter(|order| order.files_said == says),
-        }
+    /// Orders an end. It is never later than the one that there is.
+    pub(crate) fn end(&mut self, end: End, now: Timestamp) {
+        self.number += 1;
+        self.end = Some(self.end.map_or(end, |before| before.and(end, now)).observed_at(now));
+    }
+
+    pub(crate) fn succession(&mut self, succession: Succession) {
+        self.number += 1;
+        self.succession = Some(succession);
+    }
+
+    /// The newer of two sets of orders; of two that are as new, the one whose end is earlier.
+    fn newer<'a>(&'a self, other: &'a Self) -> &'a Self {
+        let end = |orders: &Self| {
+            let end = orders.end.map(|end| (end.until(end.at), end.at));
+            Reverse(end.unwrap_or((Timestamp::MAX, Timestamp::MAX)))
+        };
+        let is_newer = (self.number, end(self)) >= (other.number, end(other));
+        if is_newer { self } else { other }
     }
 }
 
 impl Record {
-    pub fn of_newcomer(seen: &SeenKey, slot: &Slot, now: Timestamp) -> Self {
+    /// A key that no entry was seen of before.
+    pub fn of_newcomer(seen: &SeenKey, slot: &Slot, now: Timestamp, policy: &Policy) -> Self {
+        let mut record = Self::without_names(seen.public.clone(), now);
+        record.places = vec![Place::of(seen, slot)];
+        for kid in seen.kids() {
+            let name = Name { audience: seen.audience.clone(), kid: kid.clone() };
+            let algorithm = seen.algorithm.unwrap_or_else(|| seen.public.default_algorithm());
+            let mut name = KeyName::new(name, algorithm, slot, now);
+            name.declare(seen.declared, now, policy);
+            name.certificates.clone_from(&seen.certificates);
+            record.insert(name);
+        }
+        record
+    }
+
+    pub(super) const fn without_names(public_key: PublicKey, now: Timestamp) -> Self {
         Self {
-            key_id: seen.kid.clone(),
-            key_id_aliases: seen.aliases.clone(),
-            audience: seen.audience.clone(),
-            algorithm: seen.algorithm,
-            public_key: seen.public.clone(),
-            certificates: seen.certificates.clone(),
-            slot: slot.clone(),
-            private: seen.private.clone(),
-            declared: seen.declared,
-            operation: Orders::default(),
-            loss: None,
+            public_key,
+            names: Vec::new(),
+            places: Vec::new(),
+            orders: Orders {
+                number: 0,
+                end: None,
+                succession: None,
+                valid_from: None,
+                valid_to: None,
+                masked_ends: BTreeSet::new(),
+            },
             first_seen: now,
-            first_published: None,
             deleted_at: None,
             revision: 0,
         }
     }
 
-    pub(crate) fn is_ended_by_order(&self) -> bool {
-        self.operation.invalidation.is_some_and(|order| order.ordered.is_some())
+    pub fn name(&self, name: &Name) -> Option<&KeyName> {
+        self.names.iter().find(|known| known.name == *name)
     }
 
-    /// Takes over the orders that were given about the same key under another id, as long as its
-    /// files say what they said then. A new name neither revives a key that was ended nor ends one
-    /// that was reactivated.
-    pub(crate) fn inherit_from(&mut self, other: &Self) {
-        self.operation = other.operation.still_in_force(&self.declared);
+    pub(super) fn insert(&mut self, name: KeyName) {
+        match self.names.binary_search_by(|known| known.name.cmp(&name.name)) {
+            Ok(index) => self.names[index] = name,
+            Err(index) => self.names.insert(index, name),
+        }
     }
 
-    /// The dates in force: orders take precedence over what the files declare. An invalidation that
-    /// names no grace has the default one.
-    pub fn dates(&self, policy: &Policy) -> Dates {
-        let declared = &self.declared;
-        let orders = self.operation.still_in_force(declared);
-        let grace = declared.grace_period_sec.unwrap_or(policy.default_grace);
-        let invalidation = declared.invalidated_at.map(|at| Invalidation { at, grace });
+    /// This record together with another copy of it: the newer one of them, without anything that
+    /// an order or a deletion ended coming back.
+    pub(super) fn merged_with(self: &Arc<Self>, other: &Arc<Self>) -> Arc<Self> {
+        // Two copies of one revision come from two ledgers; every process takes the same.
+        let rank =
+            |record: &Self| (record.revision, serde_json::to_vec(record).unwrap_or_default());
+        let newer = if rank(self) < rank(other) { other } else { self };
+        let orders = self.orders.newer(&other.orders);
+        let deleted_at = [self.deleted_at, other.deleted_at].into_iter().flatten().min();
+        if newer.orders == *orders && newer.deleted_at == deleted_at {
+            return Arc::clone(newer);
+        }
+        let revision = newer.revision + 1;
+        Arc::new(Self { orders: orders.clone(), deleted_at, revision, ..Self::clone(newer) })
+    }
+
+    /// Every name with its record.
+    pub fn named(&self) -> impl Iterator<Item = NamedKey<'_>> {
+        self.names.iter().map(|name| NamedKey { record: self, key: name })
+    }
+
+    /// Whether an order ends the key for good or until further orders.
+    pub(super) fn is_ended_by_order(&self) -> bool {
+        self.deleted_at.is_some() || self.orders.end.is_some()
+    }
+}
+
+impl KeyName {
+    pub(super) fn new(name: Name, algorithm: Algorithm, slot: &Slot, now: Timestamp) -> Self {
+        Self {
+            name,
+            algorithm,
+            certificates: Vec::new(),
+            declared: Declared::default(),
+            implied_grace: None,
+            slot: slot.clone(),
+            loss: None,
+            first_seen: now,
+            first_published: None,
+            was_published: false,
+        }
+    }
+
+    /// Takes over the dates that the entries declare now. An end that is in force keeps the grace that
+    /// it was given by default.
+    pub(super) fn declare(&mut self, declared: Declared, now: Timestamp, policy: &Policy) {
+        let is_same = self.declared.invalidated_at == declared.invalidated_at;
+        self.implied_grace = match declared {
+            Declared { invalidated_at: Some(at), grace_period_sec: None, .. } => {
+                let kept = self.implied_grace.filter(|_| is_same && at <= now);
+                Some(kept.unwrap_or(policy.default_grace))
+            }
+            _ => None,
+        };
+        self.declared = declared;
+    }
+
+    /// The declared end, unless an order took it back.
+    fn declared_end(&self, orders: &Orders) -> Option<End> {
+        let at = self.declared.invalidated_at.filter(|at| !orders.masked_ends.contains(at))?;
+        let grace = self.declared.grace_period_sec.or(self.implied_grace)?;
+        Some(End::planned(at, grace))
+    }
+
+    /// The end of a name that no entry declares any more: it keeps a grace that was ordered or
+    /// declared for it where that is longer than `grace`.
+    pub(super) fn lose(&mut self, orders: &Orders, now: Timestamp, grace: Duration) {
+        let given = [orders.end, self.declared_end(orders)].into_iter().flatten();
+        // Without any grace the files are what says when a key ends.
+        let longest = given.map(|end| end.grace).filter(|_| !grace.is_zero()).max();
+        self.loss = Some(End::noticed(now, grace.max(longest.unwrap_or_default())));
+    }
+}
+
+impl Place {
+    pub(super) fn of(seen: &SeenKey, slot: &Slot) -> Self {
+        Self {
+            slot: slot.clone(),
+            audience: seen.audience.clone(),
+            kids: seen.kids().cloned().collect(),
+            algorithm: seen.algorithm,
+            declared: seen.declared,
+            private: seen.private.clone(),
+        }
+    }
+
+    pub(super) fn declares(&self, name: &Name) -> bool {
+        self.audience == name.audience && self.kids.contains(&name.kid)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> + '_ {
+        self.kids.iter().map(|kid| Name { audience: self.audience.clone(), kid: kid.clone() })
+    }
+}
+
+/// A key under one of its names.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedKey<'a> {
+    pub record: &'a Record,
+    pub key: &'a KeyName,
+}
+
+impl<'a> NamedKey<'a> {
+    /// The key that `record` is about, under each of its names; for every record.
+    pub fn all(records: &'a Records) -> impl Iterator<Item = Self> {
+        records.values().flat_map(|record| record.named())
+    }
+
+    pub const fn name(&self) -> &'a Name {
+        &self.key.name
+    }
+
+    pub const fn kid(&self) -> &'a Kid {
+        &self.key.name.kid
+    }
+
+    pub const fn audience(&self) -> &'a Audience {
+        &self.key.name.audience
+    }
+
+    /// The dates in force: what was ordered, what is declared, and what was noticed.
+    pub fn dates(&self) -> Dates {
+        let orders = &self.record.orders;
+        let declared = &self.key.declared;
+        let is_replaced = |order: &&DateOrder, date: Option<Timestamp>| {
+            date.is_none_or(|date| order.instead_of.contains(&date))
+        };
+        let valid_from = orders.valid_from.as_ref();
+        let valid_from = valid_from.filter(|order| is_replaced(order, declared.valid_from));
+        // An end that was ordered is not put off by a file.
+        let valid_to = orders.valid_to.as_ref().map(|order| match declared.valid_to {
+            Some(date) if !is_replaced(&order, Some(date)) => date.min(order.at),
+            _ => order.at,
+        });
+        let succession = orders.succession.as_ref();
         Dates {
-            valid_from: orders.valid_from.map_or(declared.valid_from, |order| order.ordered),
-            valid_to: orders.valid_to.map_or(declared.valid_to, |order| order.ordered),
-            invalidation: orders.invalidation.map_or(invalidation, |order| order.ordered),
-            loss: self.loss,
-            first_published: self.first_published,
-            deleted_at: self.deleted_at,
+            valid_from: valid_from.map(|order| order.at).or(declared.valid_from),
+            valid_to: valid_to.or(declared.valid_to),
+            order: orders.end,
+            succession: succession
+                .and_then(|planned| Some(End::planned(planned.expected?, planned.grace))),
+            declaration: self.key.declared_end(orders),
+            loss: self.key.loss,
+            first_published: self.key.first_published,
+            deleted_at: self.record.deleted_at,
         }
     }
 
-    /// Takes over what the files say now. The JWK of a key in its grace does not change any more,
-    /// because consumers hold on to it.
-    pub(crate) fn update_from(
-        &mut self,
-        seen: &SeenKey,
-        slot: &Slot,
-        now: Timestamp,
-        policy: &Policy,
-    ) {
-        self.slot = slot.clone();
-        self.private.clone_from(&seen.private);
-        self.declared = seen.declared;
-        self.operation = self.operation.still_in_force(&seen.declared);
-        self.loss = None;
-        if self.dates(policy).at(now, policy).phase != Phase::Grace {
-            self.key_id_aliases.clone_from(&seen.aliases);
-            self.audience = seen.audience.clone();
-            self.algorithm = seen.algorithm;
-            self.certificates.clone_from(&seen.certificates);
-        }
+    /// The same name as it is in other records, which must have it.
+    pub(crate) fn in_records<'b>(&self, records: &'b Records) -> NamedKey<'b>
+    where
+        'a: 'b,
+    {
+        let record = records.get(&self.record.public_key.thumbprint());
+        let named =
+            record.and_then(|record| Some(NamedKey { record, key: record.name(self.name())? }));
+        named.unwrap_or(*self)
     }
 
-    pub fn order_invalidation(&mut self, ordered: Option<Invalidation>) {
-        let files_said = DeclaredInvalidation::of(&self.declared);
-        self.operation.invalidation = Some(MemberOrder { ordered, files_said });
+    /// Where it can sign: an entry of the same audience with the private half, before all one that
+    /// declares this name.
+    pub fn signing_place(&self) -> Option<&'a Place> {
+        let places =
+            self.record.places.iter().filter(|place| {
+                place.audience == self.key.name.audience && place.private.is_there()
+            });
+        places.min_by_key(|place| !place.declares(self.name()))
     }
 
-    pub(crate) fn order_valid_from(&mut self, ordered: Option<Timestamp>) {
-        let files_said = self.declared.valid_from;
-        self.operation.valid_from = Some(MemberOrder { ordered, files_said });
-    }
-
-    pub(crate) fn order_valid_to(&mut self, ordered: Option<Timestamp>) {
-        let files_said = self.declared.valid_to;
-        self.operation.valid_to = Some(MemberOrder { ordered, files_said });
-    }
-
-    /// Every id under which the key is published, its own first.
-    pub fn names(&self) -> impl Iterator<Item = &Kid> {
-        std::iter::once(&self.key_id).chain(&self.key_id_aliases)
+    pub fn can_sign(&self) -> bool {
+        self.signing_place().is_some()
     }
 }

@@ -6,20 +6,23 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::codec::{self, Damage};
+use tracing::warn;
+
+use super::codec::{self, Damage, RECORD};
 use super::files::{
-    TEMPORARY, create, free_name_beside, make_directory, names, open_shared, read_bounded,
+    ASIDE, TEMPORARY, create, free_name_beside, make_directory, names, open_shared, read_bounded,
     read_count, remove_if_present, write_count,
 };
 use super::record::{Record, Records};
 use super::step;
-use crate::keys::Kid;
+use crate::keys::Thumbprint;
 
 /// How long to wait for the lock where the work can go on without it. It is held for a few
 /// milliseconds at a time.
@@ -45,12 +48,30 @@ pub struct DamagedFile {
     pub restored: bool,
 }
 
+impl DamagedFile {
+    /// Whoever sets a file aside says so, commands included.
+    fn log(&self, aside: &Path) {
+        let key = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let remedy = if self.restored {
+            "nothing is lost: the record's other copy is used; look after the disk"
+        } else {
+            "the key is known again as soon as its files are seen, but orders given about it are \
+             lost; restore the record from a backup, or give them again"
+        };
+        warn!(
+            event = "ledger.damaged", file = %aside.display(), key = %key.escape_default(),
+            cause = %self.damage, restored = self.restored, remedy,
+            "a damaged record was set aside"
+        );
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct LoadedRecords {
     pub records: Records,
     pub damaged_files: Vec<DamagedFile>,
     /// Keys of whose records a copy is missing or old, to be written again.
-    pub incomplete: BTreeSet<Kid>,
+    pub incomplete: BTreeSet<Thumbprint>,
 }
 
 /// The store while its lock is held.
@@ -110,7 +131,10 @@ impl Store {
                     std::thread::sleep(pause);
                 }
                 Err(fs::TryLockError::WouldBlock) => {
-                    let held = "another process holds the ledger's lock";
+                    let held = match lock_holder(&self.lock) {
+                        Some(pid) => format!("locked by pid {pid}"),
+                        None => "locked by another process".to_owned(),
+                    };
                     return Err(io::Error::new(io::ErrorKind::TimedOut, held));
                 }
                 Err(fs::TryLockError::Error(error)) => return Err(error),
@@ -149,6 +173,7 @@ impl LockedStore<'_> {
         for aside in &mut loaded.damaged_files {
             let to = free_name_beside(&aside.file);
             if fs::rename(&aside.file, &to).is_ok() {
+                aside.log(&to);
                 aside.file = to;
             }
         }
@@ -165,7 +190,7 @@ impl LockedStore<'_> {
     ///
     /// # Errors
     /// Some of the records may have been written then; writing the same again is harmless.
-    pub fn write(&mut self, changed: &[Arc<Record>], forgotten: &[Kid]) -> io::Result<()> {
+    pub fn write(&mut self, changed: &[Arc<Record>], forgotten: &[Thumbprint]) -> io::Result<()> {
         let Store { directory, lock } = self.store;
         let mirror = directory.join(MIRROR);
         // Count first: should this process die, others must read the records again.
@@ -174,17 +199,19 @@ impl LockedStore<'_> {
 
         let files: Vec<(String, Vec<u8>)> = changed
             .iter()
-            .map(|record| (codec::file_name(&record.key_id), codec::encode(record)))
+            .map(|record| {
+                (codec::file_name(&record.public_key.thumbprint()), codec::encode(record))
+            })
             .collect();
         let flush = if changed.len() < FLUSH_ALL_FROM { Flush::Each } else { Flush::All(lock) };
         replace(directory, &files, flush)?;
         // A mirror that a power failure tears is restored from the records above, so it is not
         // flushed.
         replace(&mirror, &files, Flush::None)?;
-        for kid in forgotten {
+        for key in forgotten {
             // Remove the mirror's copy first: left alone, it would restore the record.
             for copy in [&mirror, directory] {
-                remove_if_present(&copy.join(codec::file_name(kid)))?;
+                remove_if_present(&copy.join(codec::file_name(key)))?;
             }
         }
         File::open(directory)?.sync_all()
@@ -222,7 +249,6 @@ fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> i
 
 const LOCK: &str = "lock";
 const MIRROR: &str = "mirror";
-const RECORD: &str = ".json";
 
 /// Like [`read`], but not in the middle of another process's step, unless that takes longer than
 /// `patience`.
@@ -249,16 +275,15 @@ pub(crate) fn read_between_steps(
 pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
     let mut loaded = LoadedRecords::default();
     let step = step::in_effect(directory);
-    let mut found: BTreeMap<Kid, (Arc<Record>, usize)> = BTreeMap::new();
+    let mut found: BTreeMap<Thumbprint, (Arc<Record>, usize)> = BTreeMap::new();
     let mut damaged = Vec::new();
     for copy in [directory.to_owned(), directory.join(MIRROR)] {
         for name in names(&copy)?.into_iter().filter(|name| name.ends_with(RECORD)) {
             let file = copy.join(&name);
             match read_bounded(&file).map(|bytes| codec::decode(&bytes, &name)) {
-                Ok(Ok(record)) => {
+                Ok(Ok((key, record))) => {
                     let record = Arc::new(record);
-                    let (newest, copies) =
-                        found.entry(record.key_id.clone()).or_insert((Arc::clone(&record), 0));
+                    let (newest, copies) = found.entry(key).or_insert((Arc::clone(&record), 0));
                     match record.revision.cmp(&newest.revision) {
                         Ordering::Equal => *copies += 1,
                         Ordering::Greater => (*newest, *copies) = (record, 1),
@@ -278,18 +303,60 @@ pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
         let restored = whole.contains(&name);
         loaded.damaged_files.push(DamagedFile { file, damage, restored });
     }
-    for (kid, (record, copies)) in found {
+    for (key, (record, copies)) in found {
         if copies < 2 {
-            loaded.incomplete.insert(kid.clone());
+            loaded.incomplete.insert(key);
         }
-        loaded.records.insert(kid, record);
+        loaded.records.insert(key, record);
     }
     // A reader without the lock may find a step half done, and sees its result.
     for record in step.map(|step| step.records).unwrap_or_default() {
-        let known = loaded.records.get(&record.key_id);
+        let key = record.public_key.thumbprint();
+        let known = loaded.records.get(&key);
         if known.is_none_or(|known| known.revision < record.revision) {
-            loaded.records.insert(record.key_id.clone(), record);
+            loaded.records.insert(key, record);
         }
     }
     Ok(loaded)
+}
+
+/// What the directory's files look like without being read: changes when any of them is replaced,
+/// written or removed, by whomever.
+pub(super) fn fingerprint(directory: &Path) -> io::Result<u64> {
+    let mut all = 0;
+    for copy in [directory.to_owned(), directory.join(MIRROR)] {
+        for name in names(&copy)?.into_iter().filter(|name| name.ends_with(RECORD)) {
+            let file = fs::symlink_metadata(copy.join(&name))?;
+            let mut hasher = DefaultHasher::new();
+            (name, file.ino(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
+            all ^= hasher.finish().rotate_left(u32::from(copy == directory));
+        }
+    }
+    Ok(all)
+}
+
+/// The files of the directory that were set aside, by whomever, and lie there still.
+pub(crate) fn set_aside(directory: &Path) -> Vec<PathBuf> {
+    let copies = [directory.to_owned(), directory.join(MIRROR)].into_iter();
+    let files = copies.flat_map(|copy| {
+        let names = names(&copy).unwrap_or_default().into_iter();
+        let aside = names.filter(|name| name.contains(ASIDE)).map(move |name| copy.join(name));
+        aside.collect::<Vec<_>>()
+    });
+    files.collect()
+}
+
+/// The process that holds a lock on `file`, by the kernel's table of locks: of those that can be
+/// seen from here.
+fn lock_holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let table = fs::read_to_string("/proc/locks").ok()?;
+    // 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, lies, ..] = fields.as_slice() else { return None };
+        (*lies == place).then(|| pid.parse().ok())?
+    })
 }

@@ -14,9 +14,10 @@ use super::{
     generate,
 };
 use crate::keys::entry::{self, SeenKey};
-use crate::keys::lifecycle::{Phase, after};
-use crate::keys::{Algorithm, Audience, Kid};
-use crate::ledger::{Record, Records, Step};
+use crate::keys::lifecycle::{End, Phase, after};
+use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
+use crate::ledger::record::Succession;
+use crate::ledger::{NamedKey, Overview, Record, Records, Step};
 use crate::source::Slot;
 use crate::source::scan::{EntryFiles, FileContent, FileRead};
 
@@ -29,7 +30,7 @@ pub struct Issue {
     pub valid_to: Option<Timestamp>,
     pub kid: Option<Kid>,
     /// Where present, the key replaces the audience's other key pairs, which stay published for
-    /// this long after its start.
+    /// this long after their end: at its start, or with [`Start::WhenSafe`] when it is safe.
     pub replaces: Option<Duration>,
 }
 
@@ -163,7 +164,7 @@ pub fn plan(
     let (valid_from, warnings) = begin(request, records, *now, terms);
     let valid_to = check_window(valid_from, request.valid_to, *now, terms)?;
     let kid = match &request.kid {
-        Some(kid) if records.values().any(|record| record.names().any(|name| name == kid)) => {
+        Some(kid) if NamedKey::all(records).any(|named| named.kid() == kid) => {
             return Err(OperationError::KeyIdTaken(kid.clone()));
         }
         Some(kid) => kid.clone(),
@@ -184,19 +185,40 @@ pub fn succeed(
     let now = *now;
     let mut after = records.clone();
     let mut step = Step::default();
-    let newcomer = Record::of_newcomer(seen, &plan.slot, now);
-    decide::put(&mut after, &mut step, newcomer);
-    let replaced = request.replaces.map(|grace| {
-        let at = plan.valid_from.max(now);
-        let kids = replaced(records, &request.audience, at, terms);
-        for kid in &kids {
-            let record = decide::invalidated(&after[kid], at, grace, now, terms);
-            decide::put(&mut after, &mut step, record);
+    let newcomer = Record::of_newcomer(seen, &plan.slot, now, &terms.policy);
+    let successor = decide::put(&mut after, &mut step, newcomer);
+    let name = Name { audience: request.audience.clone(), kid: plan.kid.clone() };
+    let begin = plan.valid_from.max(now);
+    let mut replaced = Vec::new();
+    if let Some(grace) = request.replaces {
+        replaced = replaced_by(&name, records, begin, terms);
+        for (key, _) in &replaced {
+            let record = &records[key];
+            let ended = if request.start == Start::WhenSafe {
+                let mut succession = Succession {
+                    successor,
+                    name: name.clone(),
+                    not_before: begin,
+                    grace,
+                    expected: None,
+                };
+                succession.expected = succession.takes_over_at(&after, now, &terms.policy);
+                let mut next = Record::clone(record);
+                next.orders.succession(succession);
+                next
+            } else {
+                decide::ended(record, End::planned(begin, grace), now)
+            };
+            decide::put(&mut after, &mut step, ended);
         }
-        kids
-    });
-    let pair = |kid: &Kid| KeyPair::of(&after[kid], &after, now, terms);
-    let mut key = pair(&plan.kid);
+    }
+    let overview = Overview::of(&after, now, &terms.policy);
+    let pair = |key: &Thumbprint, name: &Name| {
+        let record = &after[key];
+        let key = record.name(name).or(record.names.first());
+        key.map(|key| KeyPair::among(NamedKey { record, key }, &overview, now, terms))
+    };
+    let mut key = pair(&successor, &name).expect("a new key has the name that it was issued under");
     let too_early = too_early(&key, request);
     for warning in plan.warnings.iter().cloned().chain(too_early) {
         if !key.warnings.contains(&warning) {
@@ -204,7 +226,7 @@ pub fn succeed(
         }
     }
     let file = terms.directory.join(format!("{}.pem", plan.slot));
-    let replaced = replaced.iter().flatten().map(pair).collect();
+    let replaced = replaced.iter().filter_map(|(key, name)| pair(key, name)).collect();
     Decision { step, answer: Issued { key, replaced, file } }
 }
 
@@ -240,7 +262,7 @@ fn begin(
     };
     let whole = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil);
     let begin = begin.round(whole).unwrap_or(begin);
-    match decide::without_signer_from(records, &request.audience, now, terms) {
+    match decide::without_signer_from(records, &request.audience, now, &terms.policy) {
         Some(gap) if gap < begin => {
             let why = format!(
                 "the audience {} has no key to sign with from {gap} on, so that this one has to \
@@ -253,20 +275,24 @@ fn begin(
     }
 }
 
-/// The key pairs of `audience` that are active at `at`.
-fn replaced(
+/// The key pairs of the audience of `successor` that are active at `at`, each under the name that it
+/// signs with.
+fn replaced_by(
+    successor: &Name,
     records: &Records,
-    audience: &Audience,
     at: Timestamp,
     terms: &OperationSettings,
-) -> Vec<Kid> {
-    let policy = &terms.policy;
-    records
-        .values()
-        .filter(|record| record.audience == *audience && record.private.is_some())
-        .filter(|record| record.dates(policy).at(at, policy).phase == Phase::Active)
-        .map(|record| record.key_id.clone())
-        .collect()
+) -> Vec<(Thumbprint, Name)> {
+    let mut replaced: Vec<(Thumbprint, Name)> = Vec::new();
+    for (key, record) in records {
+        let signs = |named: &NamedKey<'_>| {
+            *named.audience() == successor.audience
+                && named.can_sign()
+                && named.dates().at(at, &terms.policy).phase == Phase::Active
+        };
+        replaced.extend(record.named().find(signs).map(|named| (*key, named.name().clone())));
+    }
+    replaced
 }
 
 /// A warning about a successor that begins before consumers have it.

@@ -1,6 +1,6 @@
 //! A key pair as every interface shows it: the public half and what holds for it at an instant.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use super::OperationSettings;
 use crate::keys::lifecycle::{Phase, after};
-use crate::keys::{Algorithm, Audience, Kid};
-use crate::ledger::current_record;
-use crate::ledger::{Record, Records};
+use crate::keys::{Algorithm, Audience, Kid, Name};
+use crate::ledger::{NamedKey, Overview, Records};
 
 /// A key pair. Of its halves only the public one is ever shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -44,74 +43,82 @@ pub struct KeyPair {
     pub trusted_until: Option<Timestamp>,
     /// From when every consumer has it, as far as can be said.
     pub safe_to_sign_from: Option<Timestamp>,
-    /// When it was first published.
+    /// Until when it may sign so that its last token expires before it does; null where open.
+    pub sign_until: Option<Timestamp>,
+    /// When it was first published under this id in this audience.
     pub first_published: Option<Timestamp>,
     /// When anything of this changes next; null where nothing does.
     pub next_change: Option<Timestamp>,
+    /// The reference to where its private half is used, where its attributes give one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Arc<str>>,
+    /// Every name of the key: operations are about all of them.
+    pub names: Vec<NameState>,
     /// What an operator should know, a sentence each.
     pub warnings: Vec<String>,
+    /// In the answer to an operation: whether a daemon serves what came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served: Option<bool>,
+}
+
+/// What holds for one of the names of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NameState {
+    #[serde(flatten)]
+    pub name: Name,
+    pub phase: Phase,
+    /// From when it is no longer published; null where open.
+    pub published_until: Option<Timestamp>,
 }
 
 impl KeyPair {
-    /// `records` must include `record`.
     pub fn of(
-        record: &Record,
+        named: NamedKey<'_>,
         records: &Records,
         now: Timestamp,
         terms: &OperationSettings,
     ) -> Self {
-        let current = current_record(records, &record.audience, now, &terms.policy);
-        Self::among(
-            record,
-            &current.map(|current| current.key_id.clone()).into_iter().collect(),
-            now,
-            terms,
-        )
+        Self::among(named, &Overview::of(records, now, &terms.policy), now, terms)
     }
 
-    /// The same, given the current keys of all audiences.
+    /// The same, given what there is to say of all keys.
     pub(crate) fn among(
-        record: &Record,
-        current: &BTreeSet<Kid>,
+        named: NamedKey<'_>,
+        overview: &Overview,
         now: Timestamp,
         terms: &OperationSettings,
     ) -> Self {
         let policy = &terms.policy;
-        let dates = record.dates(policy);
+        let dates = named.dates();
         let state = dates.at(now, policy);
-        let is_current = current.contains(&record.key_id);
-        let mut warnings = Vec::new();
-        if let Some(safe) = state.safe_to_sign_from.filter(|safe| is_current && now < *safe) {
-            warnings.push(format!(
-                "it is the key to sign with, and some consumers may not have it before {safe:.0}"
-            ));
-        }
-        // Up to and including its end, so that an invalidation without grace is warned about.
-        if let Some(from) = dates.invalidation.and_then(|end| end.strands_tokens_from(policy))
-            && state.published_until.is_some_and(|until| now <= until)
-        {
-            warnings.push(format!(
-                "its grace is shorter than tokens live: of the tokens signed from {from:.0} on, those \
-                 that are not expired when it ends will be refused"
-            ));
-        }
+        let names = named.record.named().map(|other| {
+            let state = other.dates().at(now, policy);
+            let (phase, published_until) = (state.phase, state.published_until);
+            NameState { name: other.name().clone(), phase, published_until }
+        });
+        let place = named.signing_place();
         Self {
-            key_id: record.key_id.clone(),
-            audience: record.audience.clone(),
-            algorithm: record.algorithm,
-            public_key: STANDARD.encode(record.public_key.spki()),
+            key_id: named.kid().clone(),
+            audience: named.audience().clone(),
+            algorithm: named.key.algorithm,
+            public_key: STANDARD.encode(named.record.public_key.spki()),
             valid_from: dates.valid_from,
             valid_to: dates.valid_to,
             active: state.phase == Phase::Active,
-            current: is_current,
+            current: overview.is_current(named.name()),
             phase: state.phase,
             invalidated_at: dates.invalidated_at(),
             published_until: state.published_until,
             trusted_until: state.published_until.map(|until| after(until, terms.max_age)),
             safe_to_sign_from: state.safe_to_sign_from,
+            sign_until: state.sign_until,
             first_published: dates.first_published,
             next_change: state.next_change,
-            warnings,
+            signer: place.and_then(|place| place.private.signer.clone()),
+            names: names.collect(),
+            warnings: overview.warnings_about(named.name()).map(str::to_owned).collect(),
+            served: None,
         }
     }
 }

@@ -33,10 +33,10 @@ use crate::key_scanner::KeyScanner;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
-use crate::ledger::current_record;
 use crate::ledger::store::LOCK_PATIENCE;
 use crate::ledger::{
-    CommitError, Ledger, Observation, ReconcileContext, Record, Records, Step, reconcile, store,
+    CommitError, Ledger, NamedKey, Observation, Overview, ReconcileContext, Records, Step,
+    current_key, reconcile, store,
 };
 
 /// The configuration that operations need.
@@ -45,6 +45,8 @@ pub struct OperationSettings {
     pub policy: Policy,
     /// How long caches may hold a key set.
     pub max_age: Duration,
+    /// How long a key is remembered after its publication ended.
+    pub retention: Duration,
     /// The default validity of a new key.
     pub validity: Duration,
     pub rsa_bits: u32,
@@ -55,7 +57,7 @@ pub struct OperationSettings {
 }
 
 /// How long an operation waits for the lock. Each takes a few milliseconds, and many may queue.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Operations {
     terms: Arc<OperationSettings>,
@@ -81,20 +83,20 @@ impl OperationContext {
         remembered: &Records,
         observation: Observation,
         now: Timestamp,
-        policy: &Policy,
+        terms: &OperationSettings,
     ) -> Self {
-        Self { records: known(remembered, &observation, now, policy), observation, now }
+        Self { records: known(remembered, &observation, now, terms), observation, now }
     }
 
     /// `step` together with the records of keys that are new to the ledger: a hand-off must not be
     /// made from fewer keys than the decision was.
     pub fn remembered_with(&self, mut step: Step, remembered: &Records) -> Step {
-        let is_new = |record: &&Arc<Record>| !remembered.contains_key(&record.key_id);
-        let is_left = |record: &&Arc<Record>| {
-            step.records.iter().all(|decided| decided.key_id != record.key_id)
-        };
-        let seen: Vec<_> = self.records.values().filter(is_new).filter(is_left).cloned().collect();
-        step.records.extend(seen);
+        let mut new: Vec<_> =
+            self.records.iter().filter(|(key, _)| !remembered.contains_key(*key)).collect();
+        new.retain(|(_, record)| {
+            step.records.iter().all(|decided| decided.public_key != record.public_key)
+        });
+        step.records.extend(new.into_iter().map(|(_, record)| Arc::clone(record)));
         step
     }
 }
@@ -131,7 +133,7 @@ impl Operations {
         let observation = self.scanner.look().observation;
         let loaded = store::read_between_steps(&self.terms.state, LOCK_PATIENCE);
         let remembered = loaded.map_err(OperationError::Ledger)?.records;
-        Ok(known(&remembered, &observation, now, &self.terms.policy))
+        Ok(known(&remembered, &observation, now, &self.terms))
     }
 
     /// The same as [`OperationSettings::list`].
@@ -218,7 +220,7 @@ impl Operations {
             let observation = scanner.look().observation;
             let clock = clock.as_ref();
             let now = clock.map_or(asked_at, |clock| to_the_millisecond(clock.now()).max(asked_at));
-            let known = OperationContext::of(remembered, observation, now, &terms.policy);
+            let known = OperationContext::of(remembered, observation, now, terms);
             let Decision { step, answer } = decide(&known, terms)?;
             Ok((known.remembered_with(step, remembered), answer))
         });
@@ -257,11 +259,10 @@ impl Operations {
 impl OperationSettings {
     /// Every key pair that was not deleted, by audience, then by beginning.
     pub fn list(&self, records: &Records, now: Timestamp) -> Vec<KeyPair> {
-        let current = self.current_keys(records, now);
-        let mut pairs: Vec<KeyPair> = records
-            .values()
-            .filter(|record| record.deleted_at.is_none())
-            .map(|record| KeyPair::among(record, &current, now, self))
+        let overview = Overview::of(records, now, &self.policy);
+        let mut pairs: Vec<KeyPair> = NamedKey::all(records)
+            .filter(|named| named.record.deleted_at.is_none())
+            .map(|named| KeyPair::among(named, &overview, now, self))
             .collect();
         pairs.sort_by(|one, other| {
             let of = |pair: &KeyPair| (pair.audience.clone(), pair.valid_from, pair.key_id.clone());
@@ -288,20 +289,9 @@ impl OperationSettings {
         now: Timestamp,
     ) -> Result<KeyPair, OperationError> {
         self.check_audience(audience)?;
-        let current = current_record(records, audience, now, &self.policy)
+        let current = current_key(records, audience, now, &self.policy)
             .ok_or_else(|| OperationError::NoCurrent(audience.clone()))?;
         Ok(KeyPair::of(current, records, now, self))
-    }
-
-    /// The key that each audience is to sign with.
-    pub(crate) fn current_keys(&self, records: &Records, now: Timestamp) -> BTreeSet<Kid> {
-        let audiences: BTreeSet<&Audience> =
-            records.values().map(|record| &record.audience).collect();
-        audiences
-            .into_iter()
-            .filter_map(|audience| current_record(records, audience, now, &self.policy))
-            .map(|record| record.key_id.clone())
-            .collect()
     }
 
     fn check_audience(&self, audience: &Audience) -> Result<(), OperationError> {
@@ -325,14 +315,15 @@ fn known(
     remembered: &Records,
     observation: &Observation,
     now: Timestamp,
-    policy: &Policy,
+    terms: &OperationSettings,
 ) -> Records {
     let context = ReconcileContext {
         now,
-        policy,
+        policy: &terms.policy,
         grace_on_removal: Duration::ZERO,
         missed_before: &BTreeSet::new(),
-        retention: None,
+        retention: terms.retention,
+        forgets: false,
         known: None,
         // Only a daemon publishes.
         is_served: false,
@@ -340,15 +331,28 @@ fn known(
     reconcile(remembered, observation, context).records
 }
 
-/// The record of `kid`, which may be an alias. A deleted key is not found.
-fn find<'a>(records: &'a Records, kid: &Kid) -> Result<&'a Record, OperationError> {
-    let alive = |record: &&Arc<Record>| record.deleted_at.is_none();
-    let is_named = |record: &&Arc<Record>| record.names().any(|name| name == kid);
-    // A key's own id takes precedence over an alias, except where that own id is a former one whose
-    // files are gone.
-    let found = records
-        .values()
-        .filter(|record| alive(record) && is_named(record))
-        .max_by_key(|record| (record.loss.is_none(), record.key_id == *kid));
-    found.map(|record| &**record).ok_or_else(|| OperationError::NotFound(kid.clone()))
+/// The shortest beginning of a kid that stands for it.
+const SHORTEST_PREFIX: usize = 6;
+
+/// The key with the name `kid`, or with the only kid that begins so. A deleted key is not found.
+fn find<'a>(records: &'a Records, kid: &Kid) -> Result<NamedKey<'a>, OperationError> {
+    let alive = || NamedKey::all(records).filter(|named| named.record.deleted_at.is_none());
+    // A kid that several audiences have is looked for where entries declare it.
+    let found =
+        alive().filter(|named| named.kid() == kid).min_by_key(|named| named.key.loss.is_some());
+    let begin = |named: &NamedKey<'_>| {
+        SHORTEST_PREFIX <= kid.as_str().len() && named.kid().as_str().starts_with(kid.as_str())
+    };
+    let by_prefix = || {
+        let kids: BTreeSet<&Kid> = alive().filter(begin).map(|named| named.kid()).collect();
+        match kids.into_iter().collect::<Vec<_>>()[..] {
+            [] => Err(OperationError::NotFound(kid.clone())),
+            [only] => find(records, only),
+            [..] => Err(OperationError::BadRequest {
+                member: "KID",
+                why: format!("\"{kid}\" is the beginning of several: write more of it"),
+            }),
+        }
+    };
+    found.map_or_else(by_prefix, Ok)
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::{Algorithm, Audience, Kid};
-use crate::ledger::{Record, Records};
+use crate::ledger::{NamedKey, Records};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,19 +46,19 @@ pub fn of(
     now: Timestamp,
     policy: &Policy,
 ) -> Timeline {
-    let alive = || records.values().filter(|record| record.deleted_at.is_none());
+    let alive = || NamedKey::all(records).filter(|named| named.record.deleted_at.is_none());
     let (near_from, near_to) = near(alive(), now, policy);
     let from = window.0.unwrap_or(near_from);
     let to = window.1.unwrap_or(near_to).max(from);
     let mut keys: Vec<(Option<Timestamp>, Life)> = alive()
-        .map(|record| {
-            let dates = record.dates(policy);
+        .map(|named| {
+            let dates = named.dates();
             let life = Life {
-                key_id: record.key_id.clone(),
-                audience: record.audience.clone(),
-                algorithm: record.algorithm,
+                key_id: named.kid().clone(),
+                audience: named.audience().clone(),
+                algorithm: named.key.algorithm,
                 phase: dates.at(now, policy).phase,
-                spans: spans(record, from, to, policy),
+                spans: spans(named, from, to, policy),
             };
             (dates.valid_from, life)
         })
@@ -66,17 +66,16 @@ pub fn of(
     keys.sort_by(|(from, one), (other_from, other)| {
         (&one.audience, from, &one.key_id).cmp(&(&other.audience, other_from, &other.key_id))
     });
-    let next_changes =
-        alive().filter_map(|record| record.dates(policy).at(now, policy).next_change);
+    let next_changes = alive().filter_map(|named| named.dates().at(now, policy).next_change);
     let next_change = next_changes.min();
     Timeline { from, to, now, next_change, keys: keys.into_iter().map(|(_, life)| life).collect() }
 }
 
-fn spans(record: &Record, from: Timestamp, to: Timestamp, policy: &Policy) -> Vec<Span> {
-    let dates = record.dates(policy);
+fn spans(named: NamedKey<'_>, from: Timestamp, to: Timestamp, policy: &Policy) -> Vec<Span> {
+    let dates = named.dates();
     let mut spans: Vec<Span> = Vec::new();
     // Publication before the first scan is not known.
-    let mut at = from.max(record.first_published.unwrap_or(record.first_seen));
+    let mut at = from.max(named.key.first_published.unwrap_or(named.key.first_seen));
     while at < to {
         let state = dates.at(at, policy);
         let end = dates.next_phase(at, policy).map_or(to, |change| change.min(to));
@@ -92,14 +91,14 @@ fn spans(record: &Record, from: Timestamp, to: Timestamp, policy: &Policy) -> Ve
 
 /// The window around every beginning and end that is a matter of days, with some room.
 fn near<'a>(
-    records: impl Iterator<Item = &'a std::sync::Arc<Record>>,
+    names: impl Iterator<Item = NamedKey<'a>>,
     now: Timestamp,
     policy: &Policy,
 ) -> (Timestamp, Timestamp) {
     let mut changes: Vec<Timestamp> = Vec::new();
     let mut ends: Vec<Timestamp> = Vec::new();
-    for record in records {
-        let dates = record.dates(policy);
+    for named in names {
+        let dates = named.dates();
         let state = dates.at(now, policy);
         if state.next_change.is_none() && !state.phase.is_published() {
             continue;

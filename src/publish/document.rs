@@ -2,7 +2,8 @@
 //!
 //! Pure: the same records at the same instant give the same bytes on every replica.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use super::layout::{DocumentKind, Layout};
 use crate::encoding::{hex, sha256};
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::Policy;
-use crate::keys::{Algorithm, Audience, Kid};
-use crate::ledger::Records;
+use crate::keys::{Algorithm, Audience, Kid, Name};
+use crate::ledger::{NamedKey, Records};
 
 /// A document as it is served.
 #[derive(Debug, Clone)]
@@ -47,11 +48,10 @@ pub struct Representation {
     pub etag: HeaderValue,
 }
 
-/// A key as it is published under one of its ids.
+/// A key as it is published under one of its names.
 #[derive(Debug, Clone)]
 pub struct PublishedKey {
-    pub kid: Kid,
-    pub audience: Audience,
+    pub name: Name,
     pub until: Option<Timestamp>,
     jwk: Box<RawValue>,
 }
@@ -71,8 +71,8 @@ impl PublishedKey {
     }
 }
 
-/// Every key that is published at `now`, once for each of its ids: the latest `validFrom` first,
-/// open ones last, then by id. `certificates` adds the chains.
+/// Every key that is published at `now`, once for each of its names: the latest `validFrom` first,
+/// open ones last, then by kid. `certificates` adds the chains.
 ///
 /// # Panics
 /// Never: a JWK is plain data.
@@ -83,35 +83,58 @@ pub fn published_keys(
     certificates: bool,
 ) -> Vec<PublishedKey> {
     let mut keys = Vec::new();
-    for record in records.values() {
-        let dates = record.dates(policy);
+    for named in NamedKey::all(records) {
+        let dates = named.dates();
         let state = dates.at(now, policy);
         if !state.phase.is_published() {
             continue;
         }
-        for kid in record.names() {
-            let chain =
-                Some(&*record.certificates).filter(|chain| certificates && !chain.is_empty());
-            let jwk = Jwk {
-                kid,
-                algorithm: record.algorithm,
-                public: &record.public_key,
-                certificates: chain,
-            };
-            let is_alias = *kid != record.key_id;
-            let key = PublishedKey {
-                kid: kid.clone(),
-                audience: record.audience.clone(),
-                until: state.published_until,
-                jwk: serde_json::value::to_raw_value(&jwk).expect("a JWK is plain data"),
-            };
-            keys.push((std::cmp::Reverse(dates.valid_from), is_alias, key));
+        let chain =
+            Some(&*named.key.certificates).filter(|chain| certificates && !chain.is_empty());
+        let jwk = Jwk {
+            kid: named.kid(),
+            algorithm: named.key.algorithm,
+            public: &named.record.public_key,
+            certificates: chain,
+        };
+        let key = PublishedKey {
+            name: named.name().clone(),
+            until: state.published_until,
+            jwk: serde_json::value::to_raw_value(&jwk).expect("a JWK is plain data"),
+        };
+        keys.push((std::cmp::Reverse(dates.valid_from), key));
+    }
+    keys.sort_by(|(from, key), (other_from, other)| {
+        (from, &key.name.kid, &key.name).cmp(&(other_from, &other.name.kid, &other.name))
+    });
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
+/// The keys of a document at `now`, and until when each is in it. A kid that several audiences have
+/// is in the set of all once, as long as any of them has it.
+fn keys_of<'a>(
+    keys: &'a [PublishedKey],
+    audience: Option<&Audience>,
+    now: Timestamp,
+) -> Vec<(&'a PublishedKey, Option<Timestamp>)> {
+    let mut index: HashMap<&Kid, usize> = HashMap::new();
+    let mut chosen: Vec<(&PublishedKey, Option<Timestamp>)> = Vec::new();
+    for key in keys.iter().filter(|key| key.is_published(now)) {
+        if audience.is_some_and(|audience| *audience != key.name.audience) {
+            continue;
+        }
+        match index.entry(&key.name.kid) {
+            Entry::Vacant(new) => {
+                new.insert(chosen.len());
+                chosen.push((key, key.until));
+            }
+            Entry::Occupied(known) => {
+                let until = &mut chosen[*known.get()].1;
+                *until = until.zip(key.until).map(|(one, other)| one.max(other));
+            }
         }
     }
-    keys.sort_by(|(from, alias, key), (other_from, other_alias, other)| {
-        (from, &key.kid, alias).cmp(&(other_from, &other.kid, other_alias))
-    });
-    keys.into_iter().map(|(_, _, key)| key).collect()
+    chosen
 }
 
 /// The documents of `layout` at `now`. Those whose bytes did not change are taken over from
@@ -125,19 +148,12 @@ pub(crate) fn render(
     let mut documents: Vec<Arc<Document>> = Vec::with_capacity(layout.contents().len());
     for (index, content) in layout.contents().iter().enumerate() {
         let (DocumentKind::KeySet(audience) | DocumentKind::Discovery(audience)) = content;
-        let mut ids = BTreeSet::new();
-        let keys: Vec<&PublishedKey> = keys
-            .iter()
-            .filter(|key| key.is_published(now))
-            .filter(|key| audience.as_ref().is_none_or(|audience| *audience == key.audience))
-            // After a migration, one key's own id may be another's alias.
-            .filter(|key| ids.insert(&key.kid))
-            .collect();
+        let keys = keys_of(keys, audience.as_ref(), now);
         let body = match content {
             DocumentKind::KeySet(_) => key_set(&keys),
             DocumentKind::Discovery(audience) => discovery(layout, audience.as_ref()),
         };
-        let next_end = keys.iter().filter_map(|key| key.until).min();
+        let next_end = keys.iter().filter_map(|(_, until)| *until).min();
         let before = previous.and_then(|previous| previous.get(index));
         let document = if let Some(before) = before.filter(|before| before.identity.body == body) {
             if before.next_end == next_end {
@@ -171,18 +187,9 @@ pub(crate) fn render(
 }
 
 /// A JWK Set (RFC 7517 §5).
-fn key_set(keys: &[&PublishedKey]) -> Vec<u8> {
-    let length: usize = keys.iter().map(|key| key.jwk.get().len() + 1).sum();
-    let mut body = Vec::with_capacity(length + 16);
-    body.extend_from_slice(br#"{"keys":["#);
-    for (index, key) in keys.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(key.jwk.get().as_bytes());
-    }
-    body.extend_from_slice(b"]}");
-    body
+fn key_set(keys: &[(&PublishedKey, Option<Timestamp>)]) -> Vec<u8> {
+    let jwks: Vec<&str> = keys.iter().map(|(key, _)| key.jwk()).collect();
+    [r#"{"keys":["#, &jwks.join(","), "]}"].concat().into_bytes()
 }
 
 /// Metadata (OIDC Discovery §3, RFC 8414 §2), as far as a publisher of keys can know it. The

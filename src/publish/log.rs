@@ -9,11 +9,12 @@ use tracing::{error, info, warn};
 
 use super::snapshot::Snapshot;
 use crate::key_scanner::KeyScan;
-use crate::keys::Kid;
-use crate::keys::lifecycle::{Phase, Policy};
+use crate::keys::Name;
+use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::{Refused, replace_controls};
-use crate::ledger::store::DamagedFile;
-use crate::ledger::{Change, Persistence, Record, Records};
+use crate::ledger::{
+    Change, ChangeKind, Contradiction, NamedKey, Overview, Persistence, Records, Warning,
+};
 use crate::source::watch::WatchState;
 
 /// The lasting states that were logged, so that each is logged once.
@@ -23,6 +24,8 @@ pub struct LoggedStates {
     persistence: Option<Persistence>,
     hand_off: Option<String>,
     notes: BTreeSet<String>,
+    contradictions: BTreeSet<Contradiction>,
+    overview: Overview,
 }
 
 impl LoggedStates {
@@ -110,68 +113,87 @@ impl LoggedStates {
     }
 }
 
+impl LoggedStates {
+    pub(crate) fn log_contradictions(&mut self, contradictions: &BTreeSet<Contradiction>) {
+        for contradiction in contradictions.difference(&self.contradictions) {
+            let Contradiction { kid, counts, ignored, .. } = contradiction;
+            warn!(
+                event = "entry.contradicted", kid = %kid,
+                slot = %replace_controls(counts.path()), other = %replace_controls(ignored.path()),
+                "{}", replace_controls(&contradiction.to_string())
+            );
+        }
+        self.contradictions.clone_from(contradictions);
+    }
+
+    pub(crate) fn log_overview(&mut self, overview: Overview) {
+        for Warning { name: Name { audience, kid }, event, text } in
+            overview.warnings.difference(&self.overview.warnings)
+        {
+            warn!(event, kid = %kid, audience = %audience, "{text}");
+        }
+        for (audience, kid) in &overview.current {
+            let before = self.overview.current.get(audience).and_then(Option::as_ref);
+            match (before, kid) {
+                (before, Some(kid)) if before != Some(kid) => {
+                    info!(event = "signer.changed", audience = %audience, kid = %kid, "an audience signs with another key");
+                }
+                (Some(before), None) => error!(
+                    event = "signer.missing", audience = %audience, kid = %before,
+                    remedy = "issue a key pair, or put a whole one into the key directory; `jwksd check` \
+                              tells what is wrong with those that lie there",
+                    "an audience has no key to sign with any more"
+                ),
+                _ => {}
+            }
+        }
+        self.overview = overview;
+    }
+}
+
 pub(crate) fn key_changed(change: &Change, records: &Records, now: Timestamp, policy: &Policy) {
-    let about = |kid: &Kid| records.get(kid).map(|record| (record, record.dates(policy)));
-    match change {
-        Change::Added(kid) | Change::Updated(kid) | Change::Returned(kid) => {
-            let Some((record, dates)) = about(kid) else { return };
-            let state = dates.at(now, policy);
-            let (event, what) = match change {
-                Change::Added(_) => ("key.added", "a key was added"),
-                Change::Updated(_) => ("key.updated", "a key's files say something new"),
-                _ => ("key.returned", "a key's files are back"),
-            };
-            info!(
-                event, kid = %kid, audience = %record.audience, algorithm = %record.algorithm,
-                slot = %replace_controls(record.slot.path()), phase = %state.phase,
-                published_until = %OrOpen(state.published_until),
-                safe_to_sign_from = %OrOpen(state.safe_to_sign_from),
-                "{what}"
-            );
-            warn_of_a_short_grace(record, policy);
+    let Change { key, name: Name { audience, kid }, kind } = change;
+    let record = records.get(key);
+    let named =
+        record.and_then(|record| Some(NamedKey { record, key: record.name(&change.name)? }));
+    let (event, what) = match kind {
+        ChangeKind::Added => ("key.added", "a key was added"),
+        ChangeKind::Updated => ("key.updated", "a key's files say something new"),
+        ChangeKind::Returned => ("key.returned", "a key's files are back"),
+        ChangeKind::Lost { replaced: true } => {
+            ("key.replaced", "a key was replaced and is invalidated")
         }
-        Change::Lost { kid, replaced } => {
-            let Some((record, dates)) = about(kid) else { return };
-            let (event, what) = if *replaced {
-                ("key.replaced", "a key was replaced and is invalidated")
-            } else {
-                ("key.lost", "a key's files are gone and it is invalidated")
-            };
-            let until = OrOpen(dates.at(now, policy).published_until);
-            info!(
-                event, kid = %kid, slot = %replace_controls(record.slot.path()), published_until = %until,
-                "{what}"
-            );
+        ChangeKind::Lost { replaced: false } => {
+            ("key.lost", "a key's files are gone and it is invalidated")
         }
-        Change::Published(kid) => {
-            info!(event = "key.published", kid = %kid, "a key is published for the first time");
+        ChangeKind::Published => ("key.published", "a key is published for the first time"),
+        ChangeKind::Forgotten => ("key.forgotten", "a key that ended long ago is forgotten"),
+        ChangeKind::Succeeded => {
+            ("key.succeeded", "a key's successor took over and it is invalidated")
         }
-        Change::Forgotten(kid) => {
-            info!(event = "key.forgotten", kid = %kid, "a key that ended long ago is forgotten");
-        }
-    }
+    };
+    let Some(named) = named else {
+        info!(event, kid = %kid, audience = %audience, key = %key, "{what}");
+        return;
+    };
+    let state = named.dates().at(now, policy);
+    info!(
+        event, kid = %kid, audience = %audience, key = %key, algorithm = %named.key.algorithm,
+        slot = %replace_controls(named.key.slot.path()), phase = %state.phase,
+        published_until = %or_open(state.published_until),
+        safe_to_sign_from = %or_open(state.safe_to_sign_from),
+        "{what}"
+    );
 }
 
-pub(crate) fn key_unpublished(kid: &Kid, records: &Records, now: Timestamp, policy: &Policy) {
-    let phase = records.get(kid).map(|record| record.dates(policy).at(now, policy).phase);
-    // An alias has no record of its own, nor has a key that was just forgotten.
-    let phase = phase.map_or("-", Phase::as_str);
-    info!(event = "key.unpublished", kid = %kid, phase, "a key is no longer published");
-}
-
-/// A grace that is shorter than tokens live is obeyed, and makes consumers refuse some of them.
-fn warn_of_a_short_grace(record: &Record, policy: &Policy) {
-    if let Some(end) = record.dates(policy).invalidation
-        && let Some(stranded_from) = end.strands_tokens_from(policy)
-    {
-        warn!(
-            event = "tokens.stranded", kid = %record.key_id, grace = ?end.grace,
-            remedy = "allow a grace of at least the token lifetime plus the clock skew, unless \
-                      these tokens are meant to be refused",
-            "the grace is shorter than tokens live: of the tokens signed from {stranded_from} on, \
-             those that are not expired by the end of the grace will be refused"
-        );
-    }
+pub(crate) fn key_unpublished(name: &Name, records: &Records, now: Timestamp, policy: &Policy) {
+    let named = NamedKey::all(records).find(|named| named.name() == name);
+    // A key that was just forgotten has no phase.
+    let phase = named.map_or("-", |named| named.dates().at(now, policy).phase.as_str());
+    info!(
+        event = "key.unpublished", kid = %name.kid, audience = %name.audience, phase,
+        "a key is no longer published"
+    );
 }
 
 pub(crate) fn key_sets_changed(snapshot: &Snapshot) {
@@ -217,31 +239,10 @@ pub(crate) fn no_longer_refused(file: &Path) {
     info!(event = "key.accepted", file = %replace_controls(&file.to_string_lossy()), "no longer refused");
 }
 
-pub(crate) fn record_damaged(aside: &DamagedFile) {
-    let remedy = if aside.restored {
-        "nothing is lost: the record's other copy is used; look after the disk"
-    } else {
-        "the key is known again as soon as its files are seen, but orders given about it are lost; \
-         restore the record from a backup, or give them again"
-    };
-    error!(
-        event = "ledger.damaged",
-        file = %aside.file.display(), cause = %aside.damage, restored = aside.restored, remedy,
-        "a damaged record was set aside"
-    );
-}
-
 pub(crate) fn clock_stepped(step: SignedDuration) {
     warn!(event = "clock.stepped", seconds = step.as_secs_f64(), "the clock was stepped");
 }
 
-struct OrOpen(Option<Timestamp>);
-
-impl std::fmt::Display for OrOpen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(instant) => write!(f, "{instant}"),
-            None => f.write_str("open"),
-        }
-    }
+fn or_open(instant: Option<Timestamp>) -> String {
+    instant.map_or_else(|| "open".to_owned(), |instant| instant.to_string())
 }

@@ -1,4 +1,4 @@
-//! Reconciles records with observations over time: which keys the scan before missed, and since
+//! Reconciles records with observations over time: what the scan before missed, and since
 //! when the clock has run evenly. Without I/O, so that decisions can be replayed without a disk or
 //! a thread.
 
@@ -8,9 +8,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
-use crate::keys::Kid;
 use crate::keys::lifecycle::{Policy, before};
-use crate::ledger::{Observation, ReconcileContext, Reconciliation, Records, reconcile};
+use crate::ledger::{
+    Missed, NamedKey, Observation, ReconcileContext, Reconciliation, Records, reconcile,
+};
 
 /// The configuration of the reconciler.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +27,7 @@ pub struct ReconcileSettings {
 #[derive(Debug)]
 pub struct Reconciler {
     terms: ReconcileSettings,
-    missed: BTreeSet<Kid>,
+    missed: BTreeSet<Missed>,
     step_detector: ClockStepDetector,
 }
 
@@ -66,7 +67,8 @@ impl Reconciler {
             grace_on_removal,
             // Two decisions about one scan do not confirm a removal.
             missed_before: if known.is_some() { &self.missed } else { &none_missed },
-            retention: is_steady.then_some(retention),
+            retention,
+            forgets: is_steady,
             // An earlier scan says nothing new about remembered keys.
             known: Some(known.unwrap_or(&none_known)),
             is_served: true,
@@ -78,7 +80,7 @@ impl Reconciler {
         outcome
     }
 
-    /// Whether the last scan missed a key, so that another one has to confirm that.
+    /// Whether the last scan missed something, so that another one has to confirm that.
     pub fn has_missed(&self) -> bool {
         !self.missed.is_empty()
     }
@@ -86,8 +88,8 @@ impl Reconciler {
 
 /// The next date of any key.
 pub fn next_change(records: &Records, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
-    let dates = records.values().map(|record| record.dates(policy));
-    dates.filter_map(|dates| dates.at(now, policy).next_change).min()
+    let states = NamedKey::all(records).map(|named| named.dates().at(now, policy));
+    states.filter_map(|state| state.next_change).min()
 }
 
 /// Compares the wall clock with the monotonic one.

@@ -19,10 +19,12 @@ use super::snapshot::Publisher;
 use super::status::{ReloadStatus, ScanCounts};
 use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
-use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::{RefusalReason, Refused};
-use crate::keys::{Audience, Kid};
-use crate::ledger::{Change, HandOffStatus, Ledger, Persistence, Reconciliation, Records};
+use crate::keys::{Audience, Name};
+use crate::ledger::{
+    Change, Contradiction, HandOffStatus, Ledger, NamedKey, Overview, Persistence, Reconciliation,
+    Records,
+};
 use crate::source::Slot;
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Debounce, Watcher};
@@ -60,8 +62,9 @@ pub struct Reload {
     look: KeyScan,
     reconciler: Reconciler,
     refused: BTreeMap<(Slot, PathBuf), Refused>,
+    contradictions: BTreeSet<Contradiction>,
     has_published: bool,
-    published: BTreeSet<Kid>,
+    published: BTreeSet<Name>,
     logged: log::LoggedStates,
     last_good_scan: Option<Timestamp>,
     looks: ScanCounts,
@@ -112,6 +115,7 @@ impl Reload {
             look: KeyScan::default(),
             reconciler,
             refused: BTreeMap::new(),
+            contradictions: BTreeSet::new(),
             has_published: false,
             published: BTreeSet::new(),
             logged: log::LoggedStates::default(),
@@ -167,6 +171,9 @@ impl Reload {
             if look_at.is_some_and(|at| at <= now) || next_poll <= now {
                 settle.clear();
                 ledger_settle.clear();
+                if next_poll <= now {
+                    self.ledger.verify();
+                }
                 again = self.look();
                 if next_poll <= now {
                     next_poll = Instant::now() + self.settings.poll_interval;
@@ -222,20 +229,21 @@ impl Reload {
         if let Some(step) = self.reconciler.observe(&*self.clock) {
             log::clock_stepped(step);
         }
-        let Self { reconciler, look, clock, publisher, settings, .. } = self;
+        let Self { reconciler, look, clock, publisher, .. } = self;
         let mut shortened = None;
         let reconciled = |records: &Records| {
             let mut outcome =
                 reconciler.reconcile(records, &look.observation, known, now, &**clock);
             // Before the end is on disk for others to read: this thread may then be stopped for
             // longer than a grace.
-            shortened =
-                publisher.shorten(&ends(&outcome.records, now, &settings.reconcile.policy), now);
+            shortened = publisher.shorten(&ends(&outcome.records, now), now);
             (std::mem::take(&mut outcome.records), outcome)
         };
-        let Reconciliation { changes, mut refused, is_outdated, .. } =
+        let Reconciliation { changes, mut refused, contradictions, is_outdated, .. } =
             self.ledger.update(reconciled);
-        if !is_new_look {
+        if is_new_look {
+            self.contradictions = contradictions;
+        } else {
             // Without a new scan, incomplete entries stay refused.
             let halves = self.refused.values();
             let halves = halves.filter(|half| half.reason == RefusalReason::AttributesWithoutKey);
@@ -278,6 +286,8 @@ impl Reload {
             records: self.ledger.records().clone(),
             refused: self.refused.values().cloned().collect(),
             notes: self.logged.current_notes(),
+            contradictions: self.contradictions.clone(),
+            damaged_files: self.ledger.damaged_files(),
             watcher: self.watcher.state().clone(),
             persistence: self.ledger.persistence().clone(),
             ledger: self.ledger.directory().map(Path::to_owned),
@@ -298,9 +308,9 @@ impl Reload {
             return false;
         }
         self.has_published = true;
-        let published = keys.iter().map(|key| key.kid.clone()).collect();
-        for kid in self.published.difference(&published) {
-            log::key_unpublished(kid, self.ledger.records(), now, policy);
+        let published = keys.iter().map(|key| key.name.clone()).collect();
+        for name in self.published.difference(&published) {
+            log::key_unpublished(name, self.ledger.records(), now, policy);
         }
         self.published = published;
         let snapshot = self.publisher.publish(keys, now);
@@ -311,12 +321,10 @@ impl Reload {
     }
 
     fn log_changes(&mut self, changes: &[Change], refused: Vec<Refused>, now: Timestamp) {
-        for aside in self.ledger.take_damaged_files() {
-            log::record_damaged(&aside);
-        }
         let records = self.ledger.records();
+        let policy = &self.settings.reconcile.policy;
         for change in changes {
-            log::key_changed(change, records, now, &self.settings.reconcile.policy);
+            log::key_changed(change, records, now, policy);
         }
         let refused: BTreeMap<(Slot, PathBuf), Refused> = refused
             .into_iter()
@@ -334,6 +342,8 @@ impl Reload {
         self.refused = refused;
         self.logged.log_persistence(self.ledger.persistence(), self.ledger.directory());
         self.logged.log_notes(&self.look);
+        self.logged.log_contradictions(&self.contradictions);
+        self.logged.log_overview(Overview::of(records, now, policy));
     }
 
     /// When the next date of any key comes, on the monotonic clock. A step of the wall clock is
@@ -346,10 +356,8 @@ impl Reload {
     }
 }
 
-/// When the publication of each key ends, by each of its ids.
-fn ends<'a>(records: &'a Records, now: Timestamp, policy: &Policy) -> BTreeMap<&'a Kid, Timestamp> {
-    let ends = records
-        .values()
-        .filter_map(|record| Some((record, record.dates(policy).published_until(now)?)));
-    ends.flat_map(|(record, end)| record.names().map(move |kid| (kid, end))).collect()
+/// When the publication of each name ends.
+fn ends(records: &Records, now: Timestamp) -> BTreeMap<&Name, Timestamp> {
+    let ends = NamedKey::all(records);
+    ends.filter_map(|named| Some((named.name(), named.dates().published_until(now)?))).collect()
 }

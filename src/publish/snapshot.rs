@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::document::{Document, PublishedKey, render};
 use super::layout::Layout;
-use crate::keys::Kid;
+use crate::keys::Name;
 
 /// Everything that the public listener serves, until it is replaced.
 #[derive(Debug)]
@@ -78,12 +78,7 @@ impl Publisher {
             let next = SwapPoint::next(&self.0.layout, before.as_ref(), Arc::clone(&keys), now);
             let writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let current = self.0.current.load_full();
-            let same = match (&before, &current) {
-                (None, None) => true,
-                (Some(before), Some(current)) => Arc::ptr_eq(before, current),
-                _ => false,
-            };
-            if same {
+            if before.as_ref().map(Arc::as_ptr) == current.as_ref().map(Arc::as_ptr) {
                 let changed = before.is_none_or(|before| before.generation != next.generation);
                 let next = Arc::new(next);
                 self.0.current.store(Some(Arc::clone(&next)));
@@ -99,12 +94,12 @@ impl Publisher {
     /// Returns the snapshot where any byte differs.
     pub fn shorten(
         &self,
-        until: &BTreeMap<&Kid, Timestamp>,
+        until: &BTreeMap<&Name, Timestamp>,
         now: Timestamp,
     ) -> Option<Arc<Snapshot>> {
         let current = self.0.current.load_full()?;
         let ends_earlier = |key: &PublishedKey| {
-            let until = until.get(&key.kid).copied().filter(|until| now < *until)?;
+            let until = until.get(&key.name).copied().filter(|until| now < *until)?;
             key.until.is_none_or(|known| until < known).then_some(until)
         };
         if !current.keys.iter().any(|key| ends_earlier(key).is_some()) {

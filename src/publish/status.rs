@@ -1,11 +1,12 @@
 //! The state of the reload loop as other modules see it, after its last decision.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
 use crate::keys::refusal::Refused;
-use crate::ledger::{Persistence, Records};
+use crate::ledger::{Contradiction, Persistence, Records};
 use crate::source::watch::WatchState;
 
 #[derive(Debug, Clone)]
@@ -17,6 +18,9 @@ pub struct ReloadStatus {
     pub refused: Vec<Refused>,
     /// What looks odd without being wrong, for people.
     pub notes: Vec<String>,
+    pub contradictions: BTreeSet<Contradiction>,
+    /// Files of the ledger that were damaged, and set aside.
+    pub damaged_files: Vec<PathBuf>,
     pub watcher: WatchState,
     pub persistence: Persistence,
     pub ledger: Option<PathBuf>,

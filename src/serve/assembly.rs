@@ -44,7 +44,8 @@ pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError
         grace_on_removal: config.lifecycle.grace_on_removal,
         // One scan alone removes and forgets nothing.
         missed_before: &BTreeSet::new(),
-        retention: None,
+        retention: config.ledger.retention,
+        forgets: false,
         known: None,
         is_served: true,
     };
@@ -163,6 +164,7 @@ pub fn operations(config: &Config) -> Operations {
     let terms = OperationSettings {
         policy: config.lifecycle.policy,
         max_age: config.publish.max_age,
+        retention: config.ledger.retention,
         validity: config.issue.validity,
         rsa_bits: config.issue.rsa_bits,
         rules: key_rules(config),

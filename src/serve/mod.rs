@@ -34,7 +34,7 @@ use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
-use crate::ledger::{Ledger, Record};
+use crate::ledger::{Ledger, NamedKey};
 use crate::logging;
 use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
 use crate::publish::reload::Reload;
@@ -171,9 +171,10 @@ fn warn_of(loaded: &LoadedConfig) {
 const OPERATING_THREADS: usize = 4;
 
 /// Whether the files of a remembered key are where they were.
-fn lies_there(record: &Record) -> bool {
+fn lies_there(named: &NamedKey<'_>) -> bool {
     let is_there = |file: &PathBuf| std::fs::symlink_metadata(file).is_ok();
-    record.loss.is_none() && record.private.as_ref().is_none_or(is_there)
+    let file = named.signing_place().and_then(|place| place.private.file.as_ref());
+    named.key.loss.is_none() && file.is_none_or(is_there)
 }
 
 /// Issues a key for each audience that has none.
@@ -181,9 +182,9 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
     let mut operations = operations(config);
     let records = operations.records(now).map_err(ServeError::Issue)?;
     let has_key = |audience: &Audience| {
-        let mut alive = records.values().filter(|record| record.deleted_at.is_none());
+        let mut alive = NamedKey::all(&records).filter(|named| named.record.deleted_at.is_none());
         // A key whose files are gone is remembered, and nobody can sign with it.
-        alive.any(|record| record.audience == *audience && lies_there(record))
+        alive.any(|named| named.audience() == audience && lies_there(&named))
     };
     for audience in config.keys.audiences.iter().filter(|audience| !has_key(audience)) {
         let request = Issue {

@@ -65,7 +65,7 @@ impl Access {
         let keys = snapshot.as_ref().map(|snapshot| snapshot.keys()).unwrap_or_default();
         let jwk_of = |kid: &str| {
             let published = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
-            let key = keys.iter().find(|key| key.kid.as_str() == kid && published(key.until));
+            let key = keys.iter().find(|key| key.name.kid.as_str() == kid && published(key.until));
             key.map(|key| key.jwk().into())
         };
         let expected = Expected {

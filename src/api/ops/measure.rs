@@ -15,8 +15,7 @@ use prometheus_client::registry::Registry;
 use super::{OpsSources, OpsView};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Dates, KeyState, Phase, Policy};
-use crate::ledger::current_record;
-use crate::ledger::{Persistence, Record};
+use crate::ledger::{NamedKey, Overview, Persistence};
 use crate::publish::layout::DocumentKind;
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::Restriction;
@@ -44,7 +43,11 @@ struct Family {
 }
 
 /// A key with its dates and what holds for it now.
-type Known<'a> = (&'a Record, Dates, KeyState);
+type Known<'a> = (NamedKey<'a>, Dates, KeyState);
+
+/// The events of warnings about keys.
+const WARNINGS: [&str; 4] =
+    ["tokens.stranded", "rotation.suspended", "signer.unsafe", "signer.outlived"];
 
 /// How many published keys of an audience have series of their own.
 const MOST_KEYS: usize = 100;
@@ -146,20 +149,16 @@ impl Measured {
         policy: &Policy,
         now: Timestamp,
     ) {
-        let states: Vec<Known> = view
-            .records
-            .values()
-            .map(|record| {
-                let dates = record.dates(policy);
-                (&**record, dates, dates.at(now, policy))
-            })
+        let overview = Overview::of(&view.records, now, policy);
+        let states: Vec<Known> = NamedKey::all(&view.records)
+            .map(|named| (named, named.dates(), named.dates().at(now, policy)))
             .collect();
         let mut counts: BTreeMap<(&Audience, Phase), u32> = BTreeMap::new();
         for audience in audiences {
             counts.extend(Phase::ALL.map(|phase| ((audience, phase), 0)));
         }
-        for (record, _, state) in &states {
-            *counts.entry((&record.audience, state.phase)).or_default() += 1;
+        for (named, _, state) in &states {
+            *counts.entry((named.audience(), state.phase)).or_default() += 1;
         }
         let family = self.family("keys", "Keys by audience and phase");
         for ((audience, phase), count) in counts {
@@ -172,36 +171,51 @@ impl Measured {
             "key_publication_end_timestamp_seconds",
             "When a published key's publication ends; absent where that is open",
         );
-        for (record, _, state) in &listed {
-            family.of_key(record, state.published_until.map(seconds));
+        for (named, _, state) in &listed {
+            family.of_key(*named, state.published_until.map(seconds));
         }
         let family = self.family(
             "key_safe_to_sign_timestamp_seconds",
             "From when every consumer has a published key, as far as can be said",
         );
-        for (record, _, state) in &listed {
-            family.of_key(record, state.safe_to_sign_from.map(seconds));
+        for (named, _, state) in &listed {
+            family.of_key(*named, state.safe_to_sign_from.map(seconds));
+        }
+        let family = self.family(
+            "key_sign_until_timestamp_seconds",
+            "Until when a published key may sign so that its last token expires before it does",
+        );
+        for (named, _, state) in &listed {
+            family.of_key(*named, state.sign_until.map(seconds));
+        }
+        let mut warned: BTreeMap<&str, u32> =
+            WARNINGS.iter().map(|warning| (*warning, 0)).collect();
+        for warning in &overview.warnings {
+            *warned.entry(warning.event).or_default() += 1;
+        }
+        let family = self.family("key_warnings", "What an operator should know of keys, by event");
+        for (event, count) in warned {
+            family.add([("event", event)], f64::from(count));
         }
         let family = self.family(
             "key_grace_seconds",
             "How long a published key that ends, or has ended, is published after that",
         );
-        for (record, dates, state) in &listed {
+        for (named, dates, state) in &listed {
             let grace = dates
                 .invalidated_at()
                 .zip(state.published_until)
                 .map(|(at, until)| at.duration_until(until).as_secs_f64().max(0.0));
-            family.of_key(record, grace);
+            family.of_key(*named, grace);
         }
-        self.signers(view, audiences, policy, now);
+        self.signers(&states, &overview, policy);
         let family = self.family("standby_keys", "Keys that can take over from the current one");
         for audience in audiences {
-            let current = current_record(&view.records, audience, now, policy);
-            let standby = published().filter(|(record, _, state)| {
-                record.audience == *audience
-                    && record.private.is_some()
+            let standby = published().filter(|(named, _, state)| {
+                named.audience() == audience
+                    && named.can_sign()
                     && state.phase != Phase::Grace
-                    && current.is_none_or(|current| current.key_id != record.key_id)
+                    && !overview.is_current(named.name())
             });
             let count = u32::try_from(standby.count()).unwrap_or(u32::MAX);
             family.add([("audience", audience.as_str())], f64::from(count));
@@ -221,13 +235,13 @@ impl Measured {
         audiences: &[Audience],
     ) -> Vec<&'a Known<'a>> {
         let mut listed: Vec<&Known> = published.collect();
-        listed.sort_by_key(|(record, dates, _)| {
-            (&record.audience, Reverse(dates.valid_from), &record.key_id)
+        listed.sort_by_key(|(named, dates, _)| {
+            (named.audience(), Reverse(dates.valid_from), named.kid())
         });
         let mut counts: BTreeMap<&Audience, usize> =
             audiences.iter().map(|audience| (audience, 0)).collect();
-        listed.retain(|(record, _, _)| {
-            let count = counts.entry(&record.audience).or_default();
+        listed.retain(|(named, _, _)| {
+            let count = counts.entry(named.audience()).or_default();
             *count += 1;
             *count <= MOST_KEYS
         });
@@ -242,20 +256,14 @@ impl Measured {
         listed
     }
 
-    fn signers(
-        &mut self,
-        view: &ReloadStatus,
-        audiences: &[Audience],
-        policy: &Policy,
-        now: Timestamp,
-    ) {
-        let current = |audience| current_record(&view.records, audience, now, policy);
+    fn signers(&mut self, states: &[Known<'_>], overview: &Overview, policy: &Policy) {
+        let current = || states.iter().filter(|(named, _, _)| overview.is_current(named.name()));
         let family = self.family("current_key_info", "The key that an audience signs with");
-        for record in audiences.iter().filter_map(current) {
+        for (named, _, _) in current() {
             let labels = [
-                ("audience", record.audience.as_str()),
-                ("kid", record.key_id.as_str()),
-                ("algorithm", record.algorithm.as_str()),
+                ("audience", named.audience().as_str()),
+                ("kid", named.kid().as_str()),
+                ("algorithm", named.key.algorithm.as_str()),
             ];
             family.add(labels, 1.0);
         }
@@ -263,11 +271,10 @@ impl Measured {
             "current_key_end_timestamp_seconds",
             "When the key that an audience signs with has to stop; absent where that is open",
         );
-        for record in audiences.iter().filter_map(current) {
-            let dates = record.dates(policy);
-            let ends = [dates.valid_to, dates.invalidated_at()];
+        for (named, dates, _) in current() {
+            let ends = [dates.valid_to, dates.sign_until(policy)];
             if let Some(end) = ends.into_iter().flatten().min() {
-                family.add([("audience", record.audience.as_str())], seconds(end));
+                family.add([("audience", named.audience().as_str())], seconds(end));
             }
         }
     }
@@ -280,6 +287,12 @@ impl Measured {
         {
             family.add([("outcome", outcome)], count_of(count));
         }
+        let damaged = u32::try_from(view.damaged_files.len()).unwrap_or(u32::MAX);
+        self.family("damaged_records", "Damaged files of the ledger that were set aside")
+            .alone(f64::from(damaged));
+        let contradictions = u32::try_from(view.contradictions.len()).unwrap_or(u32::MAX);
+        self.family("contradictions", "Values of entries that contradict other entries")
+            .alone(f64::from(contradictions));
         let family = self.family(
             "last_good_scan_timestamp_seconds",
             "When every key directory could be read last",
@@ -372,9 +385,9 @@ impl Family {
         self.values.push((Vec::new(), value));
     }
 
-    fn of_key(&mut self, record: &Record, value: Option<f64>) {
+    fn of_key(&mut self, named: NamedKey<'_>, value: Option<f64>) {
         if let Some(value) = value {
-            let labels = [("audience", record.audience.as_str()), ("kid", record.key_id.as_str())];
+            let labels = [("audience", named.audience().as_str()), ("kid", named.kid().as_str())];
             self.add(labels, value);
         }
     }

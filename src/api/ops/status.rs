@@ -1,7 +1,5 @@
 //! Everything there is to know, in JSON.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -10,11 +8,11 @@ use super::{OpsSources, OpsView};
 use crate::keys::Audience;
 use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
-use crate::ledger::current_record;
-use crate::ledger::{Persistence, Record};
+use crate::ledger::{NamedKey, Overview, Persistence};
 use crate::operations::KeyPair;
 use crate::publish::document::Document;
 use crate::publish::layout::DocumentKind;
+use crate::publish::status::ReloadStatus;
 use crate::sandbox::{Confinement, Restriction};
 use crate::server::tls;
 use crate::source::watch::WatchState;
@@ -35,6 +33,10 @@ pub(super) struct StatusReport {
     pub(super) keys: Vec<KeyStatus>,
     pub(super) refused: Vec<RefusedFile>,
     pub(super) notes: Vec<String>,
+    /// Entries that say different things about one name, a sentence each.
+    pub(super) contradictions: Vec<String>,
+    /// Files of the ledger that were damaged, and set aside.
+    pub(super) damaged_records: Vec<String>,
     pub(super) documents: Vec<ServedDocument>,
     pub(super) certificates: Vec<ServedCertificate>,
 }
@@ -142,15 +144,12 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
     let records = view.map(|view| &view.records);
     let audiences = &terms.rules.audiences;
     // Once for all keys: choosing looks at every one of them.
-    let signing: Vec<Option<&Record>> = audiences
-        .iter()
-        .map(|audience| current_record(records?, audience, *now, &terms.policy))
-        .collect();
-    let signing_kids = signing.iter().flatten().map(|record| record.key_id.clone()).collect();
+    let overview = records.map(|records| Overview::of(records, *now, &terms.policy));
+    let overview = overview.unwrap_or_default();
     let mut keys: Vec<KeyStatus> = records
         .into_iter()
-        .flat_map(BTreeMap::values)
-        .map(|record| KeyStatus::of(record, KeyPair::among(record, &signing_kids, *now, terms)))
+        .flat_map(NamedKey::all)
+        .map(|named| KeyStatus::of(named, KeyPair::among(named, &overview, *now, terms)))
         .collect();
     keys.sort_by(|one, other| {
         let of = |key: &KeyStatus| {
@@ -158,9 +157,9 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         };
         of(one).cmp(&of(other))
     });
-    let current = audiences.iter().zip(&signing).map(|(audience, record)| CurrentKey {
+    let current = audiences.iter().map(|audience| CurrentKey {
         audience: audience.to_string(),
-        key_id: record.map(|record| record.key_id.to_string()),
+        key_id: overview.current.get(audience).and_then(|kid| Some(kid.as_ref()?.to_string())),
         standby: keys.iter().filter(|key| key.stands_by(audience)).count(),
     });
     let current = if view.is_some() { current.collect() } else { Vec::new() };
@@ -188,9 +187,19 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         keys,
         refused: view.iter().flat_map(|view| &view.refused).map(RefusedFile::of).collect(),
         notes: view.map(|view| view.notes.clone()).unwrap_or_default(),
+        contradictions: view.map(contradictions).unwrap_or_default(),
+        damaged_records: view.map(damaged_records).unwrap_or_default(),
         documents: documents.collect(),
         certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
     }
+}
+
+fn contradictions(view: &ReloadStatus) -> Vec<String> {
+    view.contradictions.iter().map(ToString::to_string).collect()
+}
+
+fn damaged_records(view: &ReloadStatus) -> Vec<String> {
+    view.damaged_files.iter().map(|file| file.display().to_string()).collect()
 }
 
 impl Kept {
@@ -237,28 +246,38 @@ impl KeyStatus {
             && matches!(phase, Phase::Announced | Phase::Active)
     }
 
-    fn of(record: &Record, pair: KeyPair) -> Self {
+    fn of(named: NamedKey<'_>, pair: KeyPair) -> Self {
+        let dates = named.dates();
         let mut reasons = Vec::new();
-        if let Some(loss) = record.loss {
+        if let Some(loss) = dates.loss {
             reasons.push(format!("its files were gone or replaced at {:.0}", loss.at));
         }
-        if let Some(order) = record.operation.invalidation {
-            reasons.push(match order.ordered {
-                Some(end) => format!("an order invalidated it as of {:.0}", end.at),
-                None => "an order took its invalidation back".to_owned(),
-            });
-        } else if let Some(at) = record.declared.invalidated_at {
-            reasons.push(format!("its attributes invalidate it as of {at:.0}"));
+        if let Some(end) = dates.order {
+            reasons.push(format!("an order invalidated it as of {:.0}", end.at));
         }
-        if let Some(at) = record.deleted_at {
+        if let Some(end) = dates.succession {
+            reasons.push(format!("its successor takes over at {:.0}", end.at));
+        }
+        if let Some(end) = dates.declaration {
+            reasons.push(format!("its attributes invalidate it as of {:.0}", end.at));
+        } else if named.key.declared.invalidated_at.is_some() {
+            reasons.push("an order took its invalidation back".to_owned());
+        }
+        if let Some(at) = dates.deleted_at {
             reasons.push(format!("it was deleted at {at:.0}"));
         }
+        let same_audience = named
+            .record
+            .names
+            .iter()
+            .map(|other| &other.name)
+            .filter(|other| other.audience == *named.audience() && other.kid != *named.kid());
         Self {
-            key_id_aliases: record.key_id_aliases.iter().map(ToString::to_string).collect(),
-            slot: record.slot.to_string(),
-            directory: record.slot.directory().display().to_string(),
-            has_private: record.private.is_some(),
-            first_seen: record.first_seen,
+            key_id_aliases: same_audience.map(|other| other.kid.to_string()).collect(),
+            slot: named.key.slot.to_string(),
+            directory: named.key.slot.directory().display().to_string(),
+            has_private: named.can_sign(),
+            first_seen: named.key.first_seen,
             reasons,
             pair,
         }

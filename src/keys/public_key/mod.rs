@@ -21,6 +21,7 @@ pub(super) use self::ec::{UNCOMPRESSED, verification};
 pub use self::rsa::EXPONENT as RSA_EXPONENT;
 use super::algorithm::Algorithm;
 use super::der_writer::{BIT_STRING, sequence, tagged, unsigned};
+use super::ids::Thumbprint;
 use crate::encoding::{base64url, sha256};
 
 /// A public key that may be published. Only its constructors make one, and they check it:
@@ -94,8 +95,8 @@ impl PublicKey {
         sha256(&self.spki())
     }
 
-    /// The JWK thumbprint by SHA-256 (RFC 7638 §3, RFC 8037 §2), in base64url.
-    pub fn thumbprint(&self) -> String {
+    /// The JWK thumbprint by SHA-256 (RFC 7638 §3, RFC 8037 §2).
+    pub fn thumbprint(&self) -> Thumbprint {
         // The required members alone, in lexicographic order, without white space (§3.2, §3.3).
         let canonical = match &self.0 {
             Numbers::Rsa { modulus } => format!(
@@ -112,7 +113,7 @@ impl PublicKey {
                 format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url(x))
             }
         };
-        base64url(&sha256(canonical.as_bytes()))
+        Thumbprint(sha256(canonical.as_bytes()))
     }
 
     /// The size of the modulus or of the field, in bits.
@@ -217,7 +218,7 @@ mod tests {
     #[test]
     fn the_thumbprint_of_an_rsa_key_is_that_of_rfc_7638() {
         let key: PublicKey = serde_json::from_str(RFC_7638_KEY).unwrap();
-        assert_eq!(key.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        assert_eq!(key.thumbprint().to_string(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
         assert_eq!(serde_json::to_string(&key).unwrap(), RFC_7638_KEY);
     }
 
@@ -227,7 +228,7 @@ mod tests {
             r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
         )
         .unwrap();
-        assert_eq!(key.thumbprint(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        assert_eq!(key.thumbprint().to_string(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 
     #[test]

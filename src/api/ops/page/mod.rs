@@ -17,6 +17,7 @@ use super::status::{self, KeyStatus, StatusReport};
 use super::{OpsSources, OpsView, PublicListener};
 use crate::config::ListenAddress;
 use crate::encoding::sha256;
+use crate::ledger::NamedKey;
 use crate::operations::relative::relative;
 use crate::operations::timeline;
 
@@ -153,7 +154,9 @@ fn signers(status: &StatusReport) -> Markup {
             div.cards {
                 @for current in &status.current {
                     @let kid = current.key_id.as_deref();
-                    @let key = status.keys.iter().find(|key| Some(key.pair.key_id.as_str()) == kid);
+                    @let key = status.keys.iter().find(|key| {
+                        key.pair.current && Some(key.pair.key_id.as_str()) == kid
+                    });
                     article.lacking[kid.is_none()] {
                         h3 { (current.audience) }
                         @match key {
@@ -168,7 +171,7 @@ fn signers(status: &StatusReport) -> Markup {
 }
 
 fn signer(KeyStatus { pair, .. }: &KeyStatus, standby: usize, now: Timestamp) -> Markup {
-    let end = [pair.valid_to, pair.invalidated_at].into_iter().flatten().min();
+    let end = [pair.valid_to, pair.sign_until].into_iter().flatten().min();
     html! {
         p.kid { code { (pair.key_id.as_str()) } }
         dl {
@@ -261,12 +264,15 @@ fn next_change(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> M
         p {
             b { "Next change" } " " (relative(next, status.now)) ", at " (clock(next)) ":"
             @for (index, KeyStatus { pair, .. }) in changing.iter().take(3).enumerate() {
-                @let record = records.and_then(|records| records.get(&pair.key_id));
-                @let then = record.map(|record| record.dates(policy).at(next, policy).phase);
+                @let named = records.and_then(|records| NamedKey::all(records).find(|named| {
+                    *named.kid() == pair.key_id && *named.audience() == pair.audience
+                }));
+                @let then = named.map(|named| named.dates().at(next, policy).phase);
                 @if index > 0 { "," }
                 " " code { (shortened(pair.key_id.as_str())) } " "
                 @match then {
                     Some(then) if then != pair.phase => { "becomes " (then) }
+                    _ if pair.sign_until == Some(next) => { "is not to sign any more" }
                     _ => { "is safe to sign with" }
                 }
             }

@@ -1,0 +1,237 @@
+//! Which entries may declare which names: what is accepted of an observation, and what is refused
+//! because a name is another key's, or has another algorithm.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::observation::Observation;
+use super::record::{NamedKey, Records};
+use crate::keys::entry::SeenKey;
+use crate::keys::lifecycle::after;
+use crate::keys::refusal::{RefusalReason, Refused};
+use crate::keys::{Kid, Thumbprint};
+use crate::source::Slot;
+
+/// A key in an entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) seen: &'a SeenKey,
+    pub(super) slot: &'a Slot,
+}
+
+/// What an observation shows, as far as it can be adopted.
+#[derive(Debug, Default)]
+pub(super) struct Claims<'a> {
+    /// By key, the deciding claim first: one with the private half before one without, then by slot.
+    pub(super) accepted: BTreeMap<Thumbprint, Vec<Claim<'a>>>,
+    pub(super) refused: Vec<Refused>,
+    /// Every key that was read, refused ones too.
+    pub(super) present: BTreeSet<Thumbprint>,
+}
+
+impl<'a> Claims<'a> {
+    pub(super) fn of(
+        records: &Records,
+        observation: &'a Observation,
+        now: Timestamp,
+        retention: Duration,
+    ) -> Self {
+        let mut claims = Self::default();
+        claims.refused.extend(observation.unreadable.iter().map(|subtree| subtree.refused.clone()));
+        let mut candidates: Vec<Claim<'a>> = Vec::new();
+        for (slot, entry) in &observation.entries {
+            match entry {
+                Ok(entry) => {
+                    candidates.extend(entry.keys.iter().map(|seen| Claim { seen, slot }));
+                    claims.refused.extend(entry.refused.iter().cloned());
+                }
+                Err(refusal) => claims.refused.push(refusal.clone()),
+            }
+        }
+        candidates.sort_by_key(Claim::rank);
+        claims.present.extend(candidates.iter().map(Claim::key));
+        claims.refuse_those_of_others(&mut candidates, records, now, retention);
+        claims.refuse_all_but_one(&mut candidates);
+        for claim in candidates {
+            claims.accepted.entry(claim.key()).or_default().push(claim);
+        }
+        claims.refuse_other_algorithms(records);
+        claims
+    }
+
+    /// Refuses deleted keys, and those that bring a kid that is remembered of another key.
+    fn refuse_those_of_others(
+        &mut self,
+        candidates: &mut Vec<Claim<'a>>,
+        records: &Records,
+        now: Timestamp,
+        retention: Duration,
+    ) {
+        let mut holders: HashMap<&Kid, NamedKey<'_>> = HashMap::new();
+        for named in NamedKey::all(records) {
+            let holder = holders.entry(named.kid()).or_insert(named);
+            // Two records with one kid come from two ledgers.
+            if holder.key.loss.is_some() && named.key.loss.is_none() {
+                *holder = named;
+            }
+        }
+        candidates.retain(|claim| {
+            let record = records.get(&claim.key());
+            let is_deleted = record.is_some_and(|record| record.deleted_at.is_some());
+            let taken = claim.seen.kids().find_map(|kid| {
+                let holder = holders.get(kid)?;
+                (holder.record.public_key != claim.seen.public).then(|| {
+                    claim.kid_taken(kid, holder.key.slot.clone(), holder.reserved(now, retention))
+                })
+            });
+            let deleted = is_deleted.then(|| claim.refused(RefusalReason::KeyDeleted));
+            let refused = deleted.or(taken);
+            self.refused.extend(refused.clone());
+            refused.is_none()
+        });
+    }
+
+    /// Of several keys that bring the same kid, which nobody has, one gets it: whose own kid it is
+    /// before whose alias it is, then in the order of the candidates.
+    fn refuse_all_but_one(&mut self, candidates: &mut Vec<Claim<'a>>) {
+        loop {
+            let mut owners: HashMap<&Kid, Claim<'a>> = HashMap::with_capacity(candidates.len());
+            for claim in candidates.iter() {
+                owners.entry(&claim.seen.kid).or_insert(*claim);
+            }
+            for claim in candidates.iter() {
+                for alias in &claim.seen.aliases {
+                    owners.entry(alias).or_insert(*claim);
+                }
+            }
+            let beaten = |claim: &Claim<'a>| {
+                claim.seen.kids().find_map(|kid| {
+                    let owner = owners.get(kid).filter(|owner| owner.key() != claim.key())?;
+                    Some((kid, *owner))
+                })
+            };
+            let losers = candidates.iter().filter_map(|claim| Some((*claim, beaten(claim)?)));
+            let losers: Vec<(Claim<'a>, (&Kid, Claim<'a>))> = losers.collect();
+            let Some((last, _)) = losers.last() else { return };
+            // Who is beaten by a loser may get the kid in the next round. Where each is beaten by
+            // another one, the last one gives in.
+            let is_sure = |(_, (_, owner)): &&(_, (_, Claim<'a>))| beaten(owner).is_none();
+            let sure: Vec<_> = losers.iter().filter(is_sure).collect();
+            let out: Vec<_> = if sure.is_empty() {
+                losers.iter().filter(|(claim, _)| claim.is(last)).collect()
+            } else {
+                sure
+            };
+            for (claim, (kid, owner)) in &out {
+                self.refused.push(claim.kid_taken(kid, owner.slot.clone(), None));
+            }
+            let out: BTreeSet<_> = out.iter().map(|(claim, _)| (claim.slot, claim.key())).collect();
+            candidates.retain(|claim| !out.contains(&(claim.slot, claim.key())));
+        }
+    }
+
+    /// A kid that was published keeps its algorithm, unless an entry that decides before agrees.
+    fn refuse_other_algorithms(&mut self, records: &Records) {
+        for (key, claims) in &mut self.accepted {
+            let Some(record) = records.get(key) else { continue };
+            let published = |kid: &Kid| {
+                let mut names = record.names.iter();
+                names.find(|known| known.was_published && known.name.kid == *kid)
+            };
+            let mut agreed: BTreeSet<&Kid> = BTreeSet::new();
+            claims.retain(|claim| {
+                let Some(declared) = claim.seen.algorithm else { return true };
+                let other = claim.seen.kids().find_map(|kid| {
+                    let published = published(kid)?.algorithm;
+                    if published == declared {
+                        agreed.insert(kid);
+                    }
+                    (published != declared && !agreed.contains(kid)).then_some((kid, published))
+                });
+                let Some((kid, published)) = other else { return true };
+                let kid = kid.clone();
+                let reason = RefusalReason::KidAlgorithm { kid, published, declared };
+                self.refused.push(claim.refused(reason));
+                false
+            });
+        }
+        self.accepted.retain(|_, claims| !claims.is_empty());
+    }
+}
+
+impl<'a> Claim<'a> {
+    fn key(&self) -> Thumbprint {
+        self.seen.thumbprint
+    }
+
+    fn rank(&self) -> (bool, &'a Slot) {
+        (!self.seen.private.is_there(), self.slot)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        (self.slot, self.key()) == (other.slot, other.key())
+    }
+
+    fn refused(&self, reason: RefusalReason) -> Refused {
+        Refused { slot: self.slot.clone(), file: self.slot.full_path(), reason }
+    }
+
+    fn kid_taken(&self, kid: &Kid, holder: Slot, until: Option<Timestamp>) -> Refused {
+        let holder = holder.to_string();
+        self.refused(RefusalReason::KidTaken { kid: kid.clone(), holder, until })
+    }
+}
+
+impl NamedKey<'_> {
+    /// Until when the kid can't be another key's, where that is known.
+    fn reserved(&self, now: Timestamp, retention: Duration) -> Option<Timestamp> {
+        let until = self.dates().published_until(now)?;
+        Some(after(until, retention))
+    }
+}
+
+/// An entry's value that another entry, which decides, contradicts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Contradiction {
+    pub kid: Kid,
+    pub member: &'static str,
+    pub counts: Slot,
+    pub ignored: Slot,
+}
+
+impl std::fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kid, member, counts, ignored } = self;
+        write!(
+            f,
+            "{counts} and {ignored} say different things about {member} of the kid {kid}: that of \
+             {counts} counts; make them agree"
+        )
+    }
+}
+
+/// The first value that one of `values` has, and the contradictions to it.
+pub(super) fn first<'s, T: PartialEq + Copy + 's>(
+    values: impl Iterator<Item = (&'s Slot, Option<T>)>,
+    (kid, member): (&Kid, &'static str),
+    contradictions: &mut BTreeSet<Contradiction>,
+) -> Option<T> {
+    let mut first: Option<(&Slot, T)> = None;
+    for (slot, value) in values {
+        match (first, value) {
+            (None, Some(value)) => first = Some((slot, value)),
+            (Some((counts, known)), Some(value)) if known != value => {
+                contradictions.insert(Contradiction {
+                    kid: kid.clone(),
+                    member,
+                    counts: counts.clone(),
+                    ignored: slot.clone(),
+                });
+            }
+            _ => {}
+        }
+    }
+    first.map(|(_, value)| value)
+}

@@ -1,0 +1,136 @@
+//! What there is to say of all keys together: which one each audience signs with, and what an
+//! operator should know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::record::{NamedKey, Records};
+use crate::keys::lifecycle::{Candidate, Dates, Phase, Policy, current};
+use crate::keys::{Audience, Kid, Name};
+
+/// What there is to say of all keys at an instant.
+#[derive(Debug, Default)]
+pub struct Overview {
+    /// The kid that each audience signs with; every audience that there is, and no other one.
+    pub current: BTreeMap<Audience, Option<Kid>>,
+    pub warnings: BTreeSet<Warning>,
+}
+
+/// What an operator should know of a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning {
+    pub name: Name,
+    /// The name of the log line.
+    pub event: &'static str,
+    /// A sentence about the key ("it"), with what to do.
+    pub text: String,
+}
+
+impl Overview {
+    pub fn of(records: &Records, now: Timestamp, policy: &Policy) -> Self {
+        let mut by_audience: BTreeMap<&Audience, Vec<(NamedKey<'_>, Dates)>> = BTreeMap::new();
+        for named in NamedKey::all(records) {
+            by_audience.entry(named.audience()).or_default().push((named, named.dates()));
+        }
+        let mut overview = Self::default();
+        for (audience, keys) in by_audience {
+            let candidates = keys.iter().map(|(named, dates)| Candidate {
+                kid: named.kid(),
+                dates,
+                can_sign: named.can_sign(),
+            });
+            let kid = current(candidates, now, policy);
+            for (named, dates) in &keys {
+                let is_current = kid == Some(named.kid());
+                let texts = [
+                    ("tokens.stranded", short_grace(dates, now, policy)),
+                    ("rotation.suspended", suspended(*named)),
+                    ("signer.unsafe", unsafe_signer(dates, now, policy).filter(|_| is_current)),
+                    (
+                        "signer.outlived",
+                        Some(())
+                            .filter(|()| is_current)
+                            .and_then(|()| outlived(*named, dates, &keys, now, policy)),
+                    ),
+                ];
+                let name = named.name();
+                overview.warnings.extend(texts.into_iter().filter_map(|(event, text)| {
+                    Some(Warning { name: name.clone(), event, text: text? })
+                }));
+            }
+            overview.current.insert(audience.clone(), kid.cloned());
+        }
+        overview
+    }
+
+    pub fn is_current(&self, name: &Name) -> bool {
+        self.current.get(&name.audience).and_then(Option::as_ref) == Some(&name.kid)
+    }
+
+    pub fn warnings_about<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a str> {
+        let about = self.warnings.iter().filter(move |warning| warning.name == *name);
+        about.map(|warning| warning.text.as_str())
+    }
+}
+
+/// A grace that is shorter than tokens live is obeyed, and makes consumers refuse some of them.
+fn short_grace(dates: &Dates, now: Timestamp, policy: &Policy) -> Option<String> {
+    let named = [dates.order, dates.succession, dates.declaration].into_iter().flatten();
+    let from = named.filter_map(|end| end.strands_tokens_from(policy)).min()?;
+    // Up to and including its end, so that an invalidation without grace is warned about.
+    let is_over = dates.published_until(now).is_some_and(|until| until < now);
+    (!is_over).then(|| {
+        format!(
+            "its grace is shorter than tokens live: of the tokens signed from {from:.0} on, those \
+             that are not expired when it ends will be refused"
+        )
+    })
+}
+
+fn suspended(named: NamedKey<'_>) -> Option<String> {
+    let succession = named.record.orders.succession.as_ref()?;
+    succession.expected.is_none().then(|| {
+        format!(
+            "it does not end: its successor {} can't take over (it has ended, or its private half is \
+             gone); rotate again",
+            succession.name.kid
+        )
+    })
+}
+
+fn unsafe_signer(dates: &Dates, now: Timestamp, policy: &Policy) -> Option<String> {
+    let safe = dates.at(now, policy).safe_to_sign_from?;
+    (now < safe).then(|| {
+        format!("it is the key to sign with, and some consumers may not have it before {safe:.0}")
+    })
+}
+
+/// Tokens that the current key signs shortly before it expires outlive it, unless another key takes
+/// over from it in time.
+fn outlived(
+    named: NamedKey<'_>,
+    dates: &Dates,
+    others: &[(NamedKey<'_>, Dates)],
+    now: Timestamp,
+    policy: &Policy,
+) -> Option<String> {
+    let valid_to = dates.valid_to?;
+    // An end before that is none of which tokens are left over.
+    let until = dates.sign_until(policy).filter(|until| dates.invalidated_at() != Some(*until))?;
+    let takes_over = |(other, dates): &&(NamedKey<'_>, Dates)| {
+        let state = dates.at(now, policy);
+        let ends = [state.sign_until, state.published_until];
+        other.kid() != named.kid()
+            && other.can_sign()
+            && matches!(state.phase, Phase::Scheduled | Phase::Announced | Phase::Active)
+            && state.safe_to_sign_from.is_some_and(|safe| safe <= until.max(now))
+            && ends.iter().flatten().all(|end| until.max(now) < *end)
+    };
+    others.iter().find(takes_over).is_none().then(|| {
+        format!(
+            "it expires at {valid_to:.0}, and no other key is safe to sign with by {until:.0}: tokens \
+             that it signs from then on may outlive it, and will be refused; rotate"
+        )
+    })
+}
