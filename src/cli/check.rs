@@ -1,6 +1,6 @@
 //! `jwksd check`: every entry, accepted or refused, why, and what to do. Writes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{DONE, FAILED, Failure, Format, columns, print};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::keys::entry::Entry;
+use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::Phase;
 use crate::keys::refusal::Refused;
 use crate::keys::{Algorithm, Audience, Kid, Name};
@@ -80,13 +80,9 @@ pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<
 
 fn lines(inspection: &Inspection, config: &Config, now: Timestamp) -> Vec<Line> {
     let mut lines = Vec::new();
-    let refused: BTreeSet<&Slot> =
-        inspection.outcome.refused.iter().map(|refused| &refused.slot).collect();
     for (slot, entry) in &inspection.scan.observation.entries {
         let Ok(entry) = entry else { continue };
-        if !refused.contains(slot) {
-            lines.extend(accepted(slot, entry, inspection, config, now));
-        }
+        lines.extend(accepted(slot, entry, inspection, config, now));
     }
     lines.extend(inspection.outcome.refused.iter().map(|Refused { slot, file, reason }| Line {
         slot: slot.to_string(),
@@ -112,7 +108,11 @@ fn accepted<'a>(
     config: &'a Config,
     now: Timestamp,
 ) -> impl Iterator<Item = Line> + 'a {
-    entry.keys.iter().enumerate().filter_map(move |(index, key)| {
+    let refused = &inspection.outcome.refused;
+    let is_accepted = move |key: &&SeenKey| {
+        !refused.iter().any(|refused| refused.slot == *slot && key.is_refused_for(&refused.reason))
+    };
+    entry.keys.iter().filter(is_accepted).enumerate().filter_map(move |(index, key)| {
         let policy = &config.lifecycle.policy;
         let record = inspection.outcome.records.get(&key.thumbprint)?;
         let name = Name { audience: key.audience.clone(), kid: key.kid.clone() };

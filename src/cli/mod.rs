@@ -183,6 +183,8 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 /// Wrong usage or configuration.
 const WRONG_USAGE: u8 = 2;
+/// An order was recorded, and a daemon that runs did not confirm that it serves it.
+const UNCONFIRMED: u8 = 3;
 
 impl From<ConfigError> for Failure {
     fn from(ConfigError { what, cause, remedy }: ConfigError) -> Self {

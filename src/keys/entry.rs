@@ -75,6 +75,17 @@ impl SeenKey {
     pub fn kids(&self) -> impl Iterator<Item = &Kid> {
         std::iter::once(&self.kid).chain(&self.aliases)
     }
+
+    /// Whether `reason` is one against this key of its entry.
+    pub(crate) fn is_refused_for(&self, reason: &RefusalReason) -> bool {
+        match reason {
+            RefusalReason::KidTaken { kid, .. } | RefusalReason::KidAlgorithm { kid, .. } => {
+                self.kids().any(|name| name == kid)
+            }
+            RefusalReason::KeyDeleted(deleted) => *deleted == self.thumbprint,
+            _ => false,
+        }
+    }
 }
 
 /// The dates that a key's files declare: the attributes file over what the material says.
@@ -188,6 +199,10 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
         || (first.clone(), Attributes::default()),
         |(path, attributes)| (path.to_owned(), attributes),
     );
+    let mut refused: Vec<Refused> = std::mem::take(&mut halves.refused)
+        .into_iter()
+        .map(|(file, reason)| refuse(&file, reason))
+        .collect();
     let (materials, mut notes) = halves
         .finish()
         .map_err(|(file, reason)| refuse(file.as_deref().unwrap_or(&first), reason))?;
@@ -195,15 +210,24 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
     let several = materials.len() > 1;
     for material in materials {
         let file = material.file.clone();
-        let key = describe(material, &attributes, several, &files.slot, rules, &mut notes)
-            .map_err(|(source, reason)| match source {
-                FaultSource::Attributes => refuse(&declared_in, reason),
-                FaultSource::Material => refuse(&file, reason),
-            })?;
-        keys.push(key);
+        match describe(material, &attributes, several, &files.slot, rules, &mut notes) {
+            Ok(key) => keys.push(key),
+            Err((FaultSource::Attributes, reason)) => return Err(refuse(&declared_in, reason)),
+            Err((FaultSource::Material, reason)) if !several => return Err(refuse(&file, reason)),
+            Err((FaultSource::Material, reason)) if reason.is_of_no_use() => {
+                notes.push(format!("a member of the set was passed over: {}", reason.cause()));
+            }
+            Err((FaultSource::Material, reason)) => refused.push(refuse(&file, reason)),
+        }
+    }
+    if let (true, Some(first)) = (keys.is_empty(), refused.first()) {
+        return Err(first.clone());
+    }
+    if keys.is_empty() {
+        return Err(refuse(&first, RefusalReason::NoSigningKey));
     }
     check_names(&keys).map_err(|reason| refuse(&declared_in, reason))?;
-    Ok(Entry { slot: files.slot.clone(), keys, refused: Vec::new(), notes })
+    Ok(Entry { slot: files.slot.clone(), keys, refused, notes })
 }
 
 fn is_attributes(path: &Path) -> bool {
@@ -238,6 +262,7 @@ struct Halves {
     public_file: Option<PathBuf>,
     chain: Option<Chain>,
     jwks: Vec<(JsonKey, PathBuf)>,
+    refused: Vec<(PathBuf, RefusalReason)>,
     notes: Vec<String>,
 }
 
@@ -276,6 +301,7 @@ impl Halves {
             }
             Part::Jwk(key) => self.add_jwk(key, file),
             Part::PassedOver(note) => self.notes.push(note),
+            Part::Refused(reason) => self.refused.push((file.to_owned(), reason)),
         }
         Ok(())
     }

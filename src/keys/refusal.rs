@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::algorithm::Algorithm;
-use super::ids::{InvalidKid, Kid};
+use super::ids::{InvalidKid, Kid, Thumbprint};
 use crate::source::Slot;
 use crate::source::scan::FileProblem;
 
@@ -72,7 +72,7 @@ pub enum RefusalReason {
         published: Algorithm,
         declared: Algorithm,
     },
-    KeyDeleted,
+    KeyDeleted(Thumbprint),
     BadAttributes(String),
     AttributesWithoutKey,
 }
@@ -119,7 +119,7 @@ impl RefusalReason {
             Self::BadKid(_) => "bad-kid",
             Self::KidTaken { .. } => "kid-taken",
             Self::KidAlgorithm { .. } => "kid-algorithm",
-            Self::KeyDeleted => "key-deleted",
+            Self::KeyDeleted(_) => "key-deleted",
             Self::BadAttributes(_) => "bad-attributes",
             Self::AttributesWithoutKey => "attributes-without-key",
         }
@@ -203,7 +203,7 @@ impl RefusalReason {
                  that have it would not fetch it again",
                 escape_name(kid.as_str())
             ),
-            Self::KeyDeleted => "this key was deleted for good".to_owned(),
+            Self::KeyDeleted(key) => format!("this key ({key}) was deleted for good"),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
                 "an attributes file lies there, and no key beside it".to_owned()
@@ -272,7 +272,7 @@ impl RefusalReason {
             Self::KidAlgorithm { .. } => {
                 "give it another keyId in STEM.meta.json, or take the algorithm out of there"
             }
-            Self::KeyDeleted => "issue a new key pair, and remove this one",
+            Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
             Self::BadAttributes(_) => {
                 "correct the attributes file; its members are keyId, audience, algorithm, \
                  validFrom, validTo, invalidatedAt, gracePeriodSec, keyIdAliases and signer"
@@ -282,6 +282,18 @@ impl RefusalReason {
             }
         };
         text.to_owned()
+    }
+
+    /// Whether it is a key of another kind, or none: what others can't use either.
+    pub(crate) const fn is_of_no_use(&self) -> bool {
+        matches!(
+            self,
+            Self::BadJson(_)
+                | Self::BadKey(_)
+                | Self::UnsupportedKey(_)
+                | Self::UnsupportedCurve(_)
+                | Self::UnknownAlgorithm(_)
+        )
     }
 
     /// Whether it is no fault but a writer at work: the next look will tell.

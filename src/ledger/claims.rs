@@ -86,7 +86,7 @@ impl<'a> Claims<'a> {
                     claim.kid_taken(kid, holder.key.slot.clone(), holder.reserved(now, retention))
                 })
             });
-            let deleted = is_deleted.then(|| claim.refused(RefusalReason::KeyDeleted));
+            let deleted = is_deleted.then(|| claim.refused(RefusalReason::KeyDeleted(claim.key())));
             let refused = deleted.or(taken);
             self.refused.extend(refused.clone());
             refused.is_none()

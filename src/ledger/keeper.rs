@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::handoff::{self, HandOff};
 use super::journal::CommitError;
 use super::record::{Record, Records};
-use super::served::{self, ServedMarker};
+use super::served::{self, Confirmation, ServedDirectories, ServedMarker};
 use super::step::Step;
 use super::store::{self, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
 use crate::keys::lifecycle::Policy;
@@ -39,6 +39,7 @@ pub struct Ledger {
     fingerprint: Option<u64>,
     persistence: Persistence,
     served: ServedMarker,
+    served_directories: ServedDirectories,
 }
 
 /// The result of [`Ledger::hand_off`].
@@ -75,6 +76,7 @@ impl Ledger {
             fingerprint: None,
             persistence: Persistence::Memory,
             served: ServedMarker::default(),
+            served_directories: ServedDirectories::default(),
         }
     }
 
@@ -235,19 +237,19 @@ impl Ledger {
         written
     }
 
-    /// Records for other processes that the current records are served.
-    pub(crate) fn mark_served(&mut self) {
+    /// Records for other processes that the current records are served, with these key directories.
+    pub(crate) fn mark_served(&mut self, keys: &[Arc<Path>]) {
+        self.served_directories.hold(keys);
         if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at) {
             self.served.write(directory, synced_at);
         }
     }
 
-    /// Waits until a daemon serves the current records, for at most `patience`. Returns whether a
-    /// daemon runs.
-    pub(crate) fn wait_until_served(&self, patience: Duration) -> bool {
+    /// Waits until a daemon serves the current records, for at most `patience`.
+    pub(crate) fn wait_until_served(&self, patience: Duration) -> Confirmation {
         match (&self.directory, self.synced_at) {
             (Some(directory), Some(synced_at)) => served::wait(directory, synced_at, patience),
-            _ => false,
+            _ => Confirmation::NoDaemon,
         }
     }
 

@@ -32,4 +32,6 @@ pub use observation::{Observation, UnreadableSubtree};
 pub use overview::{Overview, Warning};
 pub use reconcile::{Change, ChangeKind, Missed, ReconcileContext, Reconciliation, reconcile};
 pub use record::{KeyName, NamedKey, Orders, Record, Records};
+pub(crate) use served::other_daemon;
+pub use served::{Confirmation, OtherDaemon};
 pub use step::Step;

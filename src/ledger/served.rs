@@ -1,16 +1,19 @@
-//! Up to which change of the ledger a daemon serves, so that a command can wait until its operation
-//! shows.
+//! Which ledger and which key directories a daemon serves, and up to which change, so that a command
+//! can wait until its operation shows, and gives none to nobody.
 //!
 //! While it runs, the daemon holds a shared lock on a file, and writes the change count that its
 //! publication is made from. Nothing else depends on that.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::files::{open_shared, read_count, write_count};
+use super::store::lock_holder;
 
 const SERVED: &str = "served";
 
@@ -31,7 +34,7 @@ impl ServedMarker {
         if self.written == Some(changes) {
             return;
         }
-        // Where the write fails, commands wait for a second in vain.
+        // Where the write fails, commands wait in vain.
         let written = self.file.as_ref().is_some_and(|file| write_count(file, changes).is_ok());
         self.written = written.then_some(changes);
     }
@@ -48,20 +51,100 @@ fn open(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Waits until a daemon serves change number `changes`, for at most `patience`. Returns whether a
-/// daemon runs.
-pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> bool {
-    let Ok(file) = File::open(directory.join(SERVED)) else { return false };
-    if file.try_lock().is_ok() {
-        // The lock is free, so no daemon runs.
-        return false;
-    }
+/// What a command learns of the daemon that serves its ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmation {
+    /// No daemon uses this ledger.
+    NoDaemon,
+    Served,
+    /// A daemon runs, and did not say in time that it serves the change.
+    Unconfirmed,
+}
+
+/// Waits until a daemon serves change number `changes`, for at most `patience`.
+pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> Confirmation {
+    let Some(file) = held(directory) else { return Confirmation::NoDaemon };
     let deadline = Instant::now() + patience;
     loop {
-        let is_served = read_count(&file).is_some_and(|served| changes <= served);
-        if is_served || deadline <= Instant::now() {
-            return true;
+        if read_count(&file).is_some_and(|served| changes <= served) {
+            return Confirmation::Served;
+        }
+        if deadline <= Instant::now() {
+            return Confirmation::Unconfirmed;
         }
         std::thread::park_timeout(Duration::from_millis(1));
     }
+}
+
+/// The file, where a daemon holds it.
+fn held(directory: &Path) -> Option<File> {
+    let file = File::open(directory.join(SERVED)).ok()?;
+    is_held(&file).then_some(file)
+}
+
+/// Whether another process holds a lock on `file`.
+fn is_held(file: &File) -> bool {
+    let held = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    let _ = file.unlock();
+    held
+}
+
+/// The key directories of a daemon, which holds a shared lock on each, so that commands can tell that
+/// a daemon serves them. That works on a read-only mount, too.
+#[derive(Debug, Default)]
+pub(super) struct ServedDirectories(BTreeMap<PathBuf, File>);
+
+impl ServedDirectories {
+    /// Holds the locks, on directories that have taken the place of others too.
+    pub(super) fn hold(&mut self, directories: &[Arc<Path>]) {
+        let identity = |there: Metadata| (there.dev(), there.ino());
+        for directory in directories {
+            let there = std::fs::metadata(directory).map(identity).ok();
+            let known = self.0.get(&**directory).and_then(|held| held.metadata().ok());
+            if there == known.map(identity) {
+                continue;
+            }
+            self.0.remove(&**directory);
+            // A file system without locks can't be told by; nothing else depends on it.
+            if let Ok(file) = File::open(directory)
+                && file.try_lock_shared().is_ok()
+            {
+                self.0.insert(directory.to_path_buf(), file);
+            }
+        }
+    }
+}
+
+/// A daemon that serves a key directory and keeps its ledger elsewhere.
+#[derive(Debug)]
+pub struct OtherDaemon {
+    pub pid: Option<u32>,
+    /// Its ledger, where that can be seen.
+    pub state: Option<PathBuf>,
+}
+
+/// The daemon that serves one of `keys` with another ledger than `state`.
+pub(crate) fn other_daemon(keys: &[Arc<Path>], state: &Path) -> Option<OtherDaemon> {
+    let served = keys.iter().find_map(|directory| {
+        let file = File::open(directory).ok()?;
+        // A command may be looking for one as well.
+        let again = (0..5).all(|_| {
+            let held = is_held(&file);
+            if held {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            held
+        });
+        again.then_some(file)
+    })?;
+    if held(state).is_some() {
+        return None;
+    }
+    let pid = lock_holder(&served);
+    let files = pid.and_then(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
+    let links = files.into_iter().flatten().flatten();
+    let state = links.filter_map(|link| std::fs::read_link(link.path()).ok()).find_map(|file| {
+        (file.file_name()? == SERVED).then(|| file.parent().map(Path::to_owned))?
+    });
+    Some(OtherDaemon { pid, state })
 }

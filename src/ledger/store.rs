@@ -348,7 +348,7 @@ pub(crate) fn set_aside(directory: &Path) -> Vec<PathBuf> {
 
 /// The process that holds a lock on `file`, by the kernel's table of locks: of those that can be
 /// seen from here.
-fn lock_holder(file: &File) -> Option<u32> {
+pub(super) fn lock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::keys::{Audience, Kid};
+use crate::ledger::OtherDaemon;
 
 #[derive(Debug)]
 pub enum OperationError {
@@ -30,6 +31,8 @@ pub enum OperationError {
         error: io::Error,
     },
     Ledger(io::Error),
+    /// A daemon serves the key directory and keeps another ledger.
+    OtherLedger(OtherDaemon),
     /// It was decided, and the disk did not let it be brought to its end yet.
     Unfinished(io::Error),
     /// No key of that algorithm and size could be generated.
@@ -48,6 +51,7 @@ impl OperationError {
             Self::Write { .. } => "STORAGE_UNAVAILABLE",
             Self::Ledger(error) if is_read_only(error) => "LEDGER_READ_ONLY",
             Self::Ledger(_) | Self::Unfinished(_) => "LEDGER_UNAVAILABLE",
+            Self::OtherLedger(_) => "OTHER_LEDGER",
             Self::Generate => "KEY_GENERATION_FAILED",
         }
     }
@@ -73,6 +77,10 @@ impl OperationError {
             }
             Self::Write { file, error } => format!("can't write {}: {error}", file.display()),
             Self::Ledger(error) => format!("the ledger can't be used: {error}"),
+            Self::OtherLedger(daemon) => {
+                let pid = daemon.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                format!("a daemon{pid} serves this key directory, and keeps another ledger")
+            }
             Self::Unfinished(error) => {
                 format!(
                     "it was decided, and the disk failed before all of it was written; what is \
@@ -91,8 +99,8 @@ impl OperationError {
         }
     }
 
-    pub(crate) const fn remedy(&self) -> &'static str {
-        match self {
+    pub(crate) fn remedy(&self) -> String {
+        let text = match self {
             Self::NotFound(_) => "`jwksd keys list` shows the keys that there are",
             Self::NoCurrent(_) => "issue a key for it, or drop a key pair into the key directory",
             Self::BadRequest { .. } => "correct it and ask again",
@@ -104,12 +112,20 @@ impl OperationError {
                  a writable key directory first"
             }
             Self::Write { .. } => "free space, or look after the disk; then ask again",
+            Self::OtherLedger(OtherDaemon { state: Some(state), .. }) => {
+                return format!("name its ledger: --state {}", state.display());
+            }
+            Self::OtherLedger(_) => "name its ledger with --state",
+            Self::Ledger(error) if error.kind() == io::ErrorKind::TimedOut => {
+                "let that process go on or end it (kill -CONT or kill with its pid), then ask again"
+            }
             Self::Ledger(_) => {
                 "make the ledger's directory writable, or name another one with --state"
             }
             Self::Unfinished(_) => "free space, or look after the disk, and look at the key then",
             Self::Generate => "set issue.rsa_bits to 2048, 3072 or 4096",
-        }
+        };
+        text.to_owned()
     }
 }
 

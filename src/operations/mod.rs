@@ -35,8 +35,8 @@ use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
 use crate::ledger::store::LOCK_PATIENCE;
 use crate::ledger::{
-    CommitError, Ledger, NamedKey, Observation, Overview, ReconcileContext, Records, Step,
-    current_key, reconcile, store,
+    CommitError, Confirmation, Ledger, NamedKey, Observation, Overview, ReconcileContext, Records,
+    Step, current_key, other_daemon, reconcile, store,
 };
 
 /// The configuration that operations need.
@@ -231,10 +231,21 @@ impl Operations {
         })
     }
 
-    /// Waits until a daemon publishes what was done, for a second at most. Returns whether a daemon
-    /// runs.
-    pub(crate) fn wait_until_served(&self) -> bool {
-        self.ledger.wait_until_served(Duration::from_secs(1))
+    /// Refuses to go on where a daemon serves the key directories with another ledger: what is
+    /// ordered here would reach nobody.
+    ///
+    /// # Errors
+    /// [`OperationError::OtherLedger`]
+    pub(crate) fn check_ledger(&self) -> Result<(), OperationError> {
+        match other_daemon(self.scanner.directories(), &self.terms.state) {
+            Some(daemon) => Err(OperationError::OtherLedger(daemon)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a daemon publishes what was done, for five seconds at most.
+    pub(crate) fn wait_until_served(&self) -> Confirmation {
+        self.ledger.wait_until_served(Duration::from_secs(5))
     }
 
     /// Completes or takes back what a crash interrupted. Where that fails, the next operation tries

@@ -274,7 +274,7 @@ impl Reload {
         // Another process has written since; that is published first.
         let is_behind = matches!(handed_off, Ok(HandOffStatus::Outdated));
         self.logged.log_hand_off(handed_off.err());
-        self.ledger.mark_served();
+        self.ledger.mark_served(self.scanner.directories());
         self.show(now);
         is_behind || (is_new_look && is_outdated)
     }

@@ -178,12 +178,15 @@ impl AdminContext {
         let shared = Arc::clone(&self);
         // The disk is waited for elsewhere; the thread that does so goes on when the client leaves.
         let done = spawn_blocking(move || shared.perform(request, now));
-        let called = done.await.map_err(|_| ApiError::Problem(Problem::Defect))??;
+        let mut called = done.await.map_err(|_| ApiError::Problem(Problem::Defect))??;
         if is_change {
             let (reply, published) = oneshot::channel();
             if self.signals.send(Signal::Operated(reply)).is_ok() {
                 // Answered when it shows. Where the loop has ended, the program ends too.
-                let _ = published.await;
+                let is_served = published.await.is_ok();
+                if let Called::Pair(pair) = &mut called {
+                    pair.served = Some(is_served);
+                }
             }
         }
         Ok(called)

@@ -35,17 +35,20 @@ impl Readiness {
         let keys = snapshot.map_or(0, |snapshot| {
             snapshot.keys().iter().filter(|key| published(key.until)).count()
         });
-        let scan = scanned.map_or_else(
-            || "the key directories could not be read yet".to_owned(),
-            |at| format!("the key directories were read at {at:.0}"),
-        );
+        let scan = match scanned {
+            Some(at) => format!("the key directories were read at {at:.0}"),
+            None if keys > 0 => {
+                "the key directories can't be read; what the ledger knows is served".to_owned()
+            }
+            None => "the key directories could not be read yet".to_owned(),
+        };
         let keys_detail = match keys {
             0 => "no key is published".to_owned(),
             keys => format!("{keys} published"),
         };
         let running = if is_stopping { "the program is ending" } else { "running" };
         Self(vec![
-            Check { name: "scan", holds: scanned.is_some(), detail: scan },
+            Check { name: "scan", holds: scanned.is_some() || keys > 0, detail: scan },
             Check { name: "keys", holds: keys > 0, detail: keys_detail },
             Check { name: "shutdown", holds: !is_stopping, detail: running.to_owned() },
         ])

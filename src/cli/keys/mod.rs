@@ -11,12 +11,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::moment::Moment;
-use super::{Common, DONE, FAILED, Failure, Format, WRONG_USAGE, print};
+use super::{Common, DONE, FAILED, Failure, Format, UNCONFIRMED, WRONG_USAGE, print};
 use crate::audit::{Attempt, AttemptOutcome};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, parse_duration};
 use crate::keys::attributes::LONGEST_GRACE;
 use crate::keys::{Algorithm, Audience, Kid};
+use crate::ledger::Confirmation;
 use crate::operations::timetable::{self, TimetableEntry};
 use crate::operations::{
     Issue, KeyPair, OperationError, Operations, Prepared, Start, timeline, to_the_millisecond,
@@ -95,7 +96,7 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         shared: SharedFlags,
         /// The key's id
-        #[arg(value_name = "KID", value_parser = kid)]
+        #[arg(value_name = "KID", value_parser = kid, allow_hyphen_values = true)]
         kid: Kid,
     },
     /// Show the key that an audience is to sign with
@@ -122,7 +123,7 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         shared: SharedFlags,
         /// The key's id
-        #[arg(value_name = "KID", value_parser = kid)]
+        #[arg(value_name = "KID", value_parser = kid, allow_hyphen_values = true)]
         kid: Kid,
         #[command(flatten)]
         end: End,
@@ -132,7 +133,7 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         shared: SharedFlags,
         /// The key's id
-        #[arg(value_name = "KID", value_parser = kid)]
+        #[arg(value_name = "KID", value_parser = kid, allow_hyphen_values = true)]
         kid: Kid,
         /// A new start of its validity
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -146,7 +147,7 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         shared: SharedFlags,
         /// The key's id
-        #[arg(value_name = "KID", value_parser = kid)]
+        #[arg(value_name = "KID", value_parser = kid, allow_hyphen_values = true)]
         kid: Kid,
         /// Do not ask
         #[arg(long)]
@@ -189,7 +190,7 @@ impl From<OperationError> for Failure {
         Self {
             what: what.to_owned(),
             cause: refusal.cause(),
-            remedy: refusal.remedy().to_owned(),
+            remedy: refusal.remedy(),
             code: if is_usage { WRONG_USAGE } else { FAILED },
         }
     }
@@ -206,13 +207,16 @@ struct Run {
     operations: Operations,
     format: Format,
     now: Timestamp,
+    /// The exit code, where everything else went well.
+    code: u8,
 }
 
 impl Run {
     fn new(SharedFlags { common, format }: SharedFlags) -> Result<Self, Failure> {
         let config = common.load(None)?.with_directories()?.config;
         let operations = serve::operations(&config);
-        Ok(Self { config, operations, format, now: to_the_millisecond(SystemClock.now()) })
+        let now = to_the_millisecond(SystemClock.now());
+        Ok(Self { config, operations, format, now, code: DONE })
     }
 
     /// Does something to a key, and leaves the line that says so.
@@ -220,16 +224,17 @@ impl Run {
         &mut self,
         mut attempt: Attempt,
         act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, OperationError>,
-        about: impl FnOnce(&T) -> &KeyPair,
+        about: impl FnOnce(&mut T) -> &mut KeyPair,
     ) -> Result<T, Failure> {
         logging::init(self.config.log);
         serve::make_state_directory(&self.config);
         attempt.via = "command";
         attempt.who = format!("uid:{}", rustix::process::getuid().as_raw());
-        let done = act(&mut self.operations, self.now);
-        let outcome = match &done {
-            Ok(done) => {
-                let pair = about(done);
+        let mut done =
+            self.operations.check_ledger().and_then(|()| act(&mut self.operations, self.now));
+        let mut pair = done.as_mut().map(about);
+        let outcome = match &pair {
+            Ok(pair) => {
                 attempt.kid = Some(pair.key_id.to_string());
                 attempt.audience = Some(pair.audience.to_string());
                 AttemptOutcome::Done { published_until: pair.published_until }
@@ -239,18 +244,34 @@ impl Run {
             }
         };
         attempt.log(&outcome);
-        let done = done?;
-        // Whoever looks after this command has ended sees what it did. A daemon tells signers by
-        // itself, when consumers can know.
-        if !self.operations.wait_until_served()
-            && let Err(error) = self.operations.hand_off(SystemClock.now())
-        {
-            tracing::warn!(
-                event = "handoff.failed", cause = %error,
-                "can't tell signers which key is current"
-            );
+        if let Ok(pair) = &mut pair {
+            // Whoever looks after this command has ended sees what it did.
+            let confirmation = self.operations.wait_until_served();
+            pair.served = match confirmation {
+                Confirmation::Served => Some(true),
+                Confirmation::NoDaemon => Some(false),
+                Confirmation::Unconfirmed => None,
+            };
+            if confirmation == Confirmation::Unconfirmed {
+                self.code = UNCONFIRMED;
+                pair.warnings.push(
+                    "the order is recorded, but the daemon that runs did not say within 5 s that it \
+                     serves it: look after that daemon"
+                        .to_owned(),
+                );
+            }
+            // A daemon tells signers by itself, when consumers can know.
+            if confirmation == Confirmation::NoDaemon
+                && let Err(error) = self.operations.hand_off(SystemClock.now())
+            {
+                tracing::warn!(
+                    event = "handoff.failed", cause = %error,
+                    "can't tell signers which key is current"
+                );
+            }
         }
-        Ok(done)
+        drop(pair);
+        Ok(done?)
     }
 
     fn print_pair(&self, pair: &KeyPair) -> Result<u8, Failure> {
@@ -271,7 +292,7 @@ impl Run {
             }
         };
         print(text.as_bytes())?;
-        Ok(DONE)
+        Ok(self.code)
     }
 
     fn issue(&mut self, operation: &'static str, request: Issue) -> Result<u8, Failure> {
@@ -285,7 +306,7 @@ impl Run {
             let prepared = Prepared::new(request, operations.terms(), now)?;
             operations.issue(&prepared, now)
         };
-        let issued = self.attempt(attempt, issue, |issued| &issued.key)?;
+        let issued = self.attempt(attempt, issue, |issued| &mut issued.key)?;
         let timetable = timetable::of(&issued, self.config.lifecycle.policy.announce, self.now);
         let shown = IssuedJson {
             key: &issued.key,

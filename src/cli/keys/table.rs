@@ -57,6 +57,7 @@ pub(super) fn pair(pair: &KeyPair, now: Timestamp) -> String {
         ("valid to", open(pair.valid_to)),
         ("first published", none(pair.first_published)),
         ("safe to sign from", none(pair.safe_to_sign_from)),
+        ("sign until", open(pair.sign_until)),
         ("invalidated at", none(pair.invalidated_at)),
         ("published until", open(pair.published_until)),
         ("trusted until", open(pair.trusted_until)),
@@ -67,10 +68,36 @@ pub(super) fn pair(pair: &KeyPair, now: Timestamp) -> String {
     for (name, value) in rows {
         let _ = writeln!(text, "{name:<18} {value}");
     }
+    for other in pair
+        .names
+        .iter()
+        .filter(|other| (&other.name.kid, &other.name.audience) != (&pair.key_id, &pair.audience))
+    {
+        let until = moment(other.published_until, now, "open");
+        let (kid, audience) = (&other.name.kid, &other.name.audience);
+        let _ = writeln!(
+            text,
+            "{:<18} {kid} ({audience}, {}, published until {until})",
+            "also named", other.phase
+        );
+    }
+    if let Some(signer) = &pair.signer {
+        let _ = writeln!(text, "{:<18} {signer}", "signer");
+    }
+    text.push_str(&served(pair));
     for warning in &pair.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
     text
+}
+
+/// Whether a daemon serves what came of an operation.
+fn served(pair: &KeyPair) -> String {
+    match pair.served {
+        Some(true) => format!("{:<18} yes\n", "served"),
+        Some(false) => format!("{:<18} no: no daemon uses this ledger now\n", "served"),
+        None => String::new(),
+    }
 }
 
 /// The new key and what has been set up.
@@ -88,6 +115,7 @@ pub(super) fn issued(issued: &Issued, timetable: &[TimetableEntry], now: Timesta
         [when, relative(event.at, now), event.key_id.to_string(), event.description.to_owned()]
     });
     text.push_str(&columns(["WHEN", "", "KEY ID", "WHAT"], rows));
+    text.push_str(&served(key));
     for warning in &key.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }

@@ -25,13 +25,7 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
     let jwk = JwkMembers(&object);
     let parts = match (jwk.find("kty"), jwk.find("keys")) {
         (Some(_), None) => vec![key(jwk, opener)?],
-        (None, Some(Json::List(keys))) => keys
-            .iter()
-            .map(|member| match member {
-                Json::Object(object) => key(JwkMembers(object), opener),
-                _ => Err(bad("a member of \"keys\" is no object")),
-            })
-            .collect::<Result<_, _>>()?,
+        (None, Some(Json::List(keys))) => members(keys, opener)?,
         (None, Some(_)) => return Err(bad("\"keys\" is no list")),
         (Some(_), Some(_)) => return Err(bad("it has both \"kty\" and \"keys\"")),
         (None, None) => return Err(bad("it has neither \"kty\" nor \"keys\"")),
@@ -40,6 +34,40 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
         true => Ok(parts),
         false if parts.is_empty() => Err(RefusalReason::NoKey),
         false => Err(RefusalReason::NoSigningKey),
+    }
+}
+
+/// The members of a JWK Set. One that can't be used costs no other one (RFC 7517 §5).
+fn members(keys: &[Json], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalReason> {
+    let mut first_failure = None;
+    let mut parts = Vec::with_capacity(keys.len());
+    for (number, member) in (1..).zip(keys) {
+        let (name, read) = match member {
+            Json::Object(object) => {
+                let kid = object.find("kid").and_then(Json::as_text).map(redact_long);
+                let name =
+                    kid.map_or_else(String::new, |kid| format!(" (\"{}\")", escape_name(&kid)));
+                (name, key(JwkMembers(object), opener))
+            }
+            _ => (String::new(), Err(bad("it is no object"))),
+        };
+        parts.push(match read {
+            Ok(part) => part,
+            Err(reason) if reason.is_of_no_use() => {
+                let note =
+                    format!("member {number}{name} of the set was passed over: {}", reason.cause());
+                first_failure.get_or_insert(reason);
+                Part::PassedOver(note)
+            }
+            Err(reason) => {
+                first_failure.get_or_insert(reason.clone());
+                Part::Refused(reason)
+            }
+        });
+    }
+    match first_failure {
+        Some(reason) if !parts.iter().any(|part| matches!(part, Part::Jwk(_))) => Err(reason),
+        _ => Ok(parts),
     }
 }
 

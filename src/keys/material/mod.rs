@@ -29,6 +29,8 @@ pub enum Part {
     Jwk(JsonKey),
     /// A JWK that is not for signatures, with a note that says so.
     PassedOver(String),
+    /// A member of a JWK Set that is refused; it costs no other one.
+    Refused(RefusalReason),
 }
 
 /// A certificate chain, by its leaf.
