@@ -301,6 +301,11 @@ impl RefusalReason {
         matches!(self, Self::File(FileProblem::Changing))
     }
 
+    /// Whether it may come of an operation that is under way.
+    pub(crate) const fn may_be_unfinished(&self) -> bool {
+        matches!(self, Self::AttributesWithoutKey | Self::KeyDeleted(_))
+    }
+
     /// Whether a key that was good stays as it was because of this. Not where its files are gone
     /// and only their description is left.
     pub const fn holds_last_good_state(&self) -> bool {

@@ -2,11 +2,12 @@
 //! operator should know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::record::{NamedKey, Records};
-use crate::keys::lifecycle::{Candidate, Dates, Phase, Policy, current};
+use crate::keys::lifecycle::{Candidate, Dates, Phase, Policy, before, current};
 use crate::keys::{Audience, Kid, Name};
 
 /// What there is to say of all keys at an instant.
@@ -106,6 +107,10 @@ fn unsafe_signer(dates: &Dates, now: Timestamp, policy: &Policy) -> Option<Strin
     })
 }
 
+/// How long before it happens a key is warned about that tokens will outlive. A rotation takes the
+/// propagation time.
+const WARNED_AHEAD: Duration = Duration::from_secs(7 * 86_400);
+
 /// Tokens that the current key signs shortly before it expires outlive it, unless another key takes
 /// over from it in time.
 fn outlived(
@@ -118,6 +123,9 @@ fn outlived(
     let valid_to = dates.valid_to?;
     // An end before that is none of which tokens are left over.
     let until = dates.sign_until(policy).filter(|until| dates.invalidated_at() != Some(*until))?;
+    if now < before(until, WARNED_AHEAD) {
+        return None;
+    }
     let takes_over = |(other, dates): &&(NamedKey<'_>, Dates)| {
         let state = dates.at(now, policy);
         let ends = [state.sign_until, state.published_until];

@@ -56,8 +56,8 @@ pub enum Missed {
 pub struct Reconciliation {
     pub records: Records,
     pub changes: Vec<Change>,
-    /// The entries that can't be adopted, including those that the scan refused. Incomplete entries
-    /// of keys that other processes have changed are left out, see [`ReconcileContext::known`].
+    /// The entries that can't be adopted, including those that the scan refused. What other processes
+    /// may still be changing is left out, see [`ReconcileContext::known`].
     pub refused: Vec<Refused>,
     pub contradictions: BTreeSet<Contradiction>,
     /// What was missed for the first time, see [`ReconcileContext::missed_before`].
@@ -101,7 +101,7 @@ pub fn reconcile(
 ) -> Reconciliation {
     let claims = Claims::of(records, observation, context.now, context.retention);
     let mut refused = claims.refused.clone();
-    ignore_incomplete(&mut refused, records, context.known);
+    ignore_unfinished(&mut refused, records, context.known);
     let bad: BTreeSet<&Slot> = claims
         .refused
         .iter()
@@ -145,15 +145,20 @@ pub fn reconcile(
     outcome
 }
 
-/// Drops refusals of incomplete entries whose keys other processes have changed since the records
-/// were `known`: those processes may be replacing the files one after the other.
-fn ignore_incomplete(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
-    let is_incomplete = |refused: &Refused| refused.reason == RefusalReason::AttributesWithoutKey;
-    let Some(known) = known.filter(|_| refused.iter().any(is_incomplete)) else { return };
-    let changed = records.iter().filter(|(key, record)| known.get(*key) != Some(*record));
-    let changed: BTreeSet<&Slot> =
-        changed.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
-    refused.retain(|refused| !is_incomplete(refused) || !changed.contains(&refused.slot));
+/// Drops refusals of incomplete entries, and of deleted keys, which other processes have changed since
+/// the records were `known`: those processes may be replacing or removing files one after the other.
+fn ignore_unfinished(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
+    let may_pass = |refused: &Refused| refused.reason.may_be_unfinished();
+    let Some(known) = known.filter(|_| refused.iter().any(may_pass)) else { return };
+    let changed = |key: &Thumbprint| known.get(key) != records.get(key);
+    let records = records.iter().filter(|(key, _)| changed(key));
+    let slots: BTreeSet<&Slot> =
+        records.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
+    refused.retain(|refused| match &refused.reason {
+        RefusalReason::AttributesWithoutKey => !slots.contains(&refused.slot),
+        RefusalReason::KeyDeleted(key) => !changed(key),
+        _ => true,
+    });
 }
 
 /// The reconciliation while it is made.

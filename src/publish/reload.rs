@@ -19,7 +19,7 @@ use super::snapshot::Publisher;
 use super::status::{ReloadStatus, ScanCounts};
 use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
-use crate::keys::refusal::{RefusalReason, Refused};
+use crate::keys::refusal::Refused;
 use crate::keys::{Audience, Name};
 use crate::ledger::{
     Change, Contradiction, HandOffStatus, Ledger, NamedKey, Overview, Persistence, Reconciliation,
@@ -244,10 +244,9 @@ impl Reload {
         if is_new_look {
             self.contradictions = contradictions;
         } else {
-            // Without a new scan, incomplete entries stay refused.
-            let halves = self.refused.values();
-            let halves = halves.filter(|half| half.reason == RefusalReason::AttributesWithoutKey);
-            refused.extend(halves.cloned());
+            // Without a new scan, what may be unfinished stays refused.
+            let before = self.refused.values();
+            refused.extend(before.filter(|refused| refused.reason.may_be_unfinished()).cloned());
         }
         self.log_changes(&changes, refused, now);
         // Before publication, so that a key that is served is also shown.
