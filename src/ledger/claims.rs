@@ -83,7 +83,7 @@ impl<'a> Claims<'a> {
             let taken = claim.seen.kids().find_map(|kid| {
                 let holder = holders.get(kid)?;
                 (holder.record.public_key != claim.seen.public).then(|| {
-                    claim.kid_taken(kid, holder.key.slot.clone(), holder.reserved(now, retention))
+                    claim.kid_taken(kid, &holder.key.slot, holder.reserved(now, retention))
                 })
             });
             let deleted = is_deleted.then(|| claim.refused(RefusalReason::KeyDeleted(claim.key())));
@@ -125,7 +125,7 @@ impl<'a> Claims<'a> {
                 sure
             };
             for (claim, (kid, owner)) in &out {
-                self.refused.push(claim.kid_taken(kid, owner.slot.clone(), None));
+                self.refused.push(claim.kid_taken(kid, owner.slot, None));
             }
             let out: BTreeSet<_> = out.iter().map(|(claim, _)| (claim.slot, claim.key())).collect();
             candidates.retain(|claim| !out.contains(&(claim.slot, claim.key())));
@@ -178,7 +178,7 @@ impl<'a> Claim<'a> {
         Refused { slot: self.slot.clone(), file: self.slot.full_path(), reason }
     }
 
-    fn kid_taken(&self, kid: &Kid, holder: Slot, until: Option<Timestamp>) -> Refused {
+    fn kid_taken(&self, kid: &Kid, holder: &Slot, until: Option<Timestamp>) -> Refused {
         let holder = holder.to_string();
         self.refused(RefusalReason::KidTaken { kid: kid.clone(), holder, until })
     }

@@ -229,8 +229,8 @@ impl Ledger {
             let written = stale.chain(due).map(|(audience, handoff)| {
                 handoff::replace(&directory, audience, handoff, &self.records, now, policy)
             });
-            written
-                .fold(Ok(HandOffStatus::Written), |all, one| all.and_then(|all| one.map(|()| all)))
+            let written: Vec<io::Result<()>> = written.collect();
+            written.into_iter().collect::<io::Result<()>>().map(|()| HandOffStatus::Written)
         };
         drop(lock);
         self.store = store;

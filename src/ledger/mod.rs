@@ -29,7 +29,7 @@ pub use current::current_key;
 pub use journal::CommitError;
 pub use keeper::{HandOffStatus, Ledger, Persistence};
 pub use observation::{Observation, UnreadableSubtree};
-pub use overview::{Overview, Warning};
+pub use overview::{Overview, Warning, WarningKind};
 pub use reconcile::{Change, ChangeKind, Missed, ReconcileContext, Reconciliation, reconcile};
 pub use record::{KeyName, NamedKey, Orders, Record, Records};
 pub(crate) use served::other_daemon;

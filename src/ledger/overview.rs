@@ -22,10 +22,35 @@ pub struct Overview {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Warning {
     pub name: Name,
-    /// The name of the log line.
-    pub event: &'static str,
+    pub kind: WarningKind,
     /// A sentence about the key ("it"), with what to do.
     pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WarningKind {
+    /// Tokens outlive the grace of their key.
+    StrandedTokens,
+    /// A key does not end, for its successor can't take over.
+    SuspendedRotation,
+    /// A key signs that some consumers may not have.
+    UnsafeSigner,
+    /// A key signs that expires before its tokens do, and none takes over.
+    OutlivedSigner,
+}
+
+impl WarningKind {
+    pub const ALL: [Self; 4] =
+        [Self::StrandedTokens, Self::SuspendedRotation, Self::UnsafeSigner, Self::OutlivedSigner];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StrandedTokens => "stranded-tokens",
+            Self::SuspendedRotation => "suspended-rotation",
+            Self::UnsafeSigner => "unsafe-signer",
+            Self::OutlivedSigner => "outlived-signer",
+        }
+    }
 }
 
 impl Overview {
@@ -44,20 +69,19 @@ impl Overview {
             let kid = current(candidates, now, policy);
             for (named, dates) in &keys {
                 let is_current = kid == Some(named.kid());
+                let outlived = || outlived(*named, dates, &keys, now, policy);
                 let texts = [
-                    ("tokens.stranded", short_grace(dates, now, policy)),
-                    ("rotation.suspended", suspended(*named)),
-                    ("signer.unsafe", unsafe_signer(dates, now, policy).filter(|_| is_current)),
+                    (WarningKind::StrandedTokens, short_grace(dates, now, policy)),
+                    (WarningKind::SuspendedRotation, suspended(*named)),
                     (
-                        "signer.outlived",
-                        Some(())
-                            .filter(|()| is_current)
-                            .and_then(|()| outlived(*named, dates, &keys, now, policy)),
+                        WarningKind::UnsafeSigner,
+                        is_current.then(|| unsafe_signer(dates, now, policy)).flatten(),
                     ),
+                    (WarningKind::OutlivedSigner, is_current.then(outlived).flatten()),
                 ];
                 let name = named.name();
-                overview.warnings.extend(texts.into_iter().filter_map(|(event, text)| {
-                    Some(Warning { name: name.clone(), event, text: text? })
+                overview.warnings.extend(texts.into_iter().filter_map(|(kind, text)| {
+                    Some(Warning { name: name.clone(), kind, text: text? })
                 }));
             }
             overview.current.insert(audience.clone(), kid.cloned());

@@ -460,21 +460,17 @@ fn resolve_successions(
             continue;
         }
         let record = Arc::make_mut(record);
-        let Some(mut succession) = record.orders.succession.take() else { continue };
-        match expected.filter(|_| is_due) {
-            Some(at) => {
-                // Signers go by the hand-off, which stood still meanwhile.
-                let at = if LATE < at.duration_until(now) { now } else { at };
-                record.orders.end(End::planned(at, succession.grace), now);
-                for name in &record.names {
-                    let name = name.name.clone();
-                    outcome.changes.push(Change { key, name, kind: ChangeKind::Succeeded });
-                }
-            }
-            None => {
-                succession.expected = expected;
-                record.orders.succession = Some(succession);
-            }
+        let Some(succession) = record.orders.succession.take() else { continue };
+        let Some(at) = expected.filter(|_| is_due) else {
+            record.orders.succession = Some(Succession { expected, ..succession });
+            continue;
+        };
+        // Signers go by the hand-off, which stood still meanwhile.
+        let at = if LATE < at.duration_until(now) { now } else { at };
+        record.orders.end(End::planned(at, succession.grace), now);
+        for name in &record.names {
+            let (name, kind) = (name.name.clone(), ChangeKind::Succeeded);
+            outcome.changes.push(Change { key, name, kind });
         }
     }
 }

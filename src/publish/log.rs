@@ -14,6 +14,7 @@ use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::{Refused, replace_controls};
 use crate::ledger::{
     Change, ChangeKind, Contradiction, NamedKey, Overview, Persistence, Records, Warning,
+    WarningKind,
 };
 use crate::source::watch::WatchState;
 
@@ -127,10 +128,23 @@ impl LoggedStates {
     }
 
     pub(crate) fn log_overview(&mut self, overview: Overview) {
-        for Warning { name: Name { audience, kid }, event, text } in
-            overview.warnings.difference(&self.overview.warnings)
-        {
-            warn!(event, kid = %kid, audience = %audience, "{text}");
+        for warning in overview.warnings.difference(&self.overview.warnings) {
+            let Warning { name: Name { audience, kid }, kind, text } = warning;
+            let (event, what) = match kind {
+                WarningKind::StrandedTokens => {
+                    ("tokens.stranded", "tokens of a key will be refused before they expire")
+                }
+                WarningKind::SuspendedRotation => {
+                    ("rotation.suspended", "a key does not end, for its successor can't take over")
+                }
+                WarningKind::UnsafeSigner => {
+                    ("signer.unsafe", "an audience signs with a key that not every consumer has")
+                }
+                WarningKind::OutlivedSigner => {
+                    ("signer.outlived", "an audience signs with a key that its tokens outlive")
+                }
+            };
+            warn!(event, kid = %kid, audience = %audience, cause = %text, "{what}");
         }
         for (audience, kid) in &overview.current {
             let before = self.overview.current.get(audience).and_then(Option::as_ref);

@@ -34,6 +34,9 @@ pub struct Reconciler {
 /// How long the clock must have run evenly before records are removed by it.
 const STEADY_FOR: Duration = Duration::from_secs(3600);
 
+/// A private half that can't be read for longer than this is not being rewritten.
+const REWRITE: Duration = Duration::from_secs(1);
+
 /// A larger difference between the clocks is a step, not drift.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
 
@@ -80,9 +83,12 @@ impl Reconciler {
         outcome
     }
 
-    /// Whether the last scan missed something, so that another one has to confirm that.
-    pub fn has_missed(&self) -> bool {
-        !self.missed.is_empty()
+    /// When another scan has to confirm what the last one missed, if it did: after `settle`, or later
+    /// where a file may be rewritten slowly.
+    pub fn confirms_after(&self, settle: Duration) -> Option<Duration> {
+        let is_rewritten = |missed: &Missed| matches!(missed, Missed::Private(..));
+        let pause = if self.missed.iter().all(is_rewritten) { REWRITE } else { settle };
+        (!self.missed.is_empty()).then_some(pause)
     }
 }
 

@@ -201,9 +201,8 @@ impl Reload {
         let armed = self.follow();
         let pause = if is_outdated {
             Some(LEDGER_SETTLE[0])
-        } else if self.reconciler.has_missed() {
-            // Leave some time between the two scans that confirm a removal.
-            Some(self.settings.settle)
+        } else if let Some(pause) = self.reconciler.confirms_after(self.settings.settle) {
+            Some(pause)
         } else if armed {
             Some(Duration::ZERO)
         } else {

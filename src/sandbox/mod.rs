@@ -34,6 +34,8 @@ pub(crate) fn keep_memory_private() {
 pub struct FileAccess {
     pub read: Vec<PathBuf>,
     pub read_files: Vec<PathBuf>,
+    /// Files that are never replaced by others.
+    pub fixed_files: Vec<PathBuf>,
     /// Directories that are read, and in which files and directories are made, replaced and removed.
     pub write: Vec<PathBuf>,
     pub remove: Vec<PathBuf>,
@@ -95,6 +97,7 @@ impl Grants {
             |paths: &[PathBuf]| paths.iter().flat_map(|path| paths::for_directory(path)).collect();
         let mut read: BTreeSet<PathBuf> = of_directories(&access.read);
         read.extend(access.read_files.iter().flat_map(|path| paths::for_file(path)));
+        read.extend(access.fixed_files.iter().cloned());
         let mut write: BTreeSet<PathBuf> = of_directories(&access.write);
         let parents = access.remove.iter().filter_map(|file| file.parent());
         let mut remove: BTreeSet<PathBuf> = parents.map(paths::nearest_existing).collect();

@@ -154,6 +154,8 @@ pub(super) fn sandbox_access(config: &Config, issues: bool) -> FileAccess {
     FileAccess {
         read: dirs,
         read_files: certificates.chain(&config.admin.token_file).cloned().collect(),
+        // Names who holds the ledger's lock.
+        fixed_files: vec![PathBuf::from("/proc/locks")],
         write,
         remove: sockets.collect(),
     }

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use super::{OpsSources, OpsView};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Dates, KeyState, Phase, Policy};
-use crate::ledger::{NamedKey, Overview, Persistence};
+use crate::ledger::{NamedKey, Overview, Persistence, WarningKind};
 use crate::publish::layout::DocumentKind;
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::Restriction;
@@ -44,10 +44,6 @@ struct Family {
 
 /// A key with its dates and what holds for it now.
 type Known<'a> = (NamedKey<'a>, Dates, KeyState);
-
-/// The events of warnings about keys.
-const WARNINGS: [&str; 4] =
-    ["tokens.stranded", "rotation.suspended", "signer.unsafe", "signer.outlived"];
 
 /// How many published keys of an audience have series of their own.
 const MOST_KEYS: usize = 100;
@@ -188,14 +184,11 @@ impl Measured {
         for (named, _, state) in &listed {
             family.of_key(*named, state.sign_until.map(seconds));
         }
-        let mut warned: BTreeMap<&str, u32> =
-            WARNINGS.iter().map(|warning| (*warning, 0)).collect();
-        for warning in &overview.warnings {
-            *warned.entry(warning.event).or_default() += 1;
-        }
-        let family = self.family("key_warnings", "What an operator should know of keys, by event");
-        for (event, count) in warned {
-            family.add([("event", event)], f64::from(count));
+        let family = self.family("key_warnings", "Names of keys that something is to be known of");
+        for kind in WarningKind::ALL {
+            let warned = overview.warnings.iter().filter(|warning| warning.kind == kind).count();
+            let warned = u32::try_from(warned).unwrap_or(u32::MAX);
+            family.add([("warning", kind.as_str())], f64::from(warned));
         }
         let family = self.family(
             "key_grace_seconds",
