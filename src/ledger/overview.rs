@@ -93,8 +93,10 @@ impl Overview {
         self.current.get(&name.audience).and_then(Option::as_ref) == Some(&name.kid)
     }
 
-    pub fn warnings_about<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a str> {
-        let about = self.warnings.iter().filter(move |warning| warning.name == *name);
+    pub fn warnings_about(&self, name: &Name) -> impl Iterator<Item = &str> {
+        let kind = WarningKind::StrandedTokens;
+        let first = Warning { name: name.clone(), kind, text: String::new() };
+        let about = self.warnings.range(first..).take_while(move |warning| warning.name == *name);
         about.map(|warning| warning.text.as_str())
     }
 }
