@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use jwksd::keys::entry::{Declared, SeenKey};
-use jwksd::keys::{Algorithm, Audience, Kid, PublicKey};
+use jwksd::keys::entry::{Declared, PrivateHalf, SeenKey};
+use jwksd::keys::{Audience, Kid, PublicKey};
 
 /// A kid.
 pub fn kid(name: &str) -> Kid {
@@ -24,14 +24,16 @@ pub fn public_key(number: u8) -> PublicKey {
 
 /// The key number `number` as its files would show it, under the id `name`.
 pub fn seen(name: &str, number: u8) -> SeenKey {
+    let public = public_key(number);
     SeenKey {
         kid: kid(name),
         aliases: Vec::new(),
         audience: Audience::new("client"),
-        algorithm: Algorithm::EdDSA,
-        public: public_key(number),
+        algorithm: None,
+        thumbprint: public.thumbprint(),
+        public,
         certificates: Vec::new(),
-        private: Some(format!("/keys/{name}.pem").into()),
+        private: PrivateHalf { file: Some(format!("/keys/{name}.pem").into()), signer: None },
         declared: Declared::default(),
     }
 }
