@@ -5,4 +5,5 @@ pub mod daemon;
 pub mod faults;
 pub mod http_server;
 pub mod keys;
+pub mod ledger;
 pub mod tokens;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,22 +17,10 @@ use common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd, now}
 use common::faults::{
     Opens, await_log, count_log, drop_key, namespace, new_pem, remove_key, wrap_in,
 };
-use jwksd::keys::lifecycle::Loss;
-use jwksd::ledger::{Record, codec, store};
+use common::ledger::{loss, losses, names};
+use jwksd::ledger::codec;
 
 const PATH: &str = "/.well-known/jwks.json";
-
-/// Every record, none of them damaged.
-fn records(state: &Path) -> BTreeMap<String, Record> {
-    let loaded = store::read(state).unwrap();
-    assert_eq!(loaded.damaged_files, []);
-    let records = loaded.records.into_iter();
-    records.map(|(kid, record)| (kid.to_string(), Record::clone(&record))).collect()
-}
-
-fn loss(state: &Path, kid: &str) -> Option<Loss> {
-    records(state).get(kid).and_then(|record| record.loss)
-}
 
 #[test]
 fn a_key_whose_file_vanished_while_the_daemon_was_down_has_its_grace() {
@@ -103,10 +91,11 @@ fn a_deleted_key_stays_away_though_its_file_lies_there() {
     let daemon = Daemon::start(keys);
     daemon.await_kids(&["a", "b"]);
     assert!(daemon.stop().success());
-    let mut record = records(&state)["a"].clone();
+    let (mut record, _) = names(&state)["a"].clone();
     record.deleted_at = Some(now());
     record.revision += 1;
-    drop_by_rename(&state, &codec::file_name(&record.key_id), codec::encode(&record));
+    let file = codec::file_name(&record.public_key.thumbprint());
+    drop_by_rename(&state, &file, codec::encode(&record));
 
     for later in ["c", "d"] {
         let daemon = Daemon::start(keys);
@@ -117,7 +106,7 @@ fn a_deleted_key_stays_away_though_its_file_lies_there() {
         remove_key(keys, later);
         await_log(&daemon, &["files are gone", &format!("\"{later}\"")]);
         assert!(!is_served());
-        assert_eq!(records(&state)["a"].deleted_at, record.deleted_at);
+        assert_eq!(names(&state)["a"].0.deleted_at, record.deleted_at);
         daemon.crash();
     }
 }
@@ -181,7 +170,7 @@ fn fresh_keys(count: usize) -> Vec<(String, String)> {
         let (x, y) = public[1..].split_at(32);
         let curve = jwksd::keys::Curve::P256;
         let public = jwksd::keys::PublicKey::ec(curve, x, y).unwrap();
-        (public.thumbprint(), pem)
+        (public.thumbprint().to_string(), pem)
     };
     (0..count).map(make).collect()
 }
@@ -229,7 +218,7 @@ fn crashes_at_any_instant_lose_no_key() {
                 std::thread::park_timeout(Duration::from_micros(dice.below(40_000)));
                 child.kill().unwrap();
                 child.wait().unwrap();
-                records(&state);
+                names(&state);
             }
             let held = writer.lock().unwrap();
             let daemon = Daemon::start_with(&keys, |command| {
@@ -247,7 +236,7 @@ fn crashes_at_any_instant_lose_no_key() {
                 note(connection.request("GET", PATH, &[]).unwrap().kids());
             }
             daemon.crash();
-            records(&state);
+            names(&state);
         }
     });
     let writer = writer.into_inner().unwrap();
@@ -284,7 +273,7 @@ fn on_a_full_disk_it_goes_on_from_memory_and_catches_up() {
     let root = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
     let disk = root.join(mount.strip_prefix("/").unwrap());
     let state = disk.join("state");
-    assert_eq!(records(&state).len(), 1);
+    assert_eq!(names(&state).len(), 1);
     let mut ballast = fs::File::create(disk.join("ballast")).unwrap();
     while ballast.write(&[0; 512]).is_ok() {}
     drop_key(&keys, "b");
@@ -295,7 +284,7 @@ fn on_a_full_disk_it_goes_on_from_memory_and_catches_up() {
         &daemon,
         &["WARN", "the ledger is kept in memory only", "No space left", "free space"],
     );
-    assert!(!records(&state).contains_key("b"));
+    assert!(!names(&state).contains_key("b"));
     // It tries again at each poll, and its own tries are no reason for another one.
     let opens = Opens::of(&state);
     let until = Instant::now() + Duration::from_millis(500);
@@ -308,10 +297,10 @@ fn on_a_full_disk_it_goes_on_from_memory_and_catches_up() {
     fs::remove_file(disk.join("ballast")).unwrap();
     drop(ballast);
     let caught_up = eventually("the ledger catches up", || {
-        let records = records(&state);
-        records.contains_key("b").then_some(records)
+        let names = names(&state);
+        names.contains_key("b").then_some(names)
     });
-    assert!(caught_up["a"].loss.is_some());
+    assert!(caught_up["a"].1.loss.is_some());
     eventually("it says so", || {
         (count_log(&daemon, &["the ledger is kept on disk"]) == 2).then_some(())
     });
@@ -361,13 +350,10 @@ fn two_daemons_share_one_memory() {
             remove_key(&keys, &expected[number - 1]);
         }
     }
-    eventually("both know of every removal", || {
-        (records(&state).values().filter(|record| record.loss.is_some()).count() == 6).then_some(())
-    });
+    eventually("both know of every removal", || (losses(&state) == 6).then_some(()));
     let bodies = daemons.each_ref().map(|daemon| daemon.get(PATH).body);
     assert_eq!(bodies[0], bodies[1]);
-    let records = records(&state);
-    assert_eq!(records.len(), expected.len());
+    assert_eq!(names(&state).len(), expected.len());
     for daemon in &daemons {
         assert_eq!(count_log(daemon, &["damaged"]), 0);
     }

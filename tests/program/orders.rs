@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::daemon::{Daemon, drop_by_rename, eventually, jwksd, now};
-use common::faults::{await_looks, drop_key};
+use common::faults::{AtomicWriter, await_looks, drop_key};
 use serde_json::{Value, json};
 
 fn keys(directory: &Path, arguments: &[&str]) -> Value {
@@ -88,15 +88,22 @@ fn signers_are_told_after_consumers() {
 }
 
 #[test]
-fn copies_of_a_deleted_key_are_named() {
+fn copies_of_a_deleted_key_are_removed_or_named() {
     let directory = tempfile::tempdir().unwrap();
     let pem = drop_key(directory.path(), "a");
-    fs::create_dir(directory.path().join("client")).unwrap();
-    drop_by_rename(&directory.path().join("client"), "copy.meta.json", r#"{"keyId": "a"}"#);
-    drop_by_rename(&directory.path().join("client"), "copy.pem", &pem);
+    let [copies, volume] = ["client", "human"].map(|name| directory.path().join(name));
+    fs::create_dir(&copies).unwrap();
+    drop_by_rename(&copies, "copy.pem", &pem);
+    // What kubelet mounts would come back.
+    fs::create_dir(&volume).unwrap();
+    AtomicWriter::new(&volume).write(&[("mounted.pem", pem)]);
     let answer = keys(directory.path(), &["delete", "a", "--yes"]);
     let warnings = answer["warnings"].to_string();
-    assert!(warnings.contains("still lies there") && warnings.contains("copy.pem"), "{warnings}");
+    assert!(warnings.contains("still lies there"), "{warnings}");
+    assert!(warnings.contains("mounted.pem") && !warnings.contains("copy.pem"), "{warnings}");
+    assert_eq!(fs::read_dir(copies).unwrap().count(), 0);
+    assert!(!directory.path().join("a.pem").exists());
+    assert!(!directory.path().join("a.meta.json").exists());
 }
 
 #[test]

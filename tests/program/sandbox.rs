@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::daemon::{Connection, Daemon, eventually, jwksd};
 use common::faults::{AtomicWriter, await_log, drop_key, namespace, new_pem, wrap, wrap_in};
+use common::ledger;
 use jwksd::sandbox::{Confinement, FileAccess, confine};
 use serde_json::{Value, json};
 
@@ -210,7 +211,7 @@ fn what_is_not_needed_is_denied() {
     for made in ["a/keys", "b/state", "c/tls", "d", "e"] {
         fs::create_dir_all(root.join(made)).unwrap();
     }
-    for file in ["a/keys/x", "c/tls/x", "e/x"] {
+    for file in ["a/keys/x", "c/tls/x", "e/x", "e/fixed"] {
         fs::write(root.join(file), "x").unwrap();
     }
     symlink(root.join("e/x"), root.join("a/keys/link")).unwrap();
@@ -220,11 +221,12 @@ fn what_is_not_needed_is_denied() {
     let needs = FileAccess {
         read: vec![root.join("a/keys")],
         read_files: vec![root.join("c/tls/x")],
+        fixed_files: vec![root.join("e/fixed")],
         write: vec![root.join("b/state")],
         remove: vec![root.join("d/socket")],
     };
     confined(needs, move |in_force| {
-        for readable in ["a/keys/x", "c/tls/x"] {
+        for readable in ["a/keys/x", "c/tls/x", "e/fixed"] {
             assert_eq!(fs::read_to_string(root.join(readable)).unwrap(), "x");
         }
         for unreadable in ["e/x", "a/keys/link"] {
@@ -341,10 +343,10 @@ fn a_ledger_that_is_deleted_is_made_again() {
     daemon.await_kids(&["a"]);
     has_landlock(&daemon);
     remove(&state);
-    eventually("the record is written again", || state.join("a.json").exists().then_some(()));
+    eventually("the record is written again", || ledger::remembers(&state, "a").then_some(()));
     drop_key(&keys, "b");
     daemon.await_kids(&["a", "b"]);
-    eventually("that of a new key too", || state.join("b.json").exists().then_some(()));
+    eventually("that of a new key too", || ledger::remembers(&state, "b").then_some(()));
 }
 
 #[test]

@@ -118,10 +118,14 @@ impl Served {
             let line: Value = serde_json::from_str(&line).unwrap();
             let is_complaint = line["level"] == "WARN" || line["level"] == "ERROR";
             let message = text(&line, "message");
-            // How many keys there are, and what it says of its configuration, is not meant.
+            // How many keys there are, and what it says of its configuration, is not meant; nor is
+            // what becomes of tokens where keys sign at once and end soon.
             let is_expected = ["no key is published", "some consumers refuse sets", "ops.listen"]
                 .iter()
-                .any(|expected| message.starts_with(expected));
+                .any(|expected| message.starts_with(expected))
+                || ["signer.unsafe", "signer.missing", "tokens.stranded"]
+                    .iter()
+                    .any(|expected| line["event"] == **expected);
             let is_lock = line["cause"] == "another process holds the ledger's lock";
             assert!(!is_complaint || line["audit"] == true || is_expected || is_lock, "{line}");
         }

@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use super::{KEY_PAIRS, Served, of_key, pems, text};
 use crate::common::daemon::{Connection, eventually, now};
 
-const MEMBERS: [&str; 16] = [
+/// What every key pair has.
+const MEMBERS: [&str; 18] = [
     "keyId",
     "audience",
     "algorithm",
@@ -33,13 +34,19 @@ const MEMBERS: [&str; 16] = [
     "publishedUntil",
     "trustedUntil",
     "safeToSignFrom",
+    "signUntil",
     "firstPublished",
     "nextChange",
+    "names",
     "warnings",
 ];
 
+/// What only some have: a reference to where it signs, and the answer to an operation.
+const SOMETIMES: [&str; 2] = ["signer", "served"];
+
 fn check_shape(pair: &Value) {
-    let members: BTreeSet<&str> = pair.as_object().unwrap().keys().map(String::as_str).collect();
+    let members = pair.as_object().unwrap().keys().map(String::as_str);
+    let members: BTreeSet<&str> = members.filter(|member| !SOMETIMES.contains(member)).collect();
     let expected = MEMBERS.into_iter().collect();
     assert_eq!(members, expected);
     for member in ["keyId", "audience", "algorithm", "publicKey", "phase"] {
@@ -56,12 +63,20 @@ fn check_shape(pair: &Value) {
         "publishedUntil",
         "trustedUntil",
         "safeToSignFrom",
+        "signUntil",
         "firstPublished",
         "nextChange",
     ] {
         assert!(pair[member].is_null() || instant(pair, member).is_some(), "{member} of {pair}");
     }
     assert!(pair["warnings"].as_array().unwrap().iter().all(Value::is_string), "{pair}");
+    let is_this =
+        |name: &&Value| name["keyId"] == pair["keyId"] && name["audience"] == pair["audience"];
+    let name = pair["names"].as_array().unwrap().iter().find(is_this);
+    let name = name.unwrap_or_else(|| panic!("it is not among its names: {pair}"));
+    for member in ["phase", "publishedUntil"] {
+        assert_eq!(name[member], pair[member], "{member} of {pair}");
+    }
 }
 
 fn instant(pair: &Value, member: &str) -> Option<Timestamp> {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
-use jwksd::ledger::store;
+use jwksd::keys::lifecycle::End;
 
 use super::await_looks;
 use super::pauses::drop_known;
 use super::verifier::{Facts, Verifier};
 use crate::common::daemon::{Daemon, Response, drop_by_rename, eventually, now};
 use crate::common::faults::remove_key;
+use crate::common::ledger;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const GRACE: Duration = Duration::from_secs(3600 + 420);
@@ -68,9 +69,8 @@ impl Clocked {
         self.daemon.get(super::PATH)
     }
 
-    fn loss_of(&self, kid: &str) -> Option<jwksd::keys::lifecycle::Loss> {
-        let records = store::read(&self.directory.path().join("state")).unwrap().records;
-        records.iter().find(|(known, _)| known.as_str() == kid)?.1.loss
+    fn loss_of(&self, kid: &str) -> Option<End> {
+        ledger::loss(&self.directory.path().join("state"), kid)
     }
 }
 

@@ -4,13 +4,12 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jwksd::ledger::store;
-
 use super::pauses::drop_known;
 use super::verifier::{Facts, Verifier};
 use super::{PATH, pass};
 use crate::common::daemon::{Daemon, eventually};
 use crate::common::faults::{NO_INOTIFY, drop_key, namespace, remove_key, wrap, wrap_in};
+use crate::common::ledger;
 
 #[test]
 fn when_descriptors_run_out_nothing_is_lost_and_everything_goes_on_afterwards() {
@@ -50,9 +49,9 @@ fn when_descriptors_run_out_nothing_is_lost_and_everything_goes_on_afterwards() 
         verifier.is_content();
     }
     // Nobody's files were ever taken for gone.
-    let remembered = store::read(&keys.join(".jwksd")).unwrap().records;
+    let remembered = ledger::names(&keys.join(".jwksd"));
     assert_eq!(remembered.len(), 5);
-    assert!(remembered.values().all(|record| record.loss.is_none()), "{remembered:#?}");
+    assert!(remembered.values().all(|(_, name)| name.loss.is_none()), "{remembered:#?}");
     verifier.finish("descriptors exhausted three times");
     drop_key(keys, "last");
     eventually("it goes on", || daemon.kids().iter().any(|kid| kid == "last").then_some(()));
@@ -80,9 +79,6 @@ fn without_file_events_drops_and_losses_are_noticed_all_the_same() {
         facts.settle();
     }
     remove_key(keys, "b");
-    eventually("the loss is noticed", || {
-        let records = store::read(&keys.join(".jwksd")).ok()?.records;
-        records.values().any(|record| record.loss.is_some()).then_some(())
-    });
+    eventually("the loss is noticed", || (ledger::losses(&keys.join(".jwksd")) > 0).then_some(()));
     verifier.finish("no file events");
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use jwksd::ledger::store;
 use serde_json::json;
 
 use super::await_looks;
@@ -15,6 +14,7 @@ use super::pauses::drop_known;
 use super::verifier::{Facts, Verifier};
 use crate::common::daemon::{Daemon, eventually};
 use crate::common::faults::{await_log, count_log, namespace, remove_key, wrap_in};
+use crate::common::ledger;
 
 /// A daemon whose keys and state are disks of its own.
 struct Mounted {
@@ -69,15 +69,11 @@ impl Mounted {
     }
 
     fn remembers(&self, kid: &str) -> bool {
-        let loaded = store::read(&self.seen("state/ledger")).unwrap();
-        assert_eq!(loaded.damaged_files, []);
-        loaded.records.keys().any(|known| known.as_str() == kid)
+        ledger::remembers(&self.seen("state/ledger"), kid)
     }
 
     fn is_lost(&self, kid: &str) -> bool {
-        let loaded = store::read(&self.seen("state/ledger")).unwrap();
-        let mut records = loaded.records.values();
-        records.any(|record| record.key_id.as_str() == kid && record.loss.is_some())
+        ledger::loss(&self.seen("state/ledger"), kid).is_some()
     }
 
     /// Drops a key, and waits until it is served beside the others.

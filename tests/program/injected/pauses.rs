@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan as _};
-use jwksd::ledger::store;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -16,6 +15,7 @@ use super::verifier::{Facts, Verifier};
 use super::{PATH, await_looks, jwk_of, pass};
 use crate::common::daemon::{Daemon, PATIENCE, drop_by_rename, eventually, now};
 use crate::common::faults::{AtomicWriter, new_pem, remove_key};
+use crate::common::ledger;
 
 /// Drops a key that the verifier knows, with these attributes beside its id.
 pub fn drop_known(facts: &Facts, keys: &Path, kid: &str, valid_to: Option<Timestamp>) -> String {
@@ -77,14 +77,9 @@ fn after_a_stop_for_longer_than_a_grace_the_first_answer_is_right() {
         }
         drop_known(&facts, keys, expires, Some(ends));
         drop_known(&facts, keys, goes, None);
-        eventually("both are seen", || {
-            store::read(&state).ok()?.records.keys().any(|kid| kid.as_str() == goes).then_some(())
-        });
+        eventually("both are seen", || ledger::remembers(&state, goes).then_some(()));
         remove_key(keys, goes);
-        let loss = eventually("the loss is remembered", || {
-            let records = store::read(&state).ok()?.records;
-            records.iter().find(|(kid, _)| kid.as_str() == goes)?.1.loss
-        });
+        let loss = eventually("the loss is remembered", || ledger::loss(&state, goes));
         let ended = loss.at + loss.grace;
         facts.ends(goes, ended);
         daemon.signal(Signal::STOP);

@@ -46,8 +46,8 @@ use crate::common::faults::new_pem;
 /// When every sequence begins.
 const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
-/// The ids that are published, each with its key, audience and end.
-type Set = BTreeMap<String, (Key, &'static str, Option<Timestamp>)>;
+/// The ids that are published in each audience, with their keys and ends.
+type Set = BTreeMap<(String, &'static str), (Key, Option<Timestamp>)>;
 
 /// The loop on a thread.
 struct Loop {
@@ -212,33 +212,39 @@ impl Reader {
 
 /// The same set with the ends of the next one, where those are earlier.
 fn ending(mut set: Set, next: &Set) -> Set {
-    for (kid, (_, _, end)) in &mut set {
-        let next = next.get(kid).and_then(|(_, _, end)| *end);
+    for (name, (_, end)) in &mut set {
+        let next = next.get(name).and_then(|(_, end)| *end);
         *end = [*end, next].into_iter().flatten().min();
     }
     set
 }
 
-/// When the first key of a set ends.
+/// When the first key of the set of all ends. An id that several audiences have is in there as long
+/// as one of them has it.
 fn first_end(set: &Set) -> Option<Timestamp> {
-    set.values().filter_map(|(_, _, end)| *end).min()
+    let mut ends: BTreeMap<&str, Option<Timestamp>> = BTreeMap::new();
+    for ((kid, _), (_, end)) in set {
+        let known = ends.entry(kid).or_insert(*end);
+        *known = known.zip(*end).map(|(one, other)| one.max(other));
+    }
+    ends.into_values().flatten().min()
 }
 
 /// Whether a document is this set, or what of it is of an audience.
 fn fits(document: &Value, set: &Set, audience: Option<&str>, jwks: &[Value]) -> bool {
     let expected: BTreeMap<&str, Value> = set
         .iter()
-        .filter(|(_, (_, of, _))| audience.is_none_or(|audience| audience == *of))
-        .map(|(kid, (key, _, _))| {
+        .filter(|((_, of), _)| audience.is_none_or(|audience| audience == *of))
+        .map(|((kid, _), (key, _))| {
             let mut jwk = jwks[*key].clone();
             jwk["kid"] = kid.as_str().into();
             (kid.as_str(), jwk)
         })
         .collect();
-    let served = document["keys"].as_array().unwrap().iter();
+    let jwks = document["keys"].as_array().unwrap();
     let served: BTreeMap<&str, Value> =
-        served.map(|jwk| (jwk["kid"].as_str().unwrap(), jwk.clone())).collect();
-    served == expected
+        jwks.iter().map(|jwk| (jwk["kid"].as_str().unwrap(), jwk.clone())).collect();
+    jwks.len() == served.len() && served == expected
 }
 
 /// Does something to the files, and adds what may be served from then on: what it comes to is
@@ -344,7 +350,7 @@ fn keys() -> Vec<(String, String, Value)> {
             engine.decode(jwk[name].as_str().unwrap()).unwrap()
         };
         let public = PublicKey::ec(Curve::P256, &bytes("x"), &bytes("y")).unwrap();
-        (pem, public.thumbprint(), jwk)
+        (pem, public.thumbprint().to_string(), jwk)
     };
     (0..KEYS).map(key).collect()
 }

@@ -47,15 +47,28 @@ pub enum Meta {
     Bad,
 }
 
-/// What is remembered of a key.
+/// What was seen of a key in one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
-    key: Key,
-    slot: &'static str,
-    audience: &'static str,
+struct Place {
+    kid: String,
     valid_to: Option<Timestamp>,
-    /// When its files were found gone, and when its grace ends.
-    lost: Option<(Timestamp, Timestamp)>,
+    /// Whether its private half could be read there.
+    is_private: bool,
+}
+
+/// What is remembered of an id of a key in an audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    valid_to: Option<Timestamp>,
+    /// When the grace ends that it has because no place shows it any more.
+    lost_until: Option<Timestamp>,
+}
+
+/// What is remembered of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Known {
+    places: BTreeMap<&'static str, Place>,
+    names: BTreeMap<(String, &'static str), Name>,
 }
 
 /// The key directory, and what was seen in it so far.
@@ -63,16 +76,21 @@ struct Known {
 pub struct Model {
     pub pems: BTreeMap<&'static str, Pem>,
     pub metas: BTreeMap<&'static str, Meta>,
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<Key, Known>,
     thumbprints: Vec<String>,
     start: Timestamp,
 }
 
 /// What one place shows.
 enum Shown {
-    Key { kid: String, key: Key, valid_to: Option<Timestamp> },
+    Key(Key, Place),
     Refused,
     Nothing,
+}
+
+/// Whom the keys of a place sign for.
+fn audience(slot: &str) -> &'static str {
+    if slot.starts_with("human/") { "human" } else { "client" }
 }
 
 impl Model {
@@ -88,12 +106,12 @@ impl Model {
             None => (None, None),
         };
         match self.pems.get(slot) {
-            Some(Pem::Key(key)) => Shown::Key {
-                kid: kid.map_or_else(|| self.thumbprints[*key].clone(), str::to_owned),
-                key: *key,
-                valid_to: valid_to
-                    .map(|minutes| self.start + Duration::from_secs(60 * u64::from(minutes))),
-            },
+            Some(Pem::Key(key)) => {
+                let kid = kid.map_or_else(|| self.thumbprints[*key].clone(), str::to_owned);
+                let valid_to = valid_to
+                    .map(|minutes| self.start + Duration::from_secs(60 * u64::from(minutes)));
+                Shown::Key(*key, Place { kid, valid_to, is_private: true })
+            }
             Some(Pem::Bad(_)) => Shown::Refused,
             None => Shown::Nothing,
         }
@@ -113,83 +131,92 @@ impl Model {
 
     fn glance(&mut self, now: Timestamp, is_second: bool) {
         let mut bad: BTreeSet<&'static str> = BTreeSet::new();
-        let mut entries = Vec::new();
+        // An id belongs to the key that had it first; of several newcomers, to the first one.
+        let mut holders: BTreeMap<String, Key> = BTreeMap::new();
+        for (key, known) in &self.known {
+            holders.extend(known.names.keys().map(|(kid, _)| (kid.clone(), *key)));
+        }
+        let mut present: BTreeMap<Key, BTreeMap<&'static str, Place>> = BTreeMap::new();
         for slot in SLOTS {
             match self.shown(slot) {
-                Shown::Key { kid, key, valid_to } => entries.push((slot, kid, key, valid_to)),
-                Shown::Refused => drop(bad.insert(slot)),
+                Shown::Key(key, place)
+                    if *holders.entry(place.kid.clone()).or_insert(key) == key =>
+                {
+                    present.entry(key).or_default().insert(slot, place);
+                }
+                Shown::Key(..) | Shown::Refused => drop(bad.insert(slot)),
                 Shown::Nothing => {}
             }
         }
-        // An id belongs to the key that had it first.
-        let is_known =
-            |kid: &String, key: Key| self.known.get(kid).is_some_and(|known| known.key == key);
-        entries.sort_by_key(|(_, kid, key, _)| !is_known(kid, *key));
-        let mut holders: BTreeMap<String, Key> =
-            self.known.iter().map(|(kid, known)| (kid.clone(), known.key)).collect();
-        let mut present: BTreeMap<String, (&'static str, Key, Option<Timestamp>)> = BTreeMap::new();
-        for (slot, kid, key, valid_to) in entries {
-            if *holders.entry(kid.clone()).or_insert(key) != key {
-                bad.insert(slot);
-                continue;
-            }
-            // A key that lies in two places is taken from where it was.
-            let stays = self.known.get(&kid).is_some_and(|known| known.slot == slot);
-            if stays || !present.contains_key(&kid) {
-                present.insert(kid, (slot, key, valid_to));
-            }
+        for key in present.keys() {
+            self.known.entry(*key).or_default();
         }
-        for (kid, known) in &mut self.known {
-            let is_kept = known.lost.is_none() && bad.contains(known.slot);
-            let seen = present.remove(kid);
-            match seen.filter(|(slot, _, _)| !is_kept || *slot == known.slot) {
-                Some((slot, key, valid_to)) => *known = Known::seen(slot, key, valid_to),
-                None if is_second && known.lost.is_none() && !is_kept && seen.is_none() => {
-                    known.lost = Some((now, now + GRACE));
-                }
-                None => {}
-            }
-        }
-        for (kid, (slot, key, valid_to)) in present {
-            self.known.insert(kid, Known::seen(slot, key, valid_to));
-        }
-        self.end_former_ids();
-    }
-
-    /// Under an id that it has no more, a key does not outlive itself.
-    fn end_former_ids(&mut self) {
-        let alive: Vec<(Key, Timestamp)> = self
-            .known
-            .values()
-            .filter(|known| known.lost.is_none())
-            .filter_map(|known| Some((known.key, known.valid_to?)))
-            .collect();
-        for known in self.known.values_mut() {
-            let ends = alive.iter().filter(|(key, _)| *key == known.key).map(|(_, end)| *end).min();
-            if let (Some((at, until)), Some(end)) = (&mut known.lost, ends) {
-                *until = (*until).min(end.max(*at));
-            }
+        for (key, known) in &mut self.known {
+            known.see(present.remove(key).unwrap_or_default(), &bad, now, is_second);
         }
     }
 
-    /// What is published at an instant: the ids, each with its key, its audience and its end.
+    /// What is published at an instant: the ids of each audience, with their keys and ends.
     pub fn published(
         &self,
         now: Timestamp,
-    ) -> BTreeMap<String, (Key, &'static str, Option<Timestamp>)> {
-        let ends = |known: &Known| {
-            let grace = known.lost.map(|(_, until)| until);
-            [known.valid_to, grace].into_iter().flatten().min()
-        };
-        let all = self.known.iter().map(|(kid, known)| (kid, known, ends(known)));
-        let alive = all.filter(|(_, _, end)| end.is_none_or(|end| now < end));
-        alive.map(|(kid, known, end)| (kid.clone(), (known.key, known.audience, end))).collect()
+    ) -> BTreeMap<(String, &'static str), (Key, Option<Timestamp>)> {
+        let all = self.known.iter().flat_map(|(key, known)| {
+            known.names.iter().map(move |(name, Name { valid_to, lost_until })| {
+                let end = [*valid_to, *lost_until].into_iter().flatten().min();
+                (name.clone(), (*key, end))
+            })
+        });
+        all.filter(|(_, (_, end))| end.is_none_or(|end| now < end)).collect()
     }
 }
 
 impl Known {
-    fn seen(slot: &'static str, key: Key, valid_to: Option<Timestamp>) -> Self {
-        let audience = if slot.starts_with("human/") { "human" } else { "client" };
-        Self { key, slot, audience, valid_to, lost: None }
+    /// It lies in these places, and may lie in `bad` ones as it did before.
+    fn see(
+        &mut self,
+        mut places: BTreeMap<&'static str, Place>,
+        bad: &BTreeSet<&'static str>,
+        now: Timestamp,
+        is_second: bool,
+    ) {
+        let mut gone = BTreeSet::new();
+        for (slot, mut place) in std::mem::take(&mut self.places) {
+            if places.contains_key(slot) {
+                continue;
+            }
+            if bad.contains(slot) {
+                // As it was, but nobody can sign with what can't be read.
+                place.is_private &= !is_second;
+            } else if is_second {
+                continue;
+            } else {
+                gone.insert(slot);
+            }
+            places.insert(slot, place);
+        }
+        // A place with the private half decides before one without, then the first one.
+        let mut deciding: Vec<(&'static str, &Place)> =
+            places.iter().map(|(slot, place)| (*slot, place)).collect();
+        deciding.sort_by_key(|(slot, place)| (!place.is_private, *slot));
+        for (slot, place) in &deciding {
+            if gone.contains(slot) {
+                continue;
+            }
+            let declares = |(slot_of, of): &&(&'static str, &Place)| {
+                of.kid == place.kid && audience(slot_of) == audience(slot)
+            };
+            let valid_to = deciding.iter().filter(declares).find_map(|(_, of)| of.valid_to);
+            let name = (place.kid.clone(), audience(slot));
+            self.names.insert(name, Name { valid_to, lost_until: None });
+        }
+        for ((kid, of), name) in &mut self.names {
+            let is_declared =
+                places.iter().any(|(slot, place)| place.kid == *kid && audience(slot) == *of);
+            if !is_declared && is_second {
+                name.lost_until.get_or_insert(now + GRACE);
+            }
+        }
+        self.places = places;
     }
 }
