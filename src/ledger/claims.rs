@@ -50,7 +50,8 @@ impl<'a> Claims<'a> {
                 Err(refusal) => claims.refused.push(refusal.clone()),
             }
         }
-        candidates.sort_by_key(Claim::rank);
+        // Stable: they are in the order of slots already.
+        candidates.sort_by_key(|claim| !claim.seen.private.is_there());
         claims.present.extend(candidates.iter().map(Claim::key));
         claims.refuse_those_of_others(&mut candidates, records, now, retention);
         claims.refuse_all_but_one(&mut candidates);
@@ -164,10 +165,6 @@ impl<'a> Claims<'a> {
 impl<'a> Claim<'a> {
     fn key(&self) -> Thumbprint {
         self.seen.thumbprint
-    }
-
-    fn rank(&self) -> (bool, &'a Slot) {
-        (!self.seen.private.is_there(), self.slot)
     }
 
     fn is(&self, other: &Self) -> bool {

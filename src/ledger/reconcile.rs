@@ -190,6 +190,10 @@ impl Update<'_> {
     /// Brings the record of a key up to date, or forgets it.
     fn remembered(&mut self, key: Thumbprint, record: &Arc<Record>, claims: &[Claim<'_>]) {
         let now = self.context.now;
+        if self.is_as_before(key, record, claims) {
+            self.outcome.records.insert(key, Arc::clone(record));
+            return;
+        }
         let mut next = Record::clone(record);
         next.orders.end = next.orders.end.map(|end| end.observed_at(now));
         for name in &mut next.names {
@@ -205,6 +209,28 @@ impl Update<'_> {
         if !is_known || !self.forget(key, &mut next) {
             self.outcome.records.insert(key, Arc::new(next));
         }
+    }
+
+    /// Whether there is nothing to be done about a key, as is true of most of them at most times: it
+    /// lies in one entry, which says what it said.
+    fn is_as_before(&self, key: Thumbprint, record: &Arc<Record>, claims: &[Claim<'_>]) -> bool {
+        let is_known = |known: &Records| {
+            let known = known.get(&key);
+            known.is_some_and(|known| Arc::ptr_eq(known, record))
+        };
+        let ([place], [claim]) = (&*record.places, claims) else { return false };
+        let is_still = |name: &KeyName| {
+            name.loss.is_none()
+                && name.declared == claim.seen.declared
+                && name.declared.invalidated_at.is_none()
+                && name.certificates == claim.seen.certificates
+        };
+        record.deleted_at.is_none()
+            && record.orders.end.is_none()
+            && record.names.len() == place.kids.len()
+            && record.names.iter().all(is_still)
+            && place.is_of(claim.seen, claim.slot)
+            && self.context.known.is_none_or(is_known)
     }
 
     /// Forgets the names that ended long ago. Returns whether nothing is left to be remembered.

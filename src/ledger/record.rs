@@ -284,6 +284,16 @@ impl Place {
         }
     }
 
+    /// Whether it is the same as [`Self::of`] would make it.
+    pub(super) fn is_of(&self, seen: &SeenKey, slot: &Slot) -> bool {
+        self.private == seen.private
+            && self.declared == seen.declared
+            && self.algorithm == seen.algorithm
+            && self.audience == seen.audience
+            && self.kids.iter().eq(seen.kids())
+            && self.slot == *slot
+    }
+
     pub(super) fn declares(&self, name: &Name) -> bool {
         self.audience == name.audience && self.kids.contains(&name.kid)
     }
