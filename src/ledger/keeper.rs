@@ -239,7 +239,7 @@ impl Ledger {
     }
 
     /// Records for other processes that the current records are served, with these key directories.
-    pub(crate) fn mark_served(&mut self, keys: &[Arc<Path>]) {
+    pub fn mark_served(&mut self, keys: &[Arc<Path>]) {
         self.served_directories.hold(keys);
         if let (Some(directory), None) = (&self.directory, self.fingerprint) {
             self.fingerprint = store::fingerprint(directory).ok();
