@@ -1,6 +1,6 @@
 //! What is remembered of one key: its names and their dates, the orders about it, and where it lies.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -147,14 +147,11 @@ impl Orders {
         self.succession = Some(succession);
     }
 
-    /// The newer of two sets of orders; of two that are as new, the one whose end is earlier.
-    fn newer<'a>(self: &'a Arc<Self>, other: &'a Arc<Self>) -> &'a Arc<Self> {
-        let end = |orders: &Self| {
-            let end = orders.end.map(|end| (end.until(end.at), end.at));
-            Reverse(end.unwrap_or((Timestamp::MAX, Timestamp::MAX)))
-        };
-        let is_newer = (self.number, end(self)) >= (other.number, end(other));
-        if is_newer { self } else { other }
+    /// Of two sets of orders the one that ranks higher counts: the newer one, and of two that are as
+    /// new, the one whose end is earlier.
+    fn rank(&self) -> impl Ord + use<> {
+        let end = self.end.map(|end| (end.until(end.at), end.at));
+        (self.number, Reverse(end.unwrap_or((Timestamp::MAX, Timestamp::MAX))))
     }
 }
 
@@ -199,12 +196,16 @@ impl Record {
 
     /// This record together with another copy of it: the newer one of them, without anything that
     /// an order or a deletion ended coming back.
-    pub(super) fn merged_with(self: &Arc<Self>, other: &Arc<Self>) -> Arc<Self> {
+    pub fn merged_with(self: &Arc<Self>, other: &Arc<Self>) -> Arc<Self> {
         // Two copies of one revision come from two ledgers; every process takes the same.
         let rank =
             |record: &Self| (record.revision, serde_json::to_vec(record).unwrap_or_default());
         let newer = if rank(self) < rank(other) { other } else { self };
-        let orders = self.orders.newer(&other.orders);
+        let orders = match self.orders.rank().cmp(&other.orders.rank()) {
+            Ordering::Greater => &self.orders,
+            Ordering::Less => &other.orders,
+            Ordering::Equal => &newer.orders,
+        };
         let deleted_at = [self.deleted_at, other.deleted_at].into_iter().flatten().min();
         if newer.orders == *orders && newer.deleted_at == deleted_at {
             return Arc::clone(newer);

@@ -13,6 +13,7 @@ pub fn kid(name: &str) -> Kid {
 }
 
 /// The key that has this kid, under that name.
+#[allow(dead_code, reason = "not every user of this file has records")]
 pub fn named<'a>(records: &'a Records, kid: &Kid) -> NamedKey<'a> {
     let mut all = NamedKey::all(records);
     all.find(|named| named.kid() == kid).unwrap_or_else(|| panic!("nothing has the kid {kid}"))

@@ -258,7 +258,11 @@ fn a_symmetric_key_is_refused_for_whatever_use() {
     for more in ["", r#","use":"enc""#, r#","key_ops":["encrypt"]"#, r#","use":"sig""#] {
         let secret = format!(r#"{{"kty":"oct","k":"AAAA"{more}}}"#);
         refused(&[("a.json", &secret)], "symmetric-key");
-        refused(&[("a.json", &format!(r#"{{"keys":[{public},{secret}]}}"#))], "symmetric-key");
+        // In a set it costs no other key.
+        let set = format!(r#"{{"keys":[{public},{secret}]}}"#);
+        let entry = read(&[("a.json", &set)]).unwrap();
+        assert_eq!((entry.keys.len(), entry.refused.len()), (1, 1));
+        assert_eq!(entry.refused[0].reason.code(), "symmetric-key");
     }
     // Whatever kty says, a member k is a secret.
     refused(&[("a.json", &ec_jwk(r#","k":"AAAA""#))], "symmetric-key");

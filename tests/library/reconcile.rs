@@ -429,6 +429,7 @@ fn a_taken_kid_stays_with_its_first_holder_while_it_is_remembered() {
     // Even when the first holder's file is gone: consumers may still hold its key.
     world.remove("z").look(20);
     assert_eq!(world.phase("same", 20), Phase::Grace);
+    world.look(21);
     let Refused { reason, .. } = &world.last.refused[0];
     assert!(reason.cause().contains("until 2027"), "{}", reason.cause());
     let free = 20 + GRACE + RETENTION;

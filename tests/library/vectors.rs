@@ -79,6 +79,9 @@ fn outcome(text: &str) -> Result<Vec<String>, &'static str> {
         assert_eq!(foreign.thumbprint(ThumbprintHash::SHA256).unwrap(), thumbprint);
         thumbprint
     };
+    if let Some(refused) = entry.refused.first() {
+        return Err(refused.reason.code());
+    }
     Ok(entry.keys.iter().map(thumbprint).collect())
 }
 

@@ -67,7 +67,7 @@ impl World {
             return;
         };
         let attributes = lying.attributes;
-        match chance.index(14) {
+        match chance.index(15) {
             0 => self.drop_key(&new_slot, audience, Attributes::default()),
             1 | 2 => {
                 let from = now + chance.between(0, 2 * propagation);
@@ -133,7 +133,7 @@ impl World {
                 let attributes = Attributes { valid_to, ..attributes };
                 self.put(&slot, lying.again(&slot, lying.kid.as_str(), attributes));
             }
-            12 => match chance.index(3) {
+            12 | 13 => match chance.index(8) {
                 // The same key by another name, or in another place.
                 0 => {
                     // A new name, or the one that it had before.
@@ -145,6 +145,34 @@ impl World {
                 1 => {
                     self.source.entries.remove(&slot);
                     self.put(&new_slot, lying.again(&new_slot, lying.kid.as_str(), attributes));
+                }
+                // A copy, which may contradict it.
+                2 | 3 => {
+                    let slot = format!("{}/copy{number}", lying.audience);
+                    let invalidated_at =
+                        chance.percent(30).then(|| now + chance.between(0, 3) * 30 * MINUTE);
+                    let said = if chance.percent(50) {
+                        attributes
+                    } else {
+                        Attributes { invalidated_at, ..Attributes::default() }
+                    };
+                    self.put(&slot, lying.again(&slot, lying.kid.as_str(), said));
+                }
+                // A twin: the same key by two names at once.
+                4 => {
+                    let slot = format!("{}/twin{number}", lying.audience);
+                    let name = format!("{}-t{number}", lying.kid);
+                    self.put(&slot, lying.again(&slot, &name, Attributes::default()));
+                }
+                // The same key for the other audience, beside this one or instead of it.
+                5 | 6 => {
+                    let other = AUDIENCES.iter().find(|other| **other != lying.audience).unwrap();
+                    let to = format!("{other}/shared{number}");
+                    let name = format!("{}-{other}", lying.kid);
+                    if chance.percent(40) {
+                        self.source.entries.remove(&slot);
+                    }
+                    self.put(&to, lying.of(&to, &name, other));
                 }
                 // Another key by the same name.
                 _ if self.materials < POOL => {
@@ -204,7 +232,13 @@ impl World {
         let place = self.replicas[replica].directory;
         let while_ = chance.pick(&[5 * SECOND, MINUTE, 10 * MINUTE, HOUR, 3 * HOUR]);
         let while_ = chance.between(SECOND, while_);
-        match chance.index(9) {
+        match chance.index(11) {
+            9 => {
+                let disk = self.replicas[replica].disk;
+                self.tell(|| format!("ledger {disk} is backed up"));
+                self.backups[disk] = Some(self.disks[disk].copy());
+                self.schedule(while_, Event::Restore(disk));
+            }
             0 => {
                 self.tell(|| format!("replica {replica} dies for {while_} ms"));
                 let was_running = self.replicas[replica].running.take();
@@ -260,17 +294,20 @@ impl World {
         if self.settings.is_shared {
             return;
         }
-        let Self { disks, books, forgotten, now, .. } = self;
+        let Self { disks, books, forgotten, settings, now, .. } = self;
         let is_behind = disks[disk].is_failing;
-        books[disk].lives.retain(|kid, life| {
-            if !disks[disk].holds(kid) {
-                forgotten.insert(kid.clone());
-                return false;
-            }
+        let kids = disks[disk].kids();
+        let gone = books[disk].lives.keys().filter(|kid| !kids.contains(*kid));
+        for kid in gone.cloned().collect::<Vec<_>>() {
+            books[disk].forget(&kid);
+            forgotten.insert(kid);
+        }
+        for life in books[disk].lives.values_mut() {
             // What it last knew of it was in its memory alone.
-            life.is_dubious |= is_behind && life.changed_at + HOUR * 4 > *now;
-            true
-        });
+            if is_behind && life.changed_at + HOUR * 4 > *now {
+                life.doubt(*now, settings);
+            }
+        }
     }
 
     pub fn set_clock(&mut self, index: usize, offset: Ms) {
@@ -292,10 +329,12 @@ impl World {
         }
         if was_off || SKEW < offset.abs() {
             // What was noted by that clock may be wrong for good, and so may a loss that it saw.
-            for life in self.books[disk].lives.values_mut() {
-                life.is_dubious |= life.lost_at.is_some();
+            let Self { books, settings, .. } = self;
+            for life in books[disk].lives.values_mut() {
                 let served = life.first_served.map_or(Ms::MIN / 4, |(at, _)| at);
-                life.is_dubious |= was_off && now < life.changed_at.max(served) + HOUR;
+                if life.lost_at.is_some() || was_off && now < life.changed_at.max(served) + HOUR {
+                    life.doubt(now, settings);
+                }
             }
         }
         let delay = self.random.between(0, 10 * SECOND);

@@ -1,5 +1,6 @@
-//! What must hold of each key, kept by simple rules that share no code with jwksd: the newest
-//! word about a key counts, whether it came by a file or by an order.
+//! What must hold of each key, kept by simple rules that share no code with jwksd. A key is its
+//! material; a *life* is that of one of its names. What files declare counts for the name that they
+//! declare it for, what was ordered for the key under every name, and the earliest end wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +8,9 @@ use jwksd::keys::{Audience, Kid};
 
 use crate::Ms;
 use crate::directory::{Attributes, Directory, Lying};
-use crate::world::{NOTICE, Settings};
+use crate::world::{NOTICE, SECOND, Settings};
 
-/// An end that a key was given, in true time.
+/// An end that a name was given, in true time.
 #[derive(Debug, Clone)]
 pub struct Stop {
     /// When jwksd was told.
@@ -37,36 +38,86 @@ pub enum Kind {
     Loss,
 }
 
-/// A key as one ledger should know it. Dates are by the clocks, other instants true.
+/// An end by the clock: from when the key signs no more, and from when it is not published.
+pub type End = (Ms, Ms);
+
+/// The earlier of two ends, in each respect.
+fn both(one: Option<End>, other: Option<End>) -> Option<End> {
+    match (one, other) {
+        (Some((from, until)), Some((f, u))) => Some((from.min(f), until.min(u))),
+        (one, other) => one.or(other),
+    }
+}
+
+/// A name of a key as one ledger should know it. Dates are by the clocks, other instants true.
 #[derive(Debug, Clone)]
 pub struct Life {
     pub material: u8,
     pub audience: Audience,
-    slot: String,
     pub said: Attributes,
     pub valid_from: Option<Ms>,
     pub valid_to: Option<Ms>,
-    /// From when it signs no more, and from when it is not published.
-    pub end: Option<(Ms, Ms)>,
+    /// The end that was ordered, is planned or declared.
+    pub end: Option<End>,
     /// When it was seen first.
     pub seen_at: Ms,
     /// When any of this changed last.
     pub changed_at: Ms,
     pub lost_at: Option<Ms>,
+    /// The grace of that loss.
+    pub removal_grace: Ms,
     pub deleted_at: Option<Ms>,
     /// When it was published first, since it was last not published; true, and by the clock.
     pub first_served: Option<(Ms, Ms)>,
     /// When an end of it was taken back last.
     pub revived_at: Option<Ms>,
     pub stops: Vec<Stop>,
-    /// Whether something about it was noted by a clock that was far off.
-    pub is_dubious: bool,
+    /// Whether there is a private half to sign with.
+    pub can_sign: bool,
+    /// Until when something about it may have been noted by a clock that was far off.
+    pub dubious_until: Ms,
+}
+
+/// What was ordered about a key.
+#[derive(Debug, Clone, Default)]
+pub struct Orders {
+    pub end: Option<End>,
+    pub deleted_at: Option<Ms>,
+    /// The declared ends that were taken back.
+    masked: BTreeSet<Ms>,
+    succession: Option<Succession>,
+}
+
+#[derive(Debug, Clone)]
+struct Succession {
+    successor: Kid,
+    not_before: Ms,
+    grace: Ms,
+}
+
+/// A key in an entry, as it could be read last.
+#[derive(Debug, Clone)]
+struct Place {
+    kid: Kid,
+    audience: Audience,
+    said: Attributes,
+    has_private: bool,
+}
+
+/// What a look did not show that was there before.
+#[derive(Debug, Default, Clone)]
+pub struct Missed {
+    kids: BTreeSet<Kid>,
+    places: BTreeSet<(String, u8)>,
+    halves: BTreeSet<(String, u8)>,
 }
 
 /// Every key of one ledger.
 #[derive(Debug, Default)]
 pub struct Book {
     pub lives: BTreeMap<Kid, Life>,
+    pub orders: BTreeMap<u8, Orders>,
+    places: BTreeMap<(String, u8), Place>,
 }
 
 /// When and by which clock.
@@ -87,63 +138,49 @@ impl Moment {
 }
 
 impl Life {
-    pub fn new(
-        slot: &str,
-        material: u8,
-        audience: &Audience,
-        said: Attributes,
-        moment: Moment,
-        settings: &Settings,
-    ) -> Self {
-        let mut life = Self {
+    fn new(material: u8, audience: &Audience, moment: Moment) -> Self {
+        Self {
             material,
             audience: audience.clone(),
-            slot: slot.to_owned(),
-            said,
-            valid_from: said.valid_from,
+            said: Attributes::default(),
+            valid_from: None,
             valid_to: None,
             end: None,
             seen_at: moment.now,
             changed_at: moment.now,
             lost_at: None,
+            removal_grace: 0,
             deleted_at: None,
             first_served: None,
             revived_at: None,
             stops: Vec::new(),
-            is_dubious: false,
-        };
-        life.set_valid_to(said.valid_to, moment);
-        life.set_end(declared_end(said, settings), moment);
-        life
-    }
-
-    /// Whether its end, or that it has none, was ordered.
-    fn is_ordered(&self, settings: &Settings) -> bool {
-        self.end != declared_end(self.said, settings)
-    }
-
-    /// Until when its files lay there, as far as is known.
-    fn lay_until(&self) -> (Ms, Ms) {
-        (self.lost_at.unwrap_or(Ms::MAX), self.seen_at)
-    }
-
-    fn inherit(&mut self, other: &Self, moment: Moment) {
-        let ends = |said: &Attributes| (said.invalidated_at, said.grace);
-        if ends(&self.said) == ends(&other.said) && self.end != other.end {
-            self.set_end(other.end, moment);
+            can_sign: false,
+            dubious_until: Ms::MIN,
         }
     }
 
-    fn set_valid_to(&mut self, to: Option<Ms>, moment: Moment) {
+    pub fn is_dubious(&self, now: Ms) -> bool {
+        now < self.dubious_until
+    }
+
+    /// What was noted now was noted by a clock that is far off. Its grace, its wait and the tokens
+    /// of that time are over by then.
+    pub fn doubt(&mut self, now: Ms, settings: &Settings) {
+        let longest =
+            settings.propagation + 2 * (settings.grace + settings.lifetime) + settings.max_age;
+        self.dubious_until = self.dubious_until.max(now + longest);
+    }
+
+    fn set_valid_to(&mut self, to: Option<Ms>, moment: Moment, settings: &Settings) {
         self.cancel(Kind::Validity, moment);
         self.valid_to = to;
         self.changed_at = moment.now;
         if let Some(to) = to {
-            self.stop(to, to, Kind::Validity, moment);
+            self.stop(to - settings.outlives(), to, Kind::Validity, moment);
         }
     }
 
-    pub fn set_end(&mut self, end: Option<(Ms, Ms)>, moment: Moment) {
+    fn set_end(&mut self, end: Option<End>, moment: Moment) {
         if self.end.is_some() && end.is_none() {
             self.revived_at = Some(moment.now);
         }
@@ -153,12 +190,6 @@ impl Life {
         if let Some((from, until)) = end {
             self.stop(from, until, Kind::Invalidation, moment);
         }
-    }
-
-    /// An order to end, which never makes a life longer.
-    pub fn end_by_order(&mut self, from: Ms, until: Ms, moment: Moment) {
-        let (from, until) = self.end.map_or((from, until), |(f, u)| (f.min(from), u.min(until)));
-        self.set_end(Some((from, until)), moment);
     }
 
     fn stop(&mut self, from: Ms, until: Ms, kind: Kind, moment: Moment) {
@@ -172,14 +203,20 @@ impl Life {
         }
     }
 
-    fn lose(&mut self, moment: Moment, settings: &Settings) {
+    /// From now, with the longer of the default grace and one that was ordered or declared for it.
+    fn lose(&mut self, given: &[Option<End>], moment: Moment, settings: &Settings) {
+        let given = given.iter().flatten().map(|(from, until)| until - from).max();
+        self.removal_grace = match settings.removal_grace {
+            0 => 0,
+            grace => grace.max(given.unwrap_or(0)),
+        };
         self.lost_at = Some(moment.now);
         self.changed_at = moment.now;
         let clock = moment.clock();
-        self.stop(clock, clock + settings.removal_grace, Kind::Loss, moment);
+        self.stop(clock, clock + self.removal_grace, Kind::Loss, moment);
     }
 
-    pub fn find_again(&mut self, moment: Moment) {
+    fn find_again(&mut self, moment: Moment) {
         if self.lost_at.take().is_some() {
             self.changed_at = moment.now;
             self.revived_at = Some(moment.now);
@@ -200,6 +237,12 @@ impl Life {
             && self.end.is_none_or(|(from, _)| clock < from)
     }
 
+    /// Until when its tokens expire before it does.
+    pub fn signs_until(&self, settings: &Settings) -> Ms {
+        let valid_to = self.valid_to.map_or(Ms::MAX, |to| to - settings.outlives());
+        valid_to.min(self.end.map_or(Ms::MAX, |(from, _)| from))
+    }
+
     /// Whether consumers have had the time to fetch it.
     pub fn is_safe(&self, clock: Ms, settings: &Settings, tolerance: Ms) -> bool {
         self.first_served
@@ -213,104 +256,7 @@ impl Life {
         let was_served = self.first_served.is_some_and(|(at, _)| at + NOTICE <= moment.now);
         self.deleted_at.is_none() && clock < self.planned_until() && (was_served || is_announced)
     }
-}
 
-fn declared_end(said: Attributes, settings: &Settings) -> Option<(Ms, Ms)> {
-    let grace = said.grace.map_or(settings.grace, |seconds| 1000 * seconds.cast_signed());
-    said.invalidated_at.map(|from| (from, from + grace))
-}
-
-impl Book {
-    /// A replica looks at `directory`; `missed` is what its look before this one missed.
-    pub fn look(
-        &mut self,
-        directory: &Directory,
-        missed: &mut BTreeSet<Kid>,
-        moment: Moment,
-        settings: &Settings,
-    ) {
-        let missed_before = std::mem::take(missed);
-        if directory.is_dark {
-            return;
-        }
-        let mut present: BTreeMap<&Kid, (&str, &Lying)> = BTreeMap::new();
-        let mut refused = BTreeSet::new();
-        for (slot, lying) in directory.entries.iter().filter(|(_, lying)| !lying.is_bad) {
-            let is_deleted = || {
-                let mut same = self.lives.values().filter(|life| life.material == lying.material);
-                same.any(|life| life.deleted_at.is_some())
-            };
-            let is_refused = match self.lives.get(&lying.kid) {
-                Some(life) if life.material != lying.material => true,
-                // It goes on under an id under which it lies there.
-                Some(life) => life.lost_at.is_some() && life.deleted_at.is_none() && is_deleted(),
-                None => is_deleted(),
-            };
-            let stays = self.lives.get(&lying.kid).is_some_and(|life| life.slot == *slot);
-            if is_refused {
-                refused.insert(slot.as_str());
-            } else if stays || !present.contains_key(&lying.kid) {
-                present.insert(&lying.kid, (slot, lying));
-            }
-        }
-        // What is refused keeps what lay there before, as a file that is cut short does.
-        let is_bad = |slot: &str| {
-            let lying = directory.entries.get(slot);
-            lying.is_some_and(|lying| lying.is_bad || refused.contains(slot))
-        };
-        let before: Vec<(Kid, Life)> =
-            self.lives.iter().map(|(kid, life)| (kid.clone(), life.clone())).collect();
-        let names: BTreeSet<&Kid> = present.keys().copied().collect();
-        for (kid, life) in &mut self.lives {
-            let is_kept = life.lost_at.is_none() && is_bad(&life.slot);
-            match present.get(kid) {
-                Some((slot, lying)) if !is_kept || *slot == life.slot => {
-                    (*slot).clone_into(&mut life.slot);
-                    // Under which other name, that it has no more, it lay there since.
-                    let same = before.iter().filter(|(name, other)| {
-                        other.material == life.material
-                            && other.audience == life.audience
-                            && life.lay_until().0 < other.lay_until().0
-                            && !names.contains(name)
-                    });
-                    let latest = same.map(|(_, other)| other).max_by_key(|other| other.lay_until());
-                    let latest = latest.filter(|_| life.lost_at.is_some());
-                    life.find_again(moment);
-                    life.hear(lying.attributes, moment, settings);
-                    if let Some(other) = latest
-                        && (!life.is_ordered(settings)
-                            || other.end.is_some() && other.is_ordered(settings))
-                    {
-                        life.inherit(other, moment);
-                    }
-                }
-                Some(_) => {}
-                None if is_kept || life.lost_at.is_some() || life.deleted_at.is_some() => {}
-                None if missed_before.contains(kid) => life.lose(moment, settings),
-                None => {
-                    missed.insert(kid.clone());
-                }
-            }
-        }
-        let news = present.into_iter().filter(|(kid, _)| !self.lives.contains_key(*kid));
-        let news: Vec<(Kid, Life)> = news
-            .map(|(kid, (slot, lying))| {
-                let Lying { material, audience, attributes, .. } = lying;
-                let mut life = Life::new(slot, *material, audience, *attributes, moment, settings);
-                // The same key by another name is what it was, unless its files say something else.
-                let same = self.lives.values().filter(|other| other.material == *material);
-                let latest = same.max_by_key(|other| other.lay_until());
-                if let Some(other) = latest {
-                    life.inherit(other, moment);
-                }
-                (kid.clone(), life)
-            })
-            .collect();
-        self.lives.extend(news);
-    }
-}
-
-impl Life {
     /// What the attributes say now, where that is news.
     fn hear(&mut self, says: Attributes, moment: Moment, settings: &Settings) {
         let said = std::mem::replace(&mut self.said, says);
@@ -319,10 +265,251 @@ impl Life {
             self.changed_at = moment.now;
         }
         if said.valid_to != says.valid_to {
-            self.set_valid_to(says.valid_to, moment);
+            self.set_valid_to(says.valid_to, moment, settings);
         }
-        if (said.invalidated_at, said.grace) != (says.invalidated_at, says.grace) {
-            self.set_end(declared_end(says, settings), moment);
+    }
+
+    fn declared_end(&self, orders: Option<&Orders>, settings: &Settings) -> Option<End> {
+        let from = self.said.invalidated_at?;
+        let is_masked = orders.is_some_and(|orders| orders.masked.contains(&from));
+        let grace = self.said.grace.map_or(settings.grace, |grace| 1000 * grace.cast_signed());
+        (!is_masked).then_some((from, from + grace))
+    }
+}
+
+/// Of several entries that declare a name, the first that says anything about a date counts.
+fn together(all: &[Attributes]) -> Attributes {
+    let first = |of: fn(&Attributes) -> Option<Ms>| all.iter().find_map(of);
+    let ends = all.iter().filter(|said| said.invalidated_at.is_some());
+    Attributes {
+        valid_from: first(|said| said.valid_from),
+        valid_to: first(|said| said.valid_to),
+        invalidated_at: first(|said| said.invalidated_at),
+        grace: ends.into_iter().find_map(|said| said.grace),
+    }
+}
+
+impl Book {
+    /// A replica looks at `directory`; `missed` is what its look before this one missed.
+    pub fn look(
+        &mut self,
+        directory: &Directory,
+        missed: &mut Missed,
+        moment: Moment,
+        settings: &Settings,
+    ) {
+        let before = std::mem::take(missed);
+        if directory.is_dark {
+            return;
         }
+        let mut shown: BTreeSet<Kid> = BTreeSet::new();
+        let mut bad: BTreeSet<&str> = BTreeSet::new();
+        let mut good: BTreeSet<(&str, u8)> = BTreeSet::new();
+        let mut taken: BTreeMap<&Kid, u8> = BTreeMap::new();
+        for (slot, lying) in &directory.entries {
+            let Lying { material, kid, audience, attributes, is_bad, .. } = lying;
+            let holder = self.lives.get(kid).map(|life| life.material);
+            let holder = holder.unwrap_or_else(|| *taken.entry(kid).or_insert(*material));
+            let is_deleted = self.orders.get(material).is_some_and(|o| o.deleted_at.is_some());
+            if *is_bad || holder != *material || is_deleted {
+                bad.insert(slot);
+                continue;
+            }
+            good.insert((slot, *material));
+            shown.insert(kid.clone());
+            let (kid, audience, said) = (kid.clone(), audience.clone(), *attributes);
+            let place = Place { kid, audience, said, has_private: true };
+            self.places.insert((slot.clone(), *material), place);
+        }
+        self.places.retain(|at, place| {
+            if good.contains(&(at.0.as_str(), at.1)) {
+                return true;
+            }
+            if bad.contains(at.0.as_str()) {
+                // What can't be adopted keeps what lay there, and nobody can sign by it.
+                shown.insert(place.kid.clone());
+                if place.has_private && before.halves.contains(at) {
+                    place.has_private = false;
+                } else if place.has_private {
+                    missed.halves.insert(at.clone());
+                }
+                return true;
+            }
+            if before.places.contains(at) {
+                return false;
+            }
+            missed.places.insert(at.clone());
+            true
+        });
+        let declared: BTreeSet<Kid> = self.places.values().map(|place| place.kid.clone()).collect();
+        for kid in &declared {
+            let places = self.places.iter().filter(|(_, place)| place.kid == *kid);
+            let mut places: Vec<_> = places.collect();
+            places.sort_by_key(|(_, place)| !place.has_private);
+            let said: Vec<Attributes> = places.iter().map(|(_, place)| place.said).collect();
+            let ((_, material), place) = places[0];
+            if self.orders.get(material).is_some_and(|orders| orders.deleted_at.is_some()) {
+                continue;
+            }
+            let life = self.lives.entry(kid.clone());
+            let life = life.or_insert_with(|| Life::new(*material, &place.audience, moment));
+            if shown.contains(kid) {
+                life.find_again(moment);
+                life.hear(together(&said), moment, settings);
+            }
+        }
+        for (kid, life) in &mut self.lives {
+            if shown.contains(kid) || life.lost_at.is_some() || life.deleted_at.is_some() {
+                continue;
+            }
+            if before.kids.contains(kid) {
+                let orders = self.orders.get(&life.material);
+                let given =
+                    [orders.and_then(|orders| orders.end), life.declared_end(orders, settings)];
+                life.lose(&given, moment, settings);
+            } else {
+                missed.kids.insert(kid.clone());
+            }
+        }
+        self.refresh(moment, settings);
+    }
+
+    /// Works out anew what follows from orders, plans and declarations.
+    pub fn refresh(&mut self, moment: Moment, settings: &Settings) {
+        let mut planned: BTreeMap<u8, End> = BTreeMap::new();
+        let materials: Vec<u8> = self.orders.keys().copied().collect();
+        for material in materials {
+            let Some(Succession { successor, not_before, grace }) =
+                self.orders[&material].succession.clone()
+            else {
+                continue;
+            };
+            let Some(at) = self.takes_over_at(&successor, not_before, settings) else { continue };
+            if at <= moment.clock() {
+                // Noticed late, it begins when it is noticed.
+                let at = if at + SECOND < moment.clock() { moment.clock() } else { at };
+                let orders = self.orders.get_mut(&material).unwrap();
+                orders.end = both(orders.end, Some((at, at + grace)));
+                orders.succession = None;
+            } else {
+                planned.insert(material, (at, at + grace));
+            }
+        }
+        for (kid, life) in &mut self.lives {
+            let orders = self.orders.get(&life.material);
+            let declared = life.declared_end(orders, settings);
+            let ordered = orders.and_then(|orders| orders.end);
+            let end = both(both(ordered, declared), planned.get(&life.material).copied());
+            if end != life.end {
+                life.set_end(end, moment);
+            }
+            let deleted_at = orders.and_then(|orders| orders.deleted_at);
+            if deleted_at != life.deleted_at {
+                life.deleted_at = deleted_at;
+                life.changed_at = moment.now;
+            }
+            let mut places = self.places.iter().filter(|(at, _)| at.1 == life.material);
+            let can_sign =
+                places.any(|(_, place)| place.has_private && place.audience == life.audience);
+            if can_sign != life.can_sign {
+                life.can_sign = can_sign;
+                life.changed_at = moment.now;
+            }
+            debug_assert!(!kid.as_str().is_empty());
+        }
+    }
+
+    /// When a successor is safe to sign with; `None` where it can't take over, or is not published.
+    fn takes_over_at(&self, kid: &Kid, not_before: Ms, settings: &Settings) -> Option<Ms> {
+        let successor = self.lives.get(kid)?;
+        let (_, served) = successor.first_served?;
+        let orders = self.orders.get(&successor.material);
+        let ordered = orders.and_then(|orders| orders.end);
+        let ends = both(ordered, successor.declared_end(orders, settings));
+        let from = successor.valid_from.unwrap_or(Ms::MIN);
+        let at = not_before.max(from).max(served + settings.propagation);
+        let is_over = ends.is_some_and(|(from, _)| from <= at)
+            || successor.valid_to.is_some_and(|to| to <= at)
+            || successor.lost_at.is_some()
+            || successor.deleted_at.is_some();
+        (successor.can_sign && !is_over).then_some(at)
+    }
+
+    fn orders_about(&mut self, kid: &Kid) -> Option<&mut Orders> {
+        let material = self.lives.get(kid)?.material;
+        Some(self.orders.entry(material).or_default())
+    }
+
+    /// An order to end, which never makes a life longer.
+    pub fn end_by_order(&mut self, kid: &Kid, end: End, moment: Moment, settings: &Settings) {
+        if let Some(orders) = self.orders_about(kid) {
+            orders.end = both(orders.end, Some(end));
+        }
+        self.refresh(moment, settings);
+    }
+
+    pub fn succeed(
+        &mut self,
+        kid: &Kid,
+        (successor, not_before, grace): (&Kid, Ms, Ms),
+        moment: Moment,
+        settings: &Settings,
+    ) {
+        if let Some(orders) = self.orders_about(kid) {
+            let successor = successor.clone();
+            orders.succession = Some(Succession { successor, not_before, grace });
+        }
+        self.refresh(moment, settings);
+    }
+
+    /// Takes back what was ordered and is declared now.
+    pub fn reactivate(&mut self, kid: &Kid, moment: Moment, settings: &Settings) {
+        let Some(material) = self.lives.get(kid).map(|life| life.material) else { return };
+        let same = |life: &&mut Life| life.material == material;
+        let mut masked = BTreeSet::new();
+        for life in self.lives.values_mut().filter(same) {
+            masked.extend(life.said.invalidated_at);
+            let is_lost = life.lost_at.is_some_and(|at| at + life.removal_grace <= moment.now);
+            if life.planned_until() <= moment.clock() || is_lost {
+                // Consumers have let go of it.
+                life.first_served = None;
+            }
+        }
+        let orders = self.orders.entry(material).or_default();
+        orders.end = None;
+        orders.succession = None;
+        orders.masked.extend(masked);
+        self.refresh(moment, settings);
+    }
+
+    pub fn delete(&mut self, kid: &Kid, moment: Moment, settings: &Settings) {
+        if let Some(orders) = self.orders_about(kid) {
+            orders.deleted_at.get_or_insert(moment.now);
+            let material = self.lives[kid].material;
+            self.places.retain(|at, _| at.1 != material);
+        }
+        self.refresh(moment, settings);
+    }
+
+    /// A key that was issued.
+    pub fn issue(&mut self, slot: &str, lying: &Lying, moment: Moment, settings: &Settings) {
+        let Lying { material, kid, audience, attributes, .. } = lying;
+        let mut life = Life::new(*material, audience, moment);
+        life.hear(*attributes, moment, settings);
+        self.lives.insert(kid.clone(), life);
+        let (kid, audience, said) = (kid.clone(), audience.clone(), *attributes);
+        let place = Place { kid, audience, said, has_private: true };
+        self.places.insert((slot.to_owned(), *material), place);
+        self.refresh(moment, settings);
+    }
+
+    /// Forgets a name, and the key with its last one.
+    pub fn forget(&mut self, kid: &Kid) -> Option<Life> {
+        let life = self.lives.remove(kid)?;
+        self.places.retain(|_, place| place.kid != *kid);
+        if self.lives.values().all(|other| other.material != life.material) {
+            self.orders.remove(&life.material);
+        }
+        Some(life)
     }
 }

@@ -67,7 +67,7 @@ impl World {
 
     /// Whether everybody who should know has had the time to.
     fn is_settled(&self, life: &Life) -> bool {
-        !life.is_dubious && NOTICE < self.now - life.changed_at
+        !life.is_dubious(self.now) && NOTICE < self.now - life.changed_at
     }
 
     fn may_be_served(&self, life: &Life, disk: usize, clock: Ms) -> bool {
@@ -76,7 +76,7 @@ impl World {
         // Replicas that share a ledger note a loss by one clock, and count by another.
         let slack = if self.settings.is_shared { 2 * SKEW } else { 0 };
         let is_lost_for_long = life.lost_at.is_some_and(|lost| {
-            self.settings.removal_grace + NOTICE + slack < self.now - lost.max(set_back_at)
+            life.removal_grace + NOTICE + slack < self.now - lost.max(set_back_at)
         });
         life.deleted_at.is_none() && clock < life.planned_until() && !is_lost_for_long
     }
@@ -88,23 +88,15 @@ impl World {
         let is_in_grace = life.lost_at.is_none_or(|lost| {
             let stepped = if lost <= stepped_at { 2 * SKEW } else { 0 };
             life.first_served.is_some()
-                && self.now < lost + self.settings.removal_grace - NOTICE - stepped - slack
+                && self.now < lost + life.removal_grace - NOTICE - stepped - slack
         });
-        // Under a former id no longer than under its own.
-        let others = self.books[disk].lives.values();
-        let ends = life.lost_at.is_some()
-            && others.filter(|other| other.material == life.material).any(|other| {
-                // One whose files were gone before it ended did not take the others with it.
-                let was_there = other
-                    .lost_at
-                    .map_or(clock + SECOND, |at| at + 2 * SKEW + NOTICE + clock - self.now);
-                other.deleted_at.is_some() || other.planned_until() <= was_there
-            });
         let settings = &self.settings;
         is_in_grace
-            && !ends
+            // What another replica's clock has reached is in force by every clock.
             && [0, SECOND].into_iter().all(|ago| {
-                life.is_due(Moment { now: self.now - ago, offset: clock - self.now }, settings)
+                let offset = clock - self.now;
+                life.is_due(Moment { now: self.now - ago, offset }, settings)
+                    && clock - ago + slack < life.planned_until()
             })
     }
 
@@ -130,27 +122,50 @@ impl World {
                             && stop.cancelled.is_some_and(|at| self.now < at + unsafe_for)
                     })
             };
-            let is_open =
-                |life: &Life| !self.is_settled(life) || was_missed(life) || was_close(life);
+            // Replicas that share a ledger and not a clock do not agree on such an instant.
+            let slack = if self.settings.is_shared { 2 * SKEW } else { 0 };
+            let is_near = |life: &Life| {
+                let begins = life.valid_from.unwrap_or(Ms::MIN / 4);
+                let safe =
+                    life.first_served.map_or(Ms::MIN / 4, |(_, at)| at + self.settings.propagation);
+                let instants = [
+                    begins,
+                    safe,
+                    life.signs_until(&self.settings),
+                    life.valid_to.unwrap_or(Ms::MAX / 4),
+                ];
+                slack > 0 && instants.into_iter().any(|at| (at - clock).abs() <= slack)
+            };
+            let is_open = |life: &Life| {
+                !self.is_settled(life) || was_missed(life) || was_close(life) || is_near(life)
+            };
             if lives.iter().any(|(_, life)| is_open(life)) {
                 continue;
             }
-            let active: Vec<_> =
-                lives.into_iter().filter(|(_, life)| life.is_active(clock)).collect();
+            let active: Vec<_> = lives
+                .into_iter()
+                .filter(|(_, life)| life.is_active(clock) && life.can_sign)
+                .collect();
             let settings = &self.settings;
             let is_safe = |life: &Life| life.is_safe(clock, settings, 0);
             let begun = |life: &Life| life.first_served.map(|(_, at)| at);
             let newest = |(kid, life): &(&Kid, &Life)| {
                 (life.valid_from.or(begun(life)), begun(life), Reverse((*kid).clone()))
             };
-            let safe = active.iter().filter(|(_, life)| is_safe(life));
+            let is_late = |life: &Life| life.signs_until(settings) <= clock;
+            let good = active.iter().filter(|(_, life)| is_safe(life) && !is_late(life));
+            let late = || {
+                let late = active.iter().filter(|(_, life)| is_late(life));
+                late.max_by_key(|one| (is_safe(one.1), newest(one)))
+            };
             let longest = || {
                 active.iter().min_by_key(|one| {
-                    let begun = begun(one.1);
-                    (begun.is_none(), begun, Reverse(newest(one)))
+                    let (kid, life) = one;
+                    let begun = begun(life);
+                    (begun.is_none(), begun, life.valid_from, (*kid).clone())
                 })
             };
-            let expected = safe.max_by_key(|one| newest(one)).or_else(longest);
+            let expected = good.max_by_key(|one| newest(one)).or_else(late).or_else(longest);
             let expected = expected.map(|(kid, _)| (*kid).clone());
             self.tally.count("hand-offs checked");
             if told != expected {
@@ -172,19 +187,15 @@ impl World {
         let Self {
             books, replicas, settings, directories, forgotten, collided, given_up, now, ..
         } = &mut *self;
-        let Some(life) = books[replicas[index].disk].lives.remove(kid) else { return };
+        let Some(life) = books[replicas[index].disk].forget(kid) else { return };
         given_up.insert(kid.clone(), *now);
-        if is_off || life.is_dubious || collided.contains(kid) {
+        if is_off || life.is_dubious(*now) || collided.contains(kid) {
             forgotten.insert(kid.clone());
         }
         let clock = replicas[index].clock.shows();
-        let lost = life.lost_at.map_or(Ms::MAX, |at| at + settings.removal_grace - NOTICE);
+        let lost = life.lost_at.map_or(Ms::MAX, |at| at + life.removal_grace - NOTICE);
         let deleted = life.deleted_at.unwrap_or(Ms::MAX);
-        // A former id ends with the key itself.
-        let others = books[replicas[index].disk].lives.values();
-        let same = others.filter(|other| other.material == life.material);
-        let renamed = same.map(Life::planned_until).min().unwrap_or(Ms::MAX);
-        let end = life.planned_until().min(lost).min(deleted).min(renamed);
+        let end = life.planned_until().min(lost).min(deleted);
         let retention = i64::try_from(settings.reconcile.retention.as_millis()).unwrap();
         let directory = &directories[replicas[index].directory];
         let lies = directory.entries.values().any(|lying| {
@@ -207,8 +218,8 @@ impl World {
         let mut found = Vec::new();
         for kid in held.set.0.keys() {
             let life = Kid::new(kid).ok().and_then(|kid| self.books[replica.disk].lives.get(&kid));
-            let Some(life) = life.filter(|life| !life.is_dubious) else { continue };
-            let lost = life.lost_at.map(|at| at + self.settings.removal_grace + NOTICE + 2 * SKEW);
+            let Some(life) = life.filter(|life| !life.is_dubious(self.now)) else { continue };
+            let lost = life.lost_at.map(|at| at + life.removal_grace + NOTICE + 2 * SKEW);
             let lost = lost.map_or(Ms::MAX, |until| until + replica.clock.offset());
             let until = life
                 .planned_until()

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use jwksd::keys::entry::{Declared, Entry, SeenKey};
+use jwksd::keys::entry::{Declared, Entry, PrivateHalf, SeenKey};
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, Kid, PublicKey};
 use jwksd::ledger::{Observation, UnreadableSubtree};
@@ -72,12 +72,20 @@ impl Lying {
         let key = SeenKey {
             audience: audience.clone(),
             public: public(material).clone(),
-            private: Some(format!("/simulated/keys/{slot}.pem").into()),
+            thumbprint: public(material).thumbprint(),
+            private: PrivateHalf {
+                file: Some(format!("/simulated/keys/{slot}.pem").into()),
+                signer: None,
+            },
             declared,
             ..seen(name, 0)
         };
-        let entry =
-            Arc::new(Entry { slot: Slot::new(place(), slot), keys: vec![key], notes: vec![] });
+        let entry = Arc::new(Entry {
+            slot: Slot::new(place(), slot),
+            keys: vec![key],
+            refused: vec![],
+            notes: vec![],
+        });
         Self {
             material,
             kid: kid(name),
@@ -94,6 +102,11 @@ impl Lying {
             is_bad: self.is_bad,
             ..Self::new(slot, self.material, name, &self.audience, attributes)
         }
+    }
+
+    /// The same key for another audience.
+    pub fn of(&self, slot: &str, name: &str, audience: &Audience) -> Self {
+        Self::new(slot, self.material, name, audience, self.attributes)
     }
 
     pub fn seen(&self) -> &SeenKey {
@@ -125,7 +138,7 @@ impl Directory {
             let slot = Slot::new(place(), name);
             let shown = if lying.is_bad {
                 let reason = RefusalReason::File(FileProblem::Dangling);
-                Err(Refused { file: slot.full_path(), slot: slot.clone(), reason })
+                Err(Arc::new(Refused { file: slot.full_path(), slot: slot.clone(), reason }))
             } else {
                 Ok(Arc::clone(&lying.entry))
             };

@@ -1,8 +1,6 @@
 //! When a refused token is nobody's fault, or its own: each excuse follows from something that
 //! happened, by the arithmetic of the configuration.
 
-use std::collections::BTreeSet;
-
 use jwksd::keys::Kid;
 
 use crate::Ms;
@@ -16,7 +14,7 @@ impl World {
         let token = &self.tokens[token];
         let lives: Vec<&Life> =
             self.books.iter().filter_map(|book| book.lives.get(&token.kid)).collect();
-        // Under a former id a key is not published for longer than under its own.
+        // A deletion and an order are about every name of a key.
         let same = |life: &&Life| life.material == token.material;
         let named: Vec<&Life> =
             self.books.iter().flat_map(|book| book.lives.values()).filter(same).collect();
@@ -34,14 +32,14 @@ impl World {
             return Some("excused: one ledger has given it up already, and another has not");
         }
         // An order holds for the key, whatever its name.
-        let ordered = |kids: &BTreeSet<Kid>| {
-            let of_key = |(kid, life): (&Kid, &Life)| same(&life) && kids.contains(kid);
+        let ordered = |is_ordered: &dyn Fn(&Kid) -> bool| {
+            let of_key = |(kid, life): (&Kid, &Life)| same(&life) && is_ordered(kid);
             self.books.iter().any(|book| book.lives.iter().any(of_key))
         };
-        if ordered(&self.late_orders) {
+        if ordered(&|kid| self.late_orders.get(kid).is_some_and(|over| self.now < *over)) {
             return Some("excused: an order came late to some ledger");
         }
-        if ordered(&self.crossed) {
+        if ordered(&|kid| self.crossed.contains(kid)) {
             return Some("excused: an order and files crossed on their way");
         }
         if lives.iter().any(|life| life.material != token.material)
@@ -53,7 +51,10 @@ impl World {
             return Some("excused: the consumer is cut off");
         }
         let lag = self.lag(consumer);
-        if let Some(why) = self.excuse_by_an_end(token, &named, lag) {
+        if token.is_late {
+            return Some("excused: signed past its key's time, for want of another");
+        }
+        if let Some(why) = self.excuse_by_an_end(token, &lives, lag) {
             return Some(why);
         }
         self.excuse_by_a_beginning(token, lag)
@@ -61,7 +62,8 @@ impl World {
 
     fn is_touched_by_a_wrong_clock(&self, consumer: usize, lives: &[&Life]) -> bool {
         let held = self.consumers[consumer].held.as_ref();
-        held.is_some_and(|held| held.is_dubious) || lives.iter().any(|life| life.is_dubious)
+        held.is_some_and(|held| held.is_dubious)
+            || lives.iter().any(|life| life.is_dubious(self.now))
     }
 
     /// The longest wait of this consumer for what is served.

@@ -9,9 +9,9 @@ use jwksd::operations::issue::{plan, succeed};
 use jwksd::operations::{Decision, Issue, OperationContext, OperationError, Start, decide};
 use std::time::Duration;
 
-use crate::book::{Life, Moment};
+use crate::book::{Life, Missed, Moment};
 use crate::directory::{Attributes, Lying};
-use crate::world::{DELIVERY, Event, MINUTE, NOTICE, World};
+use crate::world::{DELIVERY, Event, HOUR, MINUTE, NOTICE, World};
 use crate::{Ms, START};
 
 #[derive(Debug)]
@@ -49,14 +49,19 @@ impl World {
             self.try_again(disk, order, given);
             return;
         }
+        if matches!(**order, Order::Reactivate { .. }) && self.is_behind(disk) {
+            // Whoever takes an end back looks first whether everybody has the same files.
+            self.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
+            self.note_late(order, given);
+            return;
+        }
         // The command runs beside the first of the ledger's replicas.
         let replica = self.replicas.iter().position(|replica| replica.disk == disk).unwrap();
         let moment = self.moment(replica);
         let now = crate::at(moment.clock());
         let remembered = self.disks[disk].read();
         let observation = self.directories[disk].observation();
-        let known =
-            OperationContext::of(&remembered, observation, now, &self.settings.reconcile.policy);
+        let known = OperationContext::of(&remembered, observation, now, &self.settings.terms);
         let done = match &**order {
             Order::Invalidate { kid, grace } => self.invalidate(disk, &known, kid, *grace, moment),
             Order::Reactivate { kid } => self.reactivate(disk, &known, kid, moment),
@@ -93,13 +98,17 @@ impl World {
 
     /// Until every ledger has an order, the ledgers do not agree.
     fn note_late(&mut self, order: &Order, given: Ms) {
-        if DELIVERY + NOTICE < self.now - given {
-            self.late_orders.extend(order.kid().cloned());
+        if DELIVERY + NOTICE < self.now - given
+            && let Some(kid) = order.kid()
+        {
+            // Tokens of the time in which they did not agree.
+            let over = self.now + self.settings.lifetime + 2 * HOUR;
+            self.late_orders.insert(kid.clone(), over);
         }
     }
 
     fn note_crossed(&mut self, disk: usize, order: &Order, given: Ms) {
-        let Some(kid) = order.kid() else { return };
+        let Order::Reactivate { kid } = order else { return };
         let Some(life) = self.books[disk].lives.get(kid) else { return };
         if *self.met.entry((kid.clone(), given)).or_insert(life.said) != life.said {
             self.crossed.insert(kid.clone());
@@ -124,12 +133,8 @@ impl World {
         let duration = Duration::from_millis(grace.unsigned_abs());
         let Decision { step, .. } = decide::invalidate(known, kid, duration, &self.settings.terms)?;
         self.catch_up(disk, moment);
-        if let Some(life) = self.books[disk].lives.get_mut(kid) {
-            let clock = moment.clock();
-            if clock < life.planned_until() {
-                life.end_by_order(clock, clock + grace, moment);
-            }
-        }
+        let clock = moment.clock();
+        self.books[disk].end_by_order(kid, (clock, clock + grace), moment, &self.settings);
         Ok(step)
     }
 
@@ -143,16 +148,7 @@ impl World {
         let Decision { step, .. } =
             decide::reactivate(known, kid, None, None, &self.settings.terms)?;
         self.catch_up(disk, moment);
-        if let Some(life) = self.books[disk].lives.get_mut(kid) {
-            if life.end.is_some() {
-                let is_over = life.planned_until() <= moment.clock();
-                life.set_end(None, moment);
-                if is_over {
-                    // Consumers have let go of it.
-                    life.first_served = None;
-                }
-            }
-        }
+        self.books[disk].reactivate(kid, moment, &self.settings);
         Ok(step)
     }
 
@@ -165,13 +161,11 @@ impl World {
     ) -> Result<Step, OperationError> {
         let (Decision { step, .. }, _) = decide::delete(known, kid, &self.settings.terms)?;
         self.catch_up(disk, moment);
-        if let Some(life) = self.books[disk].lives.get_mut(kid) {
-            life.deleted_at.get_or_insert(self.now);
-            life.changed_at = self.now;
-        }
+        let material = self.books[disk].lives.get(kid).map(|life| life.material);
+        self.books[disk].delete(kid, moment, &self.settings);
         if self.settings.is_shared {
             // The command removes the files; what was mounted stays.
-            self.source.entries.retain(|_, lying| lying.kid != *kid);
+            self.source.entries.retain(|_, lying| Some(lying.material) != material);
             self.changed();
         }
         Ok(step)
@@ -208,15 +202,21 @@ impl World {
         let Decision { step, .. } = succeed(known, &request, &plan, lying.seen(), terms);
         self.catch_up(disk, moment);
         let from = shown(plan.valid_from).unwrap_or_default().max(moment.clock());
-        if let Some(grace) = replaces {
-            for life in self.books[disk].lives.values_mut() {
-                if life.audience == *audience && life.is_active(from) {
-                    life.end_by_order(from, from + grace, moment);
-                }
+        let Self { books, settings, .. } = self;
+        let book = &mut books[disk];
+        let is_replaced =
+            |life: &Life| life.audience == *audience && life.is_active(from) && life.can_sign;
+        let old = book.lives.iter().filter(|(_, life)| is_replaced(life));
+        let old: Vec<Kid> = old.map(|(kid, _)| kid.clone()).collect();
+        book.issue(&slot, &lying, moment, settings);
+        for kid in old.iter().filter(|_| replaces.is_some()) {
+            let grace = replaces.unwrap_or_default();
+            if *start == Start::WhenSafe {
+                book.succeed(kid, (&plan.kid, from, grace), moment, settings);
+            } else {
+                book.end_by_order(kid, (from, from + grace), moment, settings);
             }
         }
-        let life = Life::new(&slot, *material, audience, attributes, moment, &self.settings);
-        self.books[disk].lives.insert(plan.kid.clone(), life);
         self.source.entries.insert(slot, lying);
         self.changed();
         Ok(step)
@@ -225,7 +225,7 @@ impl World {
     /// An order is about what lies there when it is given.
     fn catch_up(&mut self, disk: usize, moment: Moment) {
         let Self { books, directories, settings, .. } = self;
-        let mut nothing = std::collections::BTreeSet::new();
+        let mut nothing = Missed::default();
         books[disk].look(&directories[disk], &mut nothing, moment, settings);
     }
 }

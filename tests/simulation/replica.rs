@@ -11,14 +11,15 @@ use hyper::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use jiff::Timestamp;
 use jwksd::api::public::PublicHandler;
 use jwksd::clock::Clock;
-use jwksd::keys::{Audience, Kid};
+use jwksd::keys::{Audience, Kid, Thumbprint};
 use jwksd::ledger::handoff::HandOff;
-use jwksd::ledger::{Change, Observation, Record, Records, codec};
+use jwksd::ledger::{Change, NamedKey, Observation, Record, Records, codec};
 use jwksd::publish::document::published_keys;
 use jwksd::publish::layout::Layout;
 use jwksd::publish::reconciler::{Reconciler, next_change};
 use jwksd::publish::snapshot::{self, Publisher};
 
+use crate::book::Missed;
 use crate::world::{AUDIENCES, Settings};
 use crate::{Ms, at};
 
@@ -76,21 +77,35 @@ impl Disk {
     pub fn read(&self) -> Records {
         let record = |(name, bytes): (&String, &Vec<u8>)| {
             let record = codec::decode(bytes, name).expect("what was written can be read");
-            (record.key_id.clone(), Arc::new(record))
+            (record.0, Arc::new(record.1))
         };
         self.files.iter().map(record).collect()
     }
 
     pub fn write(&mut self, record: &Record) {
-        self.files.insert(codec::file_name(&record.key_id), codec::encode(record));
+        let name = codec::file_name(&record.public_key.thumbprint());
+        self.files.insert(name, codec::encode(record));
     }
 
-    pub fn holds(&self, kid: &Kid) -> bool {
-        self.files.contains_key(&codec::file_name(kid))
+    /// Every kid that is remembered.
+    pub fn kids(&self) -> BTreeSet<Kid> {
+        let records = self.read();
+        NamedKey::all(&records).map(|named| named.kid().clone()).collect()
     }
 
-    fn remove(&mut self, kid: &Kid) {
-        self.files.remove(&codec::file_name(kid));
+    /// A copy of it, as a backup has it.
+    pub fn copy(&self) -> BTreeMap<String, Vec<u8>> {
+        self.files.clone()
+    }
+
+    /// Somebody puts an older copy in its place.
+    pub fn restore(&mut self, copy: BTreeMap<String, Vec<u8>>) {
+        self.files = copy;
+        self.changes += 1;
+    }
+
+    fn remove(&mut self, key: &Thumbprint) {
+        self.files.remove(&codec::file_name(key));
     }
 }
 
@@ -126,8 +141,8 @@ pub struct Replica {
     /// When its clock was set last.
     pub stepped_at: Ms,
     pub started_at: Ms,
-    /// The keys that the look before missed, as far as can be told from outside.
-    pub missed: BTreeSet<Kid>,
+    /// What the look before missed, as far as can be told from outside.
+    pub missed: Missed,
     /// The ids that it published last.
     pub published: BTreeSet<Kid>,
 }
@@ -200,7 +215,8 @@ impl Replica {
         let mut decided = Decided {
             wake_in: None,
             looks_again: known.is_some()
-                && (outcome.is_outdated || running.reconciler.has_missed()),
+                && (outcome.is_outdated
+                    || running.reconciler.confirms_after(Duration::ZERO).is_some()),
             changes: outcome.changes,
             is_served: false,
             is_handed_off: false,
@@ -208,7 +224,7 @@ impl Replica {
             published: BTreeSet::new(),
         };
         let keys = published_keys(&running.records, now, policy, false);
-        decided.published = keys.iter().map(|key| key.kid.clone()).collect();
+        decided.published = keys.iter().map(|key| key.name.kid.clone()).collect();
         if std::mem::take(&mut self.dies_half_way) {
             self.running = None;
             return Some(decided);
@@ -264,8 +280,10 @@ impl Running {
     /// Takes over what others wrote. A record that is in memory alone is kept.
     fn refresh(&mut self, disk: &Disk) {
         let mut loaded = disk.read();
-        for (kid, record) in &self.records {
-            loaded.entry(kid.clone()).or_insert_with(|| Arc::clone(record));
+        for (key, record) in &self.records {
+            let merged = loaded.get(key).map(|other| record.merged_with(other));
+            self.is_dirty |= loaded.get(key) != merged.as_ref();
+            loaded.insert(*key, merged.unwrap_or_else(|| Arc::clone(record)));
         }
         self.records = loaded;
         self.as_of = disk.changes;
@@ -282,14 +300,14 @@ impl Running {
         if is_dirty {
             disk.files.clear();
         }
-        for (kid, record) in &self.records {
-            if is_dirty || before.get(kid).is_none_or(|before| !Arc::ptr_eq(before, record)) {
+        for (key, record) in &self.records {
+            if is_dirty || before.get(key).is_none_or(|before| !Arc::ptr_eq(before, record)) {
                 disk.write(record);
                 changes = 1;
             }
         }
-        for kid in before.keys().filter(|kid| !self.records.contains_key(*kid)) {
-            disk.remove(kid);
+        for key in before.keys().filter(|key| !self.records.contains_key(*key)) {
+            disk.remove(key);
             changes = 1;
         }
         disk.changes += changes;

@@ -10,14 +10,14 @@ use std::time::Duration;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Audience, Kid};
-use jwksd::ledger::Change;
 use jwksd::ledger::handoff::HandOff;
+use jwksd::ledger::{Change, ChangeKind};
 use jwksd::operations::OperationSettings;
 use jwksd::publish::reconciler;
 
 use crate::Ms;
-use crate::book::{Book, Moment};
-use crate::consumers::{Cache, Consumer, Keeps, KeySet, MODELS};
+use crate::book::{Book, Missed, Moment};
+use crate::consumers::{Cache, Consumer, Keeps, KeySet, MODELS, Model};
 use crate::directory::{Attributes, Directory, place};
 use crate::orders::Order;
 use crate::random::Random;
@@ -62,6 +62,13 @@ pub struct Settings {
     pub horizon: Ms,
 }
 
+impl Settings {
+    /// How long before its end a key has to stop signing, so that its last token expires first.
+    pub const fn outlives(&self) -> Ms {
+        self.lifetime + 5 * MINUTE
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum Event {
     /// The key directory's files arrive at a copy of it.
@@ -83,6 +90,8 @@ pub enum Event {
     Act(usize),
     Order(usize, Rc<Order>, Ms),
     DiskWorks(usize),
+    /// An older copy of a ledger is put in its place, under those who run.
+    Restore(usize),
     LightsOn(usize),
     SetClock(usize, Ms),
 }
@@ -97,6 +106,8 @@ pub struct Token {
     pub expires: Ms,
     /// Whether consumers may not have its key yet, and no better one was there.
     pub is_early: bool,
+    /// Whether it was signed past the last instant for that, and no better key was there.
+    pub is_late: bool,
     /// Whether what its signer was told may have been out of date.
     pub is_stale: bool,
     /// Whether its signer's clock was far off.
@@ -127,6 +138,8 @@ pub struct World {
     serial: u64,
     pub replicas: Vec<Replica>,
     pub disks: Vec<Disk>,
+    /// An older copy of each, where one was made.
+    pub backups: Vec<Option<BTreeMap<String, Vec<u8>>>>,
     pub books: Vec<Book>,
     /// The key directory as it is meant, and its copies.
     pub source: Directory,
@@ -154,7 +167,7 @@ pub struct World {
     /// Kids that were given to two keys.
     pub collided: BTreeSet<Kid>,
     /// Orders that reached a ledger later than operators can count on, and their keys.
-    pub late_orders: BTreeSet<Kid>,
+    pub late_orders: BTreeMap<Kid, Ms>,
     /// What the files of its key said where an order came first.
     pub met: BTreeMap<(Kid, Ms), Attributes>,
     /// Keys of orders that met other files at one ledger than at another: which was the newest
@@ -185,12 +198,13 @@ impl World {
             set_back_at: Ms::MIN,
             stepped_at: Ms::MIN,
             started_at: 0,
-            missed: BTreeSet::new(),
+            missed: Missed::default(),
             published: BTreeSet::new(),
         };
         let mut world = Self {
             replicas: (0..replicas).map(|index| replica(index, &mut random)).collect(),
             disks: (0..places).map(|_| Disk::default()).collect(),
+            backups: vec![None; places],
             books: (0..places).map(|_| Book::default()).collect(),
             source: Directory::default(),
             directories: vec![Directory::default(); places],
@@ -208,7 +222,7 @@ impl World {
             given_up: BTreeMap::new(),
             never_good: BTreeMap::new(),
             collided: BTreeSet::new(),
-            late_orders: BTreeSet::new(),
+            late_orders: BTreeMap::new(),
             met: BTreeMap::new(),
             crossed: BTreeSet::new(),
             acts: Vec::new(),
@@ -229,7 +243,11 @@ impl World {
     }
 
     fn populate(&mut self, left_out: &BTreeSet<usize>) {
-        for model in &MODELS {
+        // For others the configuration would be wrong: they can't have a key when it is safe.
+        let slack = 2 * SKEW + DELIVERY + NOTICE;
+        let Settings { max_age, propagation, .. } = self.settings;
+        let fits = |model: &&Model| model.lag(max_age) + max_age + slack <= propagation;
+        for model in MODELS.iter().filter(fits) {
             let consumer = Consumer::new(model, &mut self.random, SKEW);
             if let Keeps::Refreshed(every) = model.keeps {
                 let first = self.random.between(0, every.min(MINUTE));
@@ -314,6 +332,22 @@ impl World {
                 self.disks[disk].is_failing = false;
                 self.recovered_at[disk] = self.now;
                 self.wake_up(disk);
+            }
+            Event::Restore(disk) => {
+                let of_disk = |replica: &&Replica| replica.disk == disk;
+                // Who starts from an old copy, or has not written for long, knows no better.
+                let is_known = self.replicas.iter().filter(of_disk).any(|r| r.running.is_some());
+                if is_known && !self.disks[disk].is_failing {
+                    if let Some(copy) = self.backups[disk].take() {
+                        self.tell(|| format!("ledger {disk} is restored"));
+                        self.disks[disk].restore(copy);
+                        for index in 0..self.replicas.len() {
+                            if self.replicas[index].disk == disk {
+                                self.decide(index, false);
+                            }
+                        }
+                    }
+                }
             }
             Event::LightsOn(place) => {
                 self.tell(|| format!("directory {place} can be read again"));
@@ -404,7 +438,7 @@ impl World {
         self.tell(|| format!("replica {replica} starts"));
         self.replicas[replica].start(&self.settings);
         self.replicas[replica].started_at = self.now;
-        self.replicas[replica].missed.clear();
+        self.replicas[replica].missed = Missed::default();
         if 0 < self.now {
             let place = self.replicas[replica].directory;
             self.recovered_at[place] = self.now;
@@ -423,6 +457,8 @@ impl World {
         if is_look {
             let Self { books, directories, settings, .. } = self;
             books[disk].look(&directories[place], &mut replica.missed, moment, settings);
+        } else {
+            self.books[disk].refresh(moment, &self.settings);
         }
         self.doubt_what_came_back(disk);
         let replica = &mut self.replicas[index];
@@ -431,15 +467,16 @@ impl World {
         else {
             return;
         };
-        if !is_look && decided.changes.iter().any(|change| matches!(change, Change::Added(_))) {
+        let is_added = |change: &Change| change.kind == ChangeKind::Added;
+        if !is_look && decided.changes.iter().any(is_added) {
             // A name has become free for what was refused before.
             let Self { books, directories, settings, .. } = self;
-            books[disk].look(&directories[place], &mut BTreeSet::new(), moment, settings);
+            books[disk].look(&directories[place], &mut Missed::default(), moment, settings);
         }
         for change in &decided.changes {
-            self.tell(|| format!("replica {index}: {change:?}"));
-            if let Change::Forgotten(kid) = change {
-                self.check_forgotten(index, kid);
+            self.tell(|| format!("replica {index}: {} {:?}", change.name.kid, change.kind));
+            if change.kind == ChangeKind::Forgotten {
+                self.check_forgotten(index, &change.name.kid);
             }
         }
         if before != self.disks[disk].changes && self.settings.is_shared {
@@ -479,8 +516,9 @@ impl World {
         let Self { books, given_up, settings, now, .. } = self;
         for (kid, life) in &mut books[disk].lives {
             let gone_at = given_up.get(kid).filter(|_| settings.is_shared);
-            life.is_dubious |=
-                life.seen_at == *now && gone_at.is_some_and(|at| *now < at + HOUR + POLL);
+            if life.seen_at == *now && gone_at.is_some_and(|at| *now < at + HOUR + POLL) {
+                life.doubt(*now, settings);
+            }
         }
     }
 
@@ -510,7 +548,7 @@ impl World {
                 let clock = moment.clock() + 2 * SKEW;
                 if life.first_served.is_none()
                     && life.valid_from.is_some_and(|from| clock < from - settings.announce)
-                    && !(is_off || life.is_dubious)
+                    && !(is_off || life.is_dubious(moment.now))
                 {
                     too_soon.push(format!("replica {index} publishes {kid} too soon: {life:?}"));
                 }
@@ -525,15 +563,19 @@ impl World {
     /// What changed has dates at which it is worth looking closely.
     pub fn watch_changes(&mut self, disk: usize) {
         let (now, is_off) = (self.now, self.is_off(disk));
-        for life in self.books[disk].lives.values_mut() {
+        let Self { books, settings, .. } = self;
+        for life in books[disk].lives.values_mut() {
             let first_served = life.first_served.map(|(at, _)| at);
-            life.is_dubious |= is_off && (life.changed_at == now || first_served == Some(now));
+            if is_off && (life.changed_at == now || first_served == Some(now)) {
+                life.doubt(now, settings);
+            }
         }
         let mut instants = Vec::new();
         for life in self.books[disk].lives.values().filter(|life| life.changed_at == self.now) {
             let ends = life.end.map(|(from, until)| [from, until]);
             instants.extend(ends.into_iter().flatten().chain(life.valid_to).chain(life.valid_from));
-            let lost = life.lost_at.map(|at| at + self.settings.removal_grace);
+            let lost = life.lost_at.map(|at| at + life.removal_grace);
+            instants.extend(life.valid_to.map(|to| to - self.settings.outlives()));
             instants.extend(lost.map(|at| at + NOTICE + SECOND));
             instants.extend(lost.map(|at| at - NOTICE - SECOND));
             instants.extend(life.first_served.map(|(_, at)| at + self.settings.propagation));
@@ -557,12 +599,8 @@ impl World {
         let replica = &self.replicas[signer];
         let clock = replica.clock.shows();
         let Some(life) = self.books[replica.disk].lives.get(&told.key_id) else { return };
-        // No token outlives the validity of its key.
-        let limit = told.valid_to.map_or(Ms::MAX, |to| to.as_millisecond() - crate::START);
-        let expires = (clock + self.settings.lifetime).min(limit);
-        if expires <= clock {
-            return;
-        }
+        let expires = clock + self.settings.lifetime;
+        let until = told.sign_until.map_or(Ms::MAX, |to| to.as_millisecond() - crate::START);
         let is_known = life.is_safe(clock, &self.settings, 2 * SKEW);
         let token = Token {
             kid: told.key_id,
@@ -571,7 +609,8 @@ impl World {
             expires,
             is_early: !is_known,
             is_stale: self.is_stale(signer),
-            is_dubious: self.is_off(replica.disk) || life.is_dubious,
+            is_late: until <= clock,
+            is_dubious: self.is_off(replica.disk) || life.is_dubious(self.now),
             served_at: life.first_served.map_or(Ms::MAX / 4, |(at, _)| at),
         };
         let number = self.tokens.len();
@@ -601,6 +640,11 @@ impl World {
             || self.directories[directory].is_dark
             || self.overdue_since(directory).is_some()
             || self.now < self.recovered_at[directory] + NOTICE
+    }
+
+    /// Whether changes have not arrived at a copy yet.
+    pub fn is_behind(&self, place: usize) -> bool {
+        self.delivered[place] < self.changes.len()
     }
 
     /// Since when changes should have arrived at a copy that have not.
@@ -649,6 +693,7 @@ fn settings(random: &mut Random) -> Settings {
         terms: OperationSettings {
             policy,
             max_age: duration(max_age),
+            retention: duration(retention),
             validity: duration(365 * 24 * HOUR),
             rsa_bits: 2048,
             rules,

@@ -229,6 +229,7 @@ fn a_read_only_directory_keeps_the_file_and_not_the_key() {
         assert!(words.contains("can't be written") && words.contains("the Secret"), "{words}");
     };
     refused(&run(&issue));
+    drop(daemon);
     // The ledger could not be made in it either, and that is not the matter.
     let mut command = jwksd();
     command.arg("keys").args(issue).arg("--keys").arg(&keys);

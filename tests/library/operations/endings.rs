@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jwksd::keys::lifecycle::Phase;
 use jwksd::keys::{Algorithm, Kid};
 use jwksd::operations::{Issue, KeyPair, OperationError, Start};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     DAY, HOUR, NANOSECOND, POLICY, SECOND, World, answer, client, human, plain_issue, refusal,
@@ -143,16 +143,22 @@ fn invalidation_never_outlives_valid_to() {
 }
 
 #[test]
-fn an_expired_key_stays_as_it_is() {
+fn an_expired_key_ends_for_good_by_an_order_and_no_later() {
     let mut world = World::new();
     let ends = world.now + DAY;
     let key = world.issue(Issue { valid_to: Some(ends), ..plain_issue() }).unwrap().key.key_id;
     world.look();
     world.pass(DAY);
-    let before = world.record(&key);
-    let pair = world.operations.invalidate(&key, 10 * DAY, world.now).unwrap();
-    assert_eq!((pair.phase, pair.published_until), (Phase::Expired, Some(ends)));
-    assert_eq!(world.record(&key), before);
+    let pair = world.operations.invalidate(&key, Duration::ZERO, world.now).unwrap();
+    assert_eq!((pair.phase.is_published(), pair.published_until), (false, Some(ends)));
+    // Another end in its attributes does not bring it back.
+    let attributes = world.file(&key).with_extension("meta.json");
+    let text = fs::read_to_string(&attributes).unwrap();
+    let mut declared: Value = serde_json::from_str(&text).unwrap();
+    declared["validTo"] = "2030-01-01T00:00:00Z".into();
+    fs::write(&attributes, declared.to_string()).unwrap();
+    world.look();
+    assert!(!world.is_published(&key));
 }
 
 #[test]

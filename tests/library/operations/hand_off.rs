@@ -27,6 +27,7 @@ fn it_names_the_current_key_after_every_command() {
     let issued = answer(keys, "issue --audience client --algorithm ES256 --key-id a");
     let expected = json!({
         "keyId": "a", "algorithm": "ES256", "file": issued["file"], "validTo": issued["validTo"],
+        "signUntil": issued["signUntil"],
     });
     assert_eq!(told(keys), Some(expected));
     let file = keys.join(".jwksd/current/client.json");

@@ -177,7 +177,7 @@ fn drop_key(world: &World, name: &str, attributes: &Value) -> Kid {
 }
 
 #[test]
-fn the_newest_intent_wins() {
+fn an_order_to_be_active_masks_one_declared_end_and_no_file_undoes_an_ordered_one() {
     let mut world = World::new();
     let declared = world.now;
     let key = drop_key(&world, "a", &json!({ "invalidatedAt": declared, "gracePeriodSec": 86400 }));
@@ -202,9 +202,11 @@ fn the_newest_intent_wins() {
     world.operations.invalidate(&key, Duration::ZERO, world.now).unwrap();
     world.pass(SECOND);
     assert_eq!(world.show(&key).phase, Phase::Retired);
-    drop_key(&world, "a", &json!({}));
-    world.pass(SECOND);
-    assert_eq!(world.show(&key).phase, Phase::Active, "taken out again, it is undone");
+    for attributes in [json!({}), json!({ "gracePeriodSec": 60 }), json!({ "invalidatedAt": at })] {
+        drop_key(&world, "a", &attributes);
+        world.pass(SECOND);
+        assert_eq!(world.show(&key).phase, Phase::Retired, "{attributes}");
+    }
 }
 
 #[test]
