@@ -282,8 +282,9 @@ impl Running {
         let mut loaded = disk.read();
         for (key, record) in &self.records {
             let merged = loaded.get(key).map(|other| record.merged_with(other));
-            self.is_dirty |= loaded.get(key) != merged.as_ref();
-            loaded.insert(*key, merged.unwrap_or_else(|| Arc::clone(record)));
+            let merged = merged.unwrap_or_else(|| Arc::clone(record));
+            self.is_dirty |= loaded.get(key) != Some(&merged);
+            loaded.insert(*key, merged);
         }
         self.records = loaded;
         self.as_of = disk.changes;
