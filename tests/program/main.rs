@@ -7,6 +7,7 @@ mod admin;
 mod canary;
 mod crash;
 mod descriptors;
+mod examples;
 mod faults;
 mod injected;
 mod ops;
