@@ -9,6 +9,7 @@ mod crash;
 mod descriptors;
 mod examples;
 mod faults;
+mod histories;
 mod injected;
 mod ops;
 mod orders;

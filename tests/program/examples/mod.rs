@@ -364,6 +364,14 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(daemon) = self.daemon.as_ref().filter(|_| std::thread::panicking()) {
+            eprintln!("the daemon's log: {:#?}", daemon.log());
+        }
+    }
+}
+
 /// `T0` + `since`, as files and answers have it.
 fn instant(since: SignedDuration) -> Value {
     json!((T0 + since).to_string())

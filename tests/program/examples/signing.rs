@@ -138,9 +138,11 @@ fn a_successor_that_is_back_takes_over_when_it_is_safe() {
     let pem = fs::read_to_string(file).unwrap();
     let away = format!("{file}.old");
     fs::rename(file, &away).unwrap();
+    world.settle();
     world.at(10 * HOUR);
     assert_eq!(world.signs("client").unwrap(), "a");
     fs::write(file, pem).unwrap();
+    fs::remove_file(away).unwrap();
     world.settle();
     assert_eq!(world.signs("client").unwrap(), "a");
     assert_instant(&world.show("a"), "invalidatedAt", 10 * HOUR + P);

@@ -46,18 +46,17 @@ fn an_older_copy_is_put_there(world: &World, state: &Path, put: impl FnOnce(&Pat
     let is_ended = || {
         let names = ledger::names(state);
         let order = names.get("a").and_then(|(record, _)| record.orders.end);
-        order.is_some() && names.contains_key("b")
+        order.is_some()
+            && names.contains_key("b")
+            && world.signs("client").is_some_and(|kid| kid == "b")
     };
     assert!(is_ended());
     put(&backup);
     // It polls by itself, and is asked all the time.
     let mut connection = Connection::open(world.daemon().address).unwrap();
-    let mut asked = 0;
     eventually("the ledger is as before", || {
         let kids = connection.request("GET", PATH, &[]).unwrap().kids();
         assert_eq!(kids, ["b"], "served as before");
-        assert_eq!(world.signs("client").is_none_or(|kid| kid == "b"), true);
-        asked += 1;
         is_ended().then_some(())
     });
     for _ in 0..3 {
@@ -285,7 +284,7 @@ fn while_a_stopped_process_holds_the_lock_sets_and_hand_offs_are_on_time() {
         world.write(
             "a.meta.json",
             json!({
-                "keyId": "a", "validFrom": instant(-20 * HOUR), "validTo": instant(HOUR),
+                "keyId": "a", "validFrom": instant(-20 * HOUR),
                 "invalidatedAt": instant(30 * MINUTE), "gracePeriodSec": 1200,
             })
             .to_string(),
