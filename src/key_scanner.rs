@@ -26,7 +26,7 @@ pub struct KeyScanner {
 }
 
 /// The digest of an entry's files, and what they were parsed to.
-type Parsed = ([u8; 32], Result<Arc<Entry>, Refused>);
+type Parsed = ([u8; 32], Result<Arc<Entry>, Arc<Refused>>);
 
 /// The result of one scan of every key directory.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl KeyScanner {
                         let digest = digest(&files);
                         let outcome = match self.parsed.get(&slot) {
                             Some((before, outcome)) if *before == digest => outcome.clone(),
-                            _ => entry::read(&files, &self.rules).map(Arc::new),
+                            _ => entry::read(&files, &self.rules).map(Arc::new).map_err(Arc::new),
                         };
                         look.is_unsettled |=
                             outcome.as_ref().is_err_and(|refused| refused.reason.is_passing());

@@ -47,7 +47,7 @@ impl<'a> Claims<'a> {
                     candidates.extend(entry.keys.iter().map(|seen| Claim { seen, slot }));
                     claims.refused.extend(entry.refused.iter().cloned());
                 }
-                Err(refusal) => claims.refused.push(refusal.clone()),
+                Err(refusal) => claims.refused.push(Refused::clone(refusal)),
             }
         }
         // Stable: they are in the order of slots already.

@@ -46,7 +46,8 @@ pub enum Damage {
 /// [`Damage`] where the bytes are not a whole, unchanged record of the key that the file `name` is
 /// for.
 pub fn decode(bytes: &[u8], name: &str) -> Result<(Thumbprint, Record), Damage> {
-    let record: Record = open(bytes)?;
+    let mut record: Record = open(bytes)?;
+    record.shrink();
     if record.names.iter().any(|name| !record.public_key.supports(name.algorithm)) {
         return Err(Damage::NotARecord("its algorithm does not fit its key".to_owned()));
     }

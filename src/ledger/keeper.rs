@@ -35,7 +35,7 @@ pub struct Ledger {
     forgotten: BTreeMap<Thumbprint, Timestamp>,
     /// The store's change count at which `records` equalled the disk.
     synced_at: Option<u64>,
-    /// The store's fingerprint then.
+    /// The store's fingerprint then, once it was taken: that takes a while where there are many keys.
     fingerprint: Option<u64>,
     persistence: Persistence,
     served: ServedMarker,
@@ -101,7 +101,8 @@ impl Ledger {
     /// backup, say. The next update then writes what is newer in memory.
     pub fn verify(&mut self) {
         let Some(directory) = &self.directory else { return };
-        if self.synced_at.is_some() && store::fingerprint(directory).ok() != self.fingerprint {
+        let known = self.fingerprint.filter(|_| self.synced_at.is_some());
+        if known.is_some() && store::fingerprint(directory).ok() != known {
             self.synced_at = None;
             self.served = ServedMarker::default();
         }
@@ -176,7 +177,7 @@ impl Ledger {
                 for record in step.records {
                     self.records.insert(record.public_key.thumbprint(), record);
                 }
-                self.fingerprint = store::fingerprint(&directory).ok();
+                self.fingerprint = None;
             }
             Ok(answer)
         });
@@ -238,8 +239,11 @@ impl Ledger {
     }
 
     /// Records for other processes that the current records are served, with these key directories.
-    pub(crate) fn mark_served(&mut self, keys: &[Arc<Path>]) {
+    pub fn mark_served(&mut self, keys: &[Arc<Path>]) {
         self.served_directories.hold(keys);
+        if let (Some(directory), None) = (&self.directory, self.fingerprint) {
+            self.fingerprint = store::fingerprint(directory).ok();
+        }
         if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at) {
             self.served.write(directory, synced_at);
         }
@@ -269,7 +273,7 @@ impl Ledger {
         }
         self.merge(lock.load()?);
         self.synced_at = Some(lock.changes());
-        self.fingerprint = store::fingerprint(lock.directory()).ok();
+        self.fingerprint = None;
         Ok(())
     }
 
@@ -327,7 +331,7 @@ impl Ledger {
         // After a failed write, the next update reads the records again.
         self.synced_at = written.is_ok().then_some(lock.changes());
         written?;
-        self.fingerprint = store::fingerprint(lock.directory()).ok();
+        self.fingerprint = None;
         self.to_write.clear();
         self.to_remove.clear();
         Ok(())

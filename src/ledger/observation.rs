@@ -11,7 +11,7 @@ use crate::source::Slot;
 /// What a scan of every key directory showed.
 #[derive(Debug, Default)]
 pub struct Observation {
-    pub entries: BTreeMap<Slot, Result<Arc<Entry>, Refused>>,
+    pub entries: BTreeMap<Slot, Result<Arc<Entry>, Arc<Refused>>>,
     /// The parts that could not be read. Keys that lie in them are taken to be unchanged.
     pub unreadable: Vec<UnreadableSubtree>,
 }

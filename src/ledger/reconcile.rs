@@ -108,8 +108,8 @@ pub fn reconcile(
         .filter(|refused| refused.reason.holds_last_good_state())
         .map(|refused| &refused.slot)
         .collect();
-    let is_unread = |entry: &Result<_, Refused>| {
-        entry.as_ref().is_err_and(|refused: &Refused| refused.reason.holds_last_good_state())
+    let is_unread = |entry: &Result<_, Arc<Refused>>| {
+        entry.as_ref().is_err_and(|refused| refused.reason.holds_last_good_state())
     };
     let mut update = Update {
         has_unread: !observation.unreadable.is_empty()
@@ -195,7 +195,9 @@ impl Update<'_> {
             return;
         }
         let mut next = Record::clone(record);
-        next.orders.end = next.orders.end.map(|end| end.observed_at(now));
+        if let Some(end) = next.orders.end.filter(|end| end.observed_at(now) != *end) {
+            Arc::make_mut(&mut next.orders).end = Some(end.observed_at(now));
+        }
         for name in &mut next.names {
             name.loss = name.loss.map(|loss| loss.observed_at(now));
         }
@@ -313,6 +315,7 @@ impl Update<'_> {
         }
         names.sort_by(|one, other| one.name.cmp(&other.name));
         record.names = names;
+        record.shrink();
     }
 
     /// A name that no entry shows: it is lost where the scan before missed it as well.
@@ -486,14 +489,15 @@ fn resolve_successions(
             continue;
         }
         let record = Arc::make_mut(record);
-        let Some(succession) = record.orders.succession.take() else { continue };
+        let orders = Arc::make_mut(&mut record.orders);
+        let Some(succession) = orders.succession.take() else { continue };
         let Some(at) = expected.filter(|_| is_due) else {
-            record.orders.succession = Some(Succession { expected, ..succession });
+            orders.succession = Some(Succession { expected, ..succession });
             continue;
         };
         // Signers go by the hand-off, which stood still meanwhile.
         let at = if LATE < at.duration_until(now) { now } else { at };
-        record.orders.end(End::planned(at, succession.grace), now);
+        orders.end(End::planned(at, succession.grace), now);
         for name in &record.names {
             let (name, kind) = (name.name.clone(), ChangeKind::Succeeded);
             outcome.changes.push(Change { key, name, kind });

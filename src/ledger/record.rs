@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,8 +26,9 @@ pub struct Record {
     /// The entries that it lies in, sorted by slot. Of this host only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<Place>,
-    #[serde(default, skip_serializing_if = "Orders::is_empty")]
-    pub orders: Orders,
+    /// Shared by the many keys about which nothing was ordered.
+    #[serde(default = "Orders::none", skip_serializing_if = "Orders::is_empty")]
+    pub orders: Arc<Orders>,
     pub first_seen: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
@@ -126,8 +127,13 @@ pub struct Succession {
 }
 
 impl Orders {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
+    fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<Orders>> = LazyLock::new(Arc::default);
+        Arc::clone(&NONE)
+    }
+
+    fn is_empty(orders: &Arc<Self>) -> bool {
+        **orders == Self::default()
     }
 
     /// Orders an end. It is never later than the one that there is.
@@ -142,7 +148,7 @@ impl Orders {
     }
 
     /// The newer of two sets of orders; of two that are as new, the one whose end is earlier.
-    fn newer<'a>(&'a self, other: &'a Self) -> &'a Self {
+    fn newer<'a>(self: &'a Arc<Self>, other: &'a Arc<Self>) -> &'a Arc<Self> {
         let end = |orders: &Self| {
             let end = orders.end.map(|end| (end.until(end.at), end.at));
             Reverse(end.unwrap_or((Timestamp::MAX, Timestamp::MAX)))
@@ -168,19 +174,12 @@ impl Record {
         record
     }
 
-    pub(super) const fn without_names(public_key: PublicKey, now: Timestamp) -> Self {
+    pub(super) fn without_names(public_key: PublicKey, now: Timestamp) -> Self {
         Self {
             public_key,
             names: Vec::new(),
             places: Vec::new(),
-            orders: Orders {
-                number: 0,
-                end: None,
-                succession: None,
-                valid_from: None,
-                valid_to: None,
-                masked_ends: BTreeSet::new(),
-            },
+            orders: Orders::none(),
             first_seen: now,
             deleted_at: None,
             revision: 0,
@@ -211,7 +210,14 @@ impl Record {
             return Arc::clone(newer);
         }
         let revision = newer.revision + 1;
-        Arc::new(Self { orders: orders.clone(), deleted_at, revision, ..Self::clone(newer) })
+        Arc::new(Self { orders: Arc::clone(orders), deleted_at, revision, ..Self::clone(newer) })
+    }
+
+    /// Gives back memory that lists were made larger for than they became: most have one member.
+    pub(super) fn shrink(&mut self) {
+        self.names.shrink_to_fit();
+        self.places.shrink_to_fit();
+        self.places.iter_mut().for_each(|place| place.kids.shrink_to_fit());
     }
 
     /// Every name with its record.

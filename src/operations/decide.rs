@@ -32,7 +32,7 @@ pub fn invalidate(
 /// `record` with an order to end it, or unchanged where that would end it no earlier.
 pub(super) fn ended(record: &Record, end: End, now: Timestamp) -> Record {
     let mut next = record.clone();
-    next.orders.end(end, now);
+    Arc::make_mut(&mut next.orders).end(end, now);
     if next.orders.end == record.orders.end { record.clone() } else { next }
 }
 
@@ -69,20 +69,20 @@ pub fn reactivate(
         return bad(member, "makes a validity that ends before it begins");
     }
     let mut next = record.clone();
+    let orders = Arc::make_mut(&mut next.orders);
     let declared = || record.names.iter().map(|name| name.declared);
     let order = |at, instead_of: BTreeSet<Timestamp>| Some(DateOrder { at, instead_of });
     if let Some(at) = valid_from {
-        next.orders.valid_from =
-            order(at, declared().filter_map(|dates| dates.valid_from).collect());
+        orders.valid_from = order(at, declared().filter_map(|dates| dates.valid_from).collect());
     }
     if let Some(at) = valid_to {
-        next.orders.valid_to = order(at, declared().filter_map(|dates| dates.valid_to).collect());
+        orders.valid_to = order(at, declared().filter_map(|dates| dates.valid_to).collect());
     }
-    next.orders.end = None;
-    next.orders.succession = None;
-    next.orders.masked_ends.extend(declared().filter_map(|dates| dates.invalidated_at));
-    if next.orders != record.orders {
-        next.orders.number += 1;
+    orders.end = None;
+    orders.succession = None;
+    orders.masked_ends.extend(declared().filter_map(|dates| dates.invalidated_at));
+    if *orders != *record.orders {
+        orders.number += 1;
     }
     for (index, named) in record.named().enumerate() {
         if !named.dates().at(now, policy).phase.is_published() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
@@ -204,7 +205,7 @@ pub fn succeed(
                 };
                 succession.expected = succession.takes_over_at(&after, now, &terms.policy);
                 let mut next = Record::clone(record);
-                next.orders.succession(succession);
+                Arc::make_mut(&mut next.orders).succession(succession);
                 next
             } else {
                 decide::ended(record, End::planned(begin, grace), now)

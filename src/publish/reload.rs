@@ -254,6 +254,8 @@ impl Reload {
             log::key_sets_changed(snapshot);
         }
         let is_changed = self.publish(now) || shortened.is_some();
+        let overview = Overview::of(self.ledger.records(), now, &self.settings.reconcile.policy);
+        self.logged.log_overview(overview);
         if is_new_look {
             let is_whole = self.look.directories_read == self.scanner.directories().len();
             let count = match (is_whole, is_changed) {
@@ -341,7 +343,6 @@ impl Reload {
         self.logged.log_persistence(self.ledger.persistence(), self.ledger.directory());
         self.logged.log_notes(&self.look);
         self.logged.log_contradictions(&self.contradictions);
-        self.logged.log_overview(Overview::of(records, now, policy));
     }
 
     /// When the next date of any key comes, on the monotonic clock. A step of the wall clock is

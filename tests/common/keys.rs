@@ -5,10 +5,17 @@ use std::sync::OnceLock;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use jwksd::keys::entry::{Declared, PrivateHalf, SeenKey};
 use jwksd::keys::{Audience, Kid, PublicKey};
+use jwksd::ledger::{NamedKey, Records};
 
 /// A kid.
 pub fn kid(name: &str) -> Kid {
     Kid::new(name).unwrap()
+}
+
+/// The key that has this kid, under that name.
+pub fn named<'a>(records: &'a Records, kid: &Kid) -> NamedKey<'a> {
+    let mut all = NamedKey::all(records);
+    all.find(|named| named.kid() == kid).unwrap_or_else(|| panic!("nothing has the kid {kid}"))
 }
 
 /// The public key number `number`, always the same.

@@ -248,7 +248,7 @@ fn a_private_member_without_d_is_no_public_key() {
 #[test]
 fn an_rsa_jwk_with_d_alone_is_accepted_and_noted() {
     let entry = read(&[("a.json", &rsa_jwk_with(&["kty", "n", "e", "d"]))]).unwrap();
-    assert_eq!(entry.keys[0].private, Some(PathBuf::from("/keys/a.json")));
+    assert_eq!(entry.keys[0].private.file, Some(PathBuf::from("/keys/a.json")));
     assert_eq!(entry.notes.len(), 1);
 }
 
@@ -312,7 +312,7 @@ fn both_a_key_and_a_set_is_neither() {
 #[test]
 fn an_encrypted_key_beside_a_jwk_is_the_private_half() {
     let entry = read(&[("a.json", &ec_jwk(r#","kid":"k""#)), ("a.pem", ENCRYPTED)]).unwrap();
-    assert_eq!(entry.keys[0].private, Some(PathBuf::from("/keys/a.pem")));
+    assert_eq!(entry.keys[0].private.file, Some(PathBuf::from("/keys/a.pem")));
     assert_eq!(entry.keys[0].kid.as_str(), "k");
     assert_eq!(entry.notes.len(), 1, "{:?}", entry.notes);
 }
@@ -324,14 +324,14 @@ fn a_private_half_beside_a_set_of_several_keys_is_nobody_s() {
     let closed = read_with(&[("a.json", Some(&set)), ("a.pem", None)], false).unwrap();
     for entry in [encrypted, closed] {
         assert_eq!(entry.keys.len(), 2);
-        assert!(entry.keys.iter().all(|key| key.private.is_none()));
+        assert!(entry.keys.iter().all(|key| !key.private.is_there()));
     }
 }
 
 #[test]
 fn a_private_half_that_was_left_closed_is_named() {
     let entry = read_with(&[("a.pem", None), ("a.pub", Some(PUBLIC))], false).unwrap();
-    assert_eq!(entry.keys[0].private, Some(PathBuf::from("/keys/a.pem")));
+    assert_eq!(entry.keys[0].private.file, Some(PathBuf::from("/keys/a.pem")));
 }
 
 #[test]

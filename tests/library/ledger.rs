@@ -6,23 +6,40 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::keys::{kid, seen};
+use common::keys::{public_key, seen};
 use jiff::Timestamp;
+use jwksd::keys::Thumbprint;
+use jwksd::keys::lifecycle::{End, Policy};
 use jwksd::ledger::codec::{self, Damage};
 use jwksd::ledger::store::{self, Store};
-use jwksd::ledger::{Ledger, Persistence, Record, Records};
+use jwksd::ledger::{Ledger, Orders, Persistence, Record, Records};
 use jwksd::source::Slot;
+
+const fn policy() -> Policy {
+    let second = std::time::Duration::from_secs(1);
+    Policy {
+        announce: second,
+        propagation: second,
+        token_lifetime: second,
+        clock_skew: second,
+        default_grace: second,
+    }
+}
+
+fn key(number: u8) -> Thumbprint {
+    public_key(number).thumbprint()
+}
 
 fn record(name: &str, number: u8) -> Record {
     let slot = Slot::new(Arc::from(Path::new("/keys")), name);
-    Record::of_newcomer(&seen(name, number), &slot, Timestamp::UNIX_EPOCH)
+    Record::of_newcomer(&seen(name, number), &slot, Timestamp::UNIX_EPOCH, &policy())
 }
 
 /// Adds a record, or counts up one that is there.
 fn touch(ledger: &mut Ledger, name: &str, number: u8) {
     ledger.update(|records| {
         let mut records = records.clone();
-        let entry = records.entry(kid(name)).or_insert_with(|| Arc::new(record(name, number)));
+        let entry = records.entry(key(number)).or_insert_with(|| Arc::new(record(name, number)));
         Arc::make_mut(entry).revision += 1;
         (records, ())
     });
@@ -38,8 +55,8 @@ fn reopened(directory: &Path) -> Ledger {
     ledger
 }
 
-fn main_and_mirror(directory: &Path, name: &str) -> [PathBuf; 2] {
-    let name = codec::file_name(&kid(name));
+fn main_and_mirror(directory: &Path, number: u8) -> [PathBuf; 2] {
+    let name = codec::file_name(&key(number));
     [directory.join(&name), directory.join("mirror").join(&name)]
 }
 
@@ -62,8 +79,8 @@ fn every_damage_to_one_copy_is_mended_from_the_other() {
     let mut ledger = Ledger::new(Some(state.to_owned()));
     touch(&mut ledger, "a", 1);
     touch(&mut ledger, "b", 2);
-    let whole = fs::read(&main_and_mirror(state, "a")[0]).unwrap();
-    for copy in main_and_mirror(state, "a") {
+    let whole = fs::read(&main_and_mirror(state, 1)[0]).unwrap();
+    for copy in main_and_mirror(state, 1) {
         let prefixes = (0..whole.len()).step_by(7).map(|length| whole[..length].to_vec());
         let flips = (0..whole.len() - 1).step_by(11).map(|at| {
             let mut flipped = whole.clone();
@@ -72,14 +89,15 @@ fn every_damage_to_one_copy_is_mended_from_the_other() {
         });
         for damaged in prefixes.chain(flips) {
             fs::write(&copy, &damaged).unwrap();
-            let mut ledger = reopened(state);
+            let found = store::read(state).unwrap().damaged_files;
+            assert!(found.len() == 1 && found[0].restored, "{}", String::from_utf8_lossy(&damaged));
+            let ledger = reopened(state);
             assert_eq!(ledger.records().len(), 2);
-            let aside = ledger.take_damaged_files();
+            let aside = ledger.damaged_files();
             assert_eq!(aside.len(), 1, "{}", String::from_utf8_lossy(&damaged));
-            assert!(aside[0].restored);
-            assert_eq!(fs::read(&aside[0].file).unwrap(), damaged, "kept, not overwritten");
+            assert_eq!(fs::read(&aside[0]).unwrap(), damaged, "kept, not overwritten");
             assert_eq!(fs::read(&copy).unwrap(), whole, "and written again");
-            fs::remove_file(&aside[0].file).unwrap();
+            fs::remove_file(&aside[0]).unwrap();
         }
     }
 }
@@ -91,14 +109,14 @@ fn a_record_damaged_in_both_copies_costs_no_other_key() {
     let mut ledger = Ledger::new(Some(state.to_owned()));
     touch(&mut ledger, "a", 1);
     touch(&mut ledger, "b", 2);
-    for copy in main_and_mirror(state, "a") {
+    for copy in main_and_mirror(state, 1) {
         fs::write(copy, "{}").unwrap();
     }
-    let mut ledger = reopened(state);
-    assert_eq!(ledger.records().keys().collect::<Vec<_>>(), [&kid("b")]);
-    let aside = ledger.take_damaged_files();
-    assert_eq!(aside.len(), 2);
-    assert!(aside.iter().all(|aside| !aside.restored && aside.file.exists()));
+    let found = store::read(state).unwrap().damaged_files;
+    assert!(found.len() == 2 && found.iter().all(|damaged| !damaged.restored));
+    let ledger = reopened(state);
+    assert_eq!(ledger.records().keys().collect::<Vec<_>>(), [&key(2)]);
+    assert_eq!(ledger.damaged_files().len(), 2);
 }
 
 #[test]
@@ -107,7 +125,7 @@ fn a_running_process_mends_what_is_damaged_behind_its_back() {
     let state = directory.path();
     let mut ledger = Ledger::new(Some(state.to_owned()));
     touch(&mut ledger, "a", 1);
-    for copy in main_and_mirror(state, "a") {
+    for copy in main_and_mirror(state, 1) {
         fs::write(copy, "").unwrap();
     }
     // Another process writes, and so this one reads again.
@@ -117,32 +135,36 @@ fn a_running_process_mends_what_is_damaged_behind_its_back() {
 }
 
 #[test]
-fn a_record_of_a_later_version_is_set_aside_unchanged() {
-    let directory = tempfile::tempdir().unwrap();
-    let state = directory.path();
-    fs::create_dir(state.join("mirror")).unwrap();
-    let later = r#"{"format":99,"anything":true}"#;
-    fs::write(state.join("a.json"), later).unwrap();
-    let mut ledger = reopened(state);
-    touch(&mut ledger, "a", 1);
-    let aside = ledger.take_damaged_files();
-    assert_eq!(aside[0].damage, Damage::NewerFormat(99));
-    assert_eq!(fs::read_to_string(&aside[0].file).unwrap(), later);
-    assert_eq!(read(state).len(), 1);
+fn a_record_of_another_version_is_set_aside_unchanged() {
+    for format in [1, 99] {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path();
+        fs::create_dir(state.join("mirror")).unwrap();
+        let other = format!(r#"{{"format":{format},"anything":true}}"#);
+        fs::write(state.join(codec::file_name(&key(1))), &other).unwrap();
+        let found = store::read(state).unwrap().damaged_files;
+        assert_eq!(found[0].damage, Damage::OtherFormat(format));
+        let mut ledger = reopened(state);
+        touch(&mut ledger, "a", 1);
+        assert_eq!(fs::read_to_string(&ledger.damaged_files()[0]).unwrap(), other);
+        assert_eq!(read(state).len(), 1);
+    }
 }
 
 #[test]
 fn a_record_under_another_keys_name_is_not_believed() {
     let bytes = codec::encode(&record("a", 1));
-    assert_eq!(codec::decode(&bytes, "b.json"), Err(Damage::WrongName(kid("a"))));
+    let name = codec::file_name(&key(2));
+    assert_eq!(codec::decode(&bytes, &name), Err(Damage::WrongName(key(1))));
 }
 
 #[test]
 fn a_record_whose_algorithm_does_not_fit_its_key_is_not_believed() {
     let mut record = record("a", 1);
-    record.algorithm = jwksd::keys::Algorithm::RS256;
+    record.names[0].algorithm = jwksd::keys::Algorithm::RS256;
     let bytes = codec::encode(&record);
-    assert!(matches!(codec::decode(&bytes, "a.json"), Err(Damage::NotARecord(_))));
+    let read = codec::decode(&bytes, &codec::file_name(&key(1)));
+    assert!(matches!(read, Err(Damage::NotARecord(_))));
 }
 
 #[test]
@@ -151,7 +173,7 @@ fn of_two_copies_the_newer_one_counts() {
     let state = directory.path();
     let mut ledger = Ledger::new(Some(state.to_owned()));
     touch(&mut ledger, "a", 1);
-    let [main, mirror] = main_and_mirror(state, "a");
+    let [main, mirror] = main_and_mirror(state, 1);
     let old = fs::read(&main).unwrap();
     touch(&mut ledger, "a", 1);
     for copy in [main, mirror] {
@@ -159,7 +181,7 @@ fn of_two_copies_the_newer_one_counts() {
         let new = fs::read(&copy).unwrap();
         fs::write(&copy, &old).unwrap();
         let mended = reopened(state);
-        assert_eq!(mended.records()[&kid("a")].revision, 2);
+        assert_eq!(mended.records()[&key(1)].revision, 2);
         assert_eq!(fs::read(&copy).unwrap(), new);
     }
 }
@@ -220,8 +242,9 @@ fn two_processes_at_once_lose_nothing_of_each_other() {
             let kept = &kept;
             scope.spawn(move || {
                 let mut ledger = Ledger::new(Some(state.to_owned()));
-                for number in 0..20 {
-                    touch(&mut ledger, &format!("own-{writer}-{number}"), writer);
+                for number in 0..20_u8 {
+                    let own = 10 + writer * 20 + number;
+                    touch(&mut ledger, &format!("own-{own}"), own);
                     touch(&mut ledger, "shared", 1);
                     let is_kept = *ledger.persistence() == Persistence::Disk;
                     kept.fetch_add(is_kept.into(), std::sync::atomic::Ordering::Relaxed);
@@ -235,7 +258,7 @@ fn two_processes_at_once_lose_nothing_of_each_other() {
     let records = read(state);
     assert_eq!(records.len(), 4 * 20 + 1);
     let kept = kept.into_inner();
-    let revision = records[&kid("shared")].revision;
+    let revision = records[&key(1)].revision;
     assert!(kept <= revision && revision <= 80, "{kept} kept, {revision} found");
     assert!(kept > 0);
 }
@@ -281,13 +304,13 @@ fn what_another_process_wrote_meanwhile_is_not_overwritten_by_a_memory_that_did_
     // Locked out, this process goes on in memory, further than the other one on disk.
     touch(&mut ledger, "a", 1);
     touch(&mut ledger, "a", 1);
-    let mut ordered = Record::clone(&read(state)[&kid("a")]);
+    let mut ordered = Record::clone(&read(state)[&key(1)]);
     ordered.revision += 1;
     ordered.deleted_at = Some(Timestamp::UNIX_EPOCH);
     lock.write(&[Arc::new(ordered)], &[]).unwrap();
     drop(lock);
     ledger.update(|records| (records.clone(), ()));
-    assert!(ledger.records()[&kid("a")].deleted_at.is_some(), "the order is not lost");
+    assert!(ledger.records()[&key(1)].deleted_at.is_some(), "the order is not lost");
 }
 
 #[test]
@@ -299,11 +322,119 @@ fn a_forgotten_record_stays_forgotten() {
     touch(&mut ledger, "b", 2);
     ledger.update(|records| {
         let mut records = records.clone();
-        records.remove(&kid("a"));
+        records.remove(&key(1));
         (records, ())
     });
     assert_eq!(reopened(state).records().len(), 1);
-    assert!(main_and_mirror(state, "a").iter().all(|copy| !copy.exists()));
+    assert!(main_and_mirror(state, 1).iter().all(|copy| !copy.exists()));
+}
+
+/// Everything that lies in a directory, to be put back later.
+fn copy_of(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files.extend(copy_of(&path)),
+            false => files.push((path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    files
+}
+
+#[test]
+fn an_older_copy_of_the_directory_brings_nothing_back() {
+    let end = End::planned(Timestamp::UNIX_EPOCH, std::time::Duration::ZERO);
+    type Put = fn(&Path, &[(PathBuf, Vec<u8>)]);
+    let over: Put = |_, copy| copy.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+    let records_alone: Put = |_, copy| {
+        for (file, bytes) in copy.iter().filter(|(file, _)| file.extension().is_some()) {
+            fs::remove_file(file).unwrap();
+            fs::write(file, bytes).unwrap();
+        }
+    };
+    let instead: Put = |state, copy| {
+        fs::rename(state, state.with_extension("away")).unwrap();
+        fs::create_dir_all(state.join("mirror")).unwrap();
+        copy.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+    };
+    for (what, put) in [("over", over), ("records", records_alone), ("instead", instead)] {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let mut ledger = Ledger::new(Some(state.clone()));
+        for number in 1..4 {
+            touch(&mut ledger, &format!("k{number}"), number);
+        }
+        let older = copy_of(&state);
+        ledger.update(|records| {
+            let mut records = records.clone();
+            let deleted = Arc::make_mut(records.get_mut(&key(1)).unwrap());
+            deleted.deleted_at = Some(Timestamp::UNIX_EPOCH);
+            deleted.revision += 1;
+            let ended = Arc::make_mut(records.get_mut(&key(2)).unwrap());
+            ended.orders = Arc::new(Orders { number: 1, end: Some(end), ..Orders::default() });
+            ended.revision += 1;
+            records.remove(&key(3));
+            (records, ())
+        });
+        let before = ledger.records().clone();
+        ledger.mark_served(&[]);
+        put(&state, &older);
+        ledger.verify();
+        ledger.update(|records| (records.clone(), ()));
+        assert_eq!(ledger.records(), &before, "{what}");
+        assert_eq!(read(&state), before, "{what}: written again");
+    }
+}
+
+#[test]
+fn both_copies_of_a_record_that_vanished_are_written_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let mut ledger = Ledger::new(Some(state.to_owned()));
+    touch(&mut ledger, "a", 1);
+    touch(&mut ledger, "b", 2);
+    ledger.mark_served(&[]);
+    for copy in main_and_mirror(state, 1) {
+        fs::remove_file(copy).unwrap();
+    }
+    ledger.verify();
+    ledger.update(|records| (records.clone(), ()));
+    assert_eq!(&read(state), ledger.records());
+}
+
+#[test]
+fn two_memories_that_went_apart_become_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let [mut one, mut other] = [(); 2].map(|()| Ledger::new(Some(state.to_owned())));
+    touch(&mut one, "a", 1);
+    other.update(|records| (records.clone(), ()));
+    let holder = Store::open(state).unwrap();
+    let lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
+    let end = |seconds| {
+        Some(End::planned(Timestamp::UNIX_EPOCH, std::time::Duration::from_secs(seconds)))
+    };
+    for (ledger, seconds) in [(&mut one, 100), (&mut other, 7)] {
+        ledger.update(|records| {
+            let mut records = records.clone();
+            let record = Arc::make_mut(records.get_mut(&key(1)).unwrap());
+            record.orders = Arc::new(Orders { number: 1, end: end(seconds), ..Orders::default() });
+            record.revision += 1;
+            (records, ())
+        });
+    }
+    drop(lock);
+    for _ in 0..3 {
+        one.update(|records| (records.clone(), ()));
+        other.update(|records| (records.clone(), ()));
+    }
+    assert_eq!(one.records(), other.records());
+    assert_eq!(one.records()[&key(1)].orders.end, end(7), "on a tie the earlier end");
+    let before = copy_of(state);
+    one.update(|records| (records.clone(), ()));
+    other.update(|records| (records.clone(), ()));
+    assert_eq!(copy_of(state), before, "and nobody writes any more");
 }
 
 #[test]
@@ -319,7 +450,7 @@ fn records_are_readable_by_all_and_writable_by_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
     touch(&mut Ledger::new(Some(directory.path().to_owned())), "a", 1);
-    for copy in main_and_mirror(directory.path(), "a") {
+    for copy in main_and_mirror(directory.path(), 1) {
         let mode = fs::metadata(copy).unwrap().permissions().mode();
         assert_eq!(mode & 0o022, 0);
     }

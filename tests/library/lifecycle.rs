@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jwksd::keys::Kid;
-use jwksd::keys::lifecycle::{
-    Candidate, Dates, Invalidation, Loss, Phase, Policy, after, before, current,
-};
+use jwksd::keys::lifecycle::{Candidate, Dates, End, Phase, Policy, after, before, current};
 use proptest::prelude::*;
 
 const HOUR: u64 = 3600;
@@ -39,11 +37,12 @@ fn phase(dates: &Dates, seconds: i64) -> Phase {
 
 #[test]
 fn an_order_to_end_later_does_not_postpone_an_earlier_end() {
-    let first = Invalidation { at: at(0), grace: secs(HOUR) };
-    let dates = Dates { invalidation: Some(first), ..Dates::default() };
-    assert_eq!(dates.invalidation_by(at(600), secs(2 * HOUR)), first);
-    let sooner = dates.invalidation_by(at(600), secs(60));
-    assert_eq!(sooner, Invalidation { at: at(0), grace: secs(660) });
+    let first = End::planned(at(0), secs(HOUR));
+    let and = |seconds, grace| first.and(End::planned(at(seconds), secs(grace)), at(0));
+    assert_eq!(and(600, 2 * HOUR), first);
+    assert_eq!(and(600, 60), End::planned(at(0), secs(660)));
+    assert_eq!(and(-60, 60), End::planned(at(-60), secs(60)));
+    assert_eq!(and(-60, 2 * HOUR), End::planned(at(-60), secs(HOUR + 60)));
 }
 
 #[test]
@@ -52,7 +51,7 @@ fn a_key_goes_through_its_phases_at_their_exact_instants() {
     let dates = Dates {
         valid_from: Some(at(0)),
         valid_to: Some(at(10 * day)),
-        invalidation: Some(Invalidation { at: at(5 * day), grace: secs(100) }),
+        order: Some(End::planned(at(5 * day), secs(100))),
         ..Dates::default()
     };
     assert_eq!(phase(&dates, -day - 1), Phase::Scheduled);
@@ -68,8 +67,8 @@ fn a_key_goes_through_its_phases_at_their_exact_instants() {
 
 #[test]
 fn the_earlier_of_valid_to_and_grace_ends_the_publication() {
-    let invalidation = Some(Invalidation { at: at(0), grace: secs(1000) });
-    let dates = Dates { valid_to: Some(at(500)), invalidation, ..Dates::default() };
+    let order = Some(End::planned(at(0), secs(1000)));
+    let dates = Dates { valid_to: Some(at(500)), order, ..Dates::default() };
     assert_eq!(dates.at(at(0), &policy()).published_until, Some(at(500)));
     assert_eq!(phase(&dates, 499), Phase::Grace);
     assert_eq!(phase(&dates, 500), Phase::Expired);
@@ -77,9 +76,9 @@ fn the_earlier_of_valid_to_and_grace_ends_the_publication() {
 
 #[test]
 fn losing_the_files_of_an_invalidated_key_changes_nothing() {
-    let invalidation = Some(Invalidation { at: at(0), grace: secs(100) });
-    let before = Dates { invalidation, ..Dates::default() };
-    let loss = Some(Loss { at: at(90), clock_set_back_to: None, grace: secs(4000) });
+    let order = Some(End::planned(at(0), secs(100)));
+    let before = Dates { order, ..Dates::default() };
+    let loss = Some(End::noticed(at(90), secs(4000)));
     let after = Dates { loss, ..before };
     for instant in 0..200 {
         assert_eq!(phase(&before, instant), phase(&after, instant), "{instant}");
@@ -89,8 +88,8 @@ fn losing_the_files_of_an_invalidated_key_changes_nothing() {
 #[test]
 fn losing_a_key_before_its_planned_end_ends_it_from_now_on() {
     let dates = Dates {
-        invalidation: Some(Invalidation { at: at(1000), grace: secs(1000) }),
-        loss: Some(Loss { at: at(0), clock_set_back_to: None, grace: secs(100) }),
+        declaration: Some(End::planned(at(1000), secs(1000))),
+        loss: Some(End::noticed(at(0), secs(100))),
         ..Dates::default()
     };
     assert_eq!(phase(&dates, 0), Phase::Grace);
@@ -137,9 +136,8 @@ fn the_newest_key_signs_once_it_is_safe_and_the_longest_published_one_until_then
     let new = Dates { first_published: Some(at(HOUR_I * 10)), ..Dates::default() };
     let choose = |seconds: i64, new_has_private: bool| {
         let candidates = [(&kids[0], &old, true), (&kids[1], &new, new_has_private)];
-        let candidates = candidates
-            .map(|(kid, dates, has_private)| Candidate { kid, dates, has_private })
-            .into_iter();
+        let candidates =
+            candidates.map(|(kid, dates, can_sign)| Candidate { kid, dates, can_sign }).into_iter();
         current(candidates, at(seconds), &policy()).unwrap().as_str().to_owned()
     };
     assert_eq!(choose(HOUR_I, true), "old", "neither is safe, the old one longer published");
@@ -148,7 +146,7 @@ fn the_newest_key_signs_once_it_is_safe_and_the_longest_published_one_until_then
     assert_eq!(choose(HOUR_I * 13, false), "old", "a public half can't sign");
     let seen = Dates::default();
     let candidates = [(&kids[0], &seen), (&kids[1], &new)];
-    let candidates = candidates.map(|(kid, dates)| Candidate { kid, dates, has_private: true });
+    let candidates = candidates.map(|(kid, dates)| Candidate { kid, dates, can_sign: true });
     let signs = current(candidates.into_iter(), at(HOUR_I * 11), &policy()).unwrap();
     assert_eq!(signs.as_str(), "new", "one that was not published yet can't be longer than others");
 }
@@ -157,7 +155,7 @@ fn the_newest_key_signs_once_it_is_safe_and_the_longest_published_one_until_then
 fn a_clock_that_ran_ahead_does_not_keep_a_lost_key_alive() {
     // The loss was noticed while the clock ran a year ahead.
     let year = 365 * 86_400;
-    let loss = Loss { at: at(year), clock_set_back_to: None, grace: secs(100) };
+    let loss = End::noticed(at(year), secs(100));
     let seen = loss.observed_at(at(0));
     let dates = |loss| Dates { loss: Some(loss), ..Dates::default() };
     assert_eq!(phase(&dates(seen), 0), Phase::Grace);
@@ -170,7 +168,7 @@ fn a_clock_that_ran_ahead_does_not_keep_a_lost_key_alive() {
 
 #[test]
 fn a_clock_that_steps_back_for_a_while_costs_a_lost_key_none_of_its_grace() {
-    let loss = Loss { at: at(0), clock_set_back_to: None, grace: secs(100) };
+    let loss = End::noticed(at(0), secs(100));
     let seen = loss.observed_at(at(-1_000_000)).observed_at(at(-1_000_000 + 99));
     let back_again = seen.observed_at(at(50));
     let dates = Dates { loss: Some(back_again), ..Dates::default() };
@@ -179,22 +177,99 @@ fn a_clock_that_steps_back_for_a_while_costs_a_lost_key_none_of_its_grace() {
     assert_eq!(phase(&dates, 100), Phase::Retired);
 }
 
+#[test]
+fn an_end_that_was_reached_does_not_go_back_with_the_clock() {
+    // Ordered while the clock was an hour ahead.
+    let order = End::planned(at(HOUR_I), secs(0)).observed_at(at(HOUR_I));
+    assert!(order.is_reached);
+    let corrected = order.observed_at(at(0));
+    let dates = Dates { order: Some(corrected), ..Dates::default() };
+    for seconds in [0, 1, HOUR_I, 2 * HOUR_I] {
+        assert_eq!(phase(&dates, seconds), Phase::Retired);
+    }
+    // One that was not reached is a plan, and moves with the clock.
+    let plan = End::planned(at(HOUR_I), secs(0)).observed_at(at(0));
+    let dates = Dates { order: Some(plan), ..Dates::default() };
+    assert_eq!(phase(&dates, HOUR_I - 1), Phase::Active);
+}
+
+#[test]
+fn the_earliest_end_of_the_publication_wins_and_the_first_end_stops_signing() {
+    let dates = Dates {
+        order: Some(End::planned(at(10), secs(8 * HOUR))),
+        declaration: Some(End::planned(at(20), secs(HOUR))),
+        ..Dates::default()
+    };
+    assert_eq!(phase(&dates, 9), Phase::Active);
+    assert_eq!(phase(&dates, 10), Phase::Grace);
+    assert_eq!(phase(&dates, 20 + HOUR_I - 1), Phase::Grace);
+    assert_eq!(phase(&dates, 20 + HOUR_I), Phase::Retired);
+    assert_eq!(dates.invalidated_at(), Some(at(10)));
+}
+
+#[test]
+fn a_key_signs_until_its_last_token_expires_with_it() {
+    let valid_to = at(10 * HOUR_I);
+    let dates = Dates { valid_to: Some(valid_to), ..Dates::default() };
+    assert_eq!(dates.sign_until(&policy()), Some(at(9 * HOUR_I - 300)));
+    let order = Some(End::planned(at(5), secs(0)));
+    assert_eq!(Dates { order, ..dates }.sign_until(&policy()), Some(at(5)));
+    assert_eq!(Dates::default().sign_until(&policy()), None);
+}
+
+/// What signs at an instant, of keys by their kid, `validFrom`, `validTo` and first publication.
+fn signer(keys: &[(&str, Option<i64>, Option<i64>, i64)], seconds: i64) -> Option<String> {
+    let dated: Vec<(Kid, Dates)> = keys
+        .iter()
+        .map(|(kid, from, to, published)| {
+            let [valid_from, valid_to] = [from, to].map(|date| date.map(at));
+            let first_published = Some(at(*published));
+            let dates = Dates { valid_from, valid_to, first_published, ..Dates::default() };
+            (Kid::new(kid).unwrap(), dates)
+        })
+        .collect();
+    let candidates = dated.iter().map(|(kid, dates)| Candidate { kid, dates, can_sign: true });
+    current(candidates, at(seconds), &policy()).map(ToString::to_string)
+}
+
+#[test]
+fn a_safe_standby_signs_from_sign_until_on_and_else_the_key_itself_to_its_end() {
+    let ends = 20 * HOUR_I;
+    let late = ends - HOUR_I - 300;
+    let expiring = ("a", Some(0), Some(ends), 0);
+    let standby = ("b", Some(-HOUR_I), None, 0);
+    assert_eq!(signer(&[expiring, standby], late - 1).as_deref(), Some("a"));
+    assert_eq!(signer(&[expiring, standby], late).as_deref(), Some("b"));
+    let fresh = ("c", None, None, late);
+    assert_eq!(signer(&[expiring, fresh], ends - 1).as_deref(), Some("a"), "consumers lack c");
+    assert_eq!(signer(&[expiring, fresh], ends).as_deref(), Some("c"));
+}
+
+#[test]
+fn on_a_fresh_ledger_the_key_that_everybody_has_signs() {
+    let old = ("old", Some(-30 * 24 * HOUR_I), None, 0);
+    let new = ("new", Some(-60), None, 0);
+    assert_eq!(signer(&[new, old], 1).as_deref(), Some("old"));
+    assert_eq!(signer(&[new, old], 3 * HOUR_I - 1).as_deref(), Some("old"));
+    assert_eq!(signer(&[new, old], 3 * HOUR_I).as_deref(), Some("new"));
+}
+
 prop_compose! {
     fn instants()(seconds in -2_000_000_i64..2_000_000) -> Timestamp { at(seconds) }
 }
 
 prop_compose! {
-    fn invalidations()(at in instants(), grace in 0_u64..500_000) -> Invalidation {
-        Invalidation { at, grace: secs(grace) }
+    fn planned_ends()(at in instants(), grace in 0_u64..500_000) -> End {
+        End::planned(at, secs(grace))
     }
 }
 
 prop_compose! {
     fn losses()(
         loss_at in instants(), back in prop::option::of(1_u64..900_000), grace in 0_u64..500_000,
-    ) -> Loss {
+    ) -> End {
         let clock_set_back_to = back.map(|back| before(loss_at, secs(back)));
-        Loss { at: loss_at, clock_set_back_to, grace: secs(grace) }
+        End { clock_set_back_to, ..End::noticed(loss_at, secs(grace)) }
     }
 }
 
@@ -202,13 +277,17 @@ prop_compose! {
     fn any_dates()(
         valid_from in prop::option::of(instants()),
         length in prop::option::of(1_u64..3_000_000),
-        invalidation in prop::option::of(invalidations()),
+        order in prop::option::of(planned_ends()),
+        succession in prop::option::weighted(0.2, planned_ends()),
+        declaration in prop::option::weighted(0.3, planned_ends()),
         loss in prop::option::weighted(0.3, losses()),
         first_published in prop::option::of(instants()),
         deleted_at in prop::option::weighted(0.1, instants()),
     ) -> Dates {
         let valid_to = length.map(|length| after(valid_from.unwrap_or(at(0)), secs(length)));
-        Dates { valid_from, valid_to, invalidation, loss, first_published, deleted_at }
+        Dates {
+            valid_from, valid_to, order, succession, declaration, loss, first_published, deleted_at,
+        }
     }
 }
 
@@ -243,7 +322,10 @@ proptest! {
     ) {
         let lives = policy.token_lifetime + policy.clock_skew;
         let enough = |grace: Duration| grace >= lives;
-        prop_assume!(dates.invalidation.is_none_or(|end| enough(end.grace)));
+        let ends = [dates.order, dates.succession, dates.declaration];
+        prop_assume!(ends.into_iter().flatten().all(|end| enough(end.grace)));
+        // Of two ends the later one cuts the grace of the earlier one only where that is longer.
+        prop_assume!(ends.into_iter().flatten().count() <= 1);
         prop_assume!(dates.loss.is_none() && dates.deleted_at.is_none());
         prop_assume!(dates.at(signed, &policy).phase == Phase::Active);
         let verified = after(signed, lives.mul_f64(age));
@@ -257,11 +339,11 @@ proptest! {
     fn a_lost_key_stays_published_for_its_whole_grace(
         dates in any_dates(), policy in policies(), lost in instants(), share in 0.0_f64..1.0,
     ) {
-        prop_assume!(dates.invalidation.is_none() && dates.deleted_at.is_none());
-        let dates = Dates { loss: None, ..dates };
+        prop_assume!(dates.deleted_at.is_none());
+        let dates = Dates { order: None, succession: None, declaration: None, loss: None, ..dates };
         prop_assume!(dates.at(lost, &policy).phase == Phase::Active);
         let grace = policy.default_grace;
-        let loss = Some(Loss { at: lost, clock_set_back_to: None, grace });
+        let loss = Some(End::noticed(lost, grace));
         let instant = after(lost, grace.mul_f64(share * 0.999));
         prop_assume!(dates.valid_to.is_none_or(|to| instant < to));
         let state = Dates { loss, ..dates }.at(instant, &policy);
@@ -287,7 +369,8 @@ proptest! {
     fn an_ended_key_stays_ended(
         dates in any_dates(), policy in policies(), instant in instants(), later in 0_u64..5_000_000,
     ) {
-        let dates = Dates { loss: dates.loss.map(|loss| loss.observed_at(instant)), ..dates };
+        let observed = |end: Option<End>| end.map(|end| end.observed_at(instant));
+        let dates = Dates { order: observed(dates.order), loss: observed(dates.loss), ..dates };
         let ended = |phase| matches!(phase, Phase::Retired | Phase::Expired | Phase::Deleted);
         prop_assume!(ended(dates.at(instant, &policy).phase));
         prop_assert!(ended(dates.at(after(instant, secs(later)), &policy).phase));
@@ -312,15 +395,18 @@ proptest! {
     /// No invalidation, repeated or not, and no loss ever extends a publication.
     #[test]
     fn no_invalidation_extends_a_publication(
-        dates in any_dates(), policy in policies(), end in invalidations(), loss in losses(),
+        dates in any_dates(), policy in policies(), end in planned_ends(), loss in losses(),
         instant in instants(),
     ) {
         let until = |dates: &Dates| {
             dates.at(instant, &policy).published_until.unwrap_or(Timestamp::MAX)
         };
-        if dates.invalidation.is_none() {
-            let invalidated = Dates { invalidation: Some(end), ..dates };
-            prop_assert!(until(&invalidated) <= until(&dates));
+        let ordered = dates.order.map_or(end, |order| order.and(end, instant));
+        let ordered = Dates { order: Some(ordered), ..dates };
+        prop_assert!(until(&ordered) <= until(&dates));
+        if dates.declaration.is_none() {
+            let declared = Dates { declaration: Some(end), ..dates };
+            prop_assert!(until(&declared) <= until(&dates));
         }
         if dates.loss.is_none() {
             let lost = Dates { loss: Some(loss), ..dates };
@@ -335,7 +421,7 @@ proptest! {
     fn a_loss_outlives_steps_of_the_clock(
         loss in losses(), looks in prop::collection::vec(instants(), 1..8),
     ) {
-        let fresh = Loss { clock_set_back_to: None, ..loss };
+        let fresh = End { clock_set_back_to: None, ..loss };
         let mut seen = fresh;
         for look in &looks {
             seen = seen.observed_at(*look);
@@ -360,19 +446,22 @@ proptest! {
     ) {
         let kids: Vec<Kid> = (0..keys.len()).map(|n| Kid::new(&format!("k{n}")).unwrap()).collect();
         let candidates: Vec<Candidate<'_>> = kids.iter().zip(&keys)
-            .map(|(kid, (dates, has_private))| Candidate { kid, dates, has_private: *has_private })
+            .map(|(kid, (dates, can_sign))| Candidate { kid, dates, can_sign: *can_sign })
             .collect();
         let chosen = current(candidates.iter().copied(), instant, &policy);
         let may_sign = |candidate: &&Candidate<'_>| {
-            candidate.has_private && candidate.dates.at(instant, &policy).phase == Phase::Active
+            candidate.can_sign && candidate.dates.at(instant, &policy).phase == Phase::Active
         };
         prop_assert_eq!(chosen.is_some(), candidates.iter().any(|candidate| may_sign(&candidate)));
         if let Some(chosen) = chosen {
             let of = |kid: &Kid| candidates.iter().find(|candidate| candidate.kid == kid).unwrap();
             prop_assert!(may_sign(&of(chosen)));
-            let safe = |c: &Candidate<'_>| c.dates.at(instant, &policy).is_safe_to_sign(instant);
-            let any_safe = candidates.iter().filter(|c| may_sign(c)).any(safe);
-            prop_assert_eq!(safe(of(chosen)), any_safe, "an unsafe key signs only where none is safe");
+            let good = |c: &Candidate<'_>| {
+                let state = c.dates.at(instant, &policy);
+                state.is_safe_to_sign(instant) && !state.is_past_sign_until(instant)
+            };
+            let any_good = candidates.iter().filter(|c| may_sign(c)).any(good);
+            prop_assert_eq!(good(of(chosen)), any_good, "a worse key signs only where none is good");
         }
     }
 }

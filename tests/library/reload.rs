@@ -8,14 +8,14 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use common::daemon::{drop_by_rename, eventually};
-use common::keys::{kid, seen};
+use common::keys::{kid, named, seen};
 use jiff::Timestamp;
 use jwksd::clock::{Clock as _, ManualClock};
 use jwksd::key_scanner::KeyScanner;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
-use jwksd::keys::{Algorithm, Audience};
-use jwksd::ledger::{Ledger, Record, codec, store};
+use jwksd::keys::{Algorithm, Audience, Name};
+use jwksd::ledger::{Ledger, NamedKey, Record, codec, store};
 use jwksd::publish::document::{PublishedKey, published_keys};
 use jwksd::publish::layout::Layout;
 use jwksd::publish::reconciler::ReconcileSettings;
@@ -166,9 +166,10 @@ fn the_end_of_a_key_does_not_wait_for_the_loop() {
 fn an_end_that_is_told_ahead_comes_no_later_than_any_told_and_takes_nothing_out_by_itself() {
     let now: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
     let (a, slot) = (kid("a"), Slot::new(Arc::from(Path::new("/keys")), "a"));
-    let record = Record::of_newcomer(&seen("a", 1), &slot, now);
-    let records = [(a.clone(), Arc::new(record))].into();
     let policy = policy();
+    let record = Record::of_newcomer(&seen("a", 1), &slot, now, &policy);
+    let records = [(record.public_key.thumbprint(), Arc::new(record))].into();
+    let a = Name { audience: Audience::new("client"), kid: a };
     let layout = Layout::new(&[], "/jwks", None);
     let (publisher, published) = snapshot::channel(Arc::new(layout));
     publisher.publish(published_keys(&records, now, &policy, false), now);
@@ -198,22 +199,25 @@ fn an_end_that_can_be_read_in_the_ledger_is_in_force_already() {
     world.await_kids(&names);
     let state = world.path().join(".jwksd");
     for (at, name) in names.iter().enumerate() {
+        let records = store::read(&state).unwrap().records;
+        let key = named(&records, &kid(name)).record.public_key.thumbprint();
+        let file_name = codec::file_name(&key);
         std::fs::remove_file(world.path().join(format!("{name}.pem"))).unwrap();
         std::fs::remove_file(world.path().join(format!("{name}.meta.json"))).unwrap();
         world.clock.advance(Duration::from_secs(1));
         world.look();
-        let file = state.join(format!("{name}.json"));
+        let file = state.join(&file_name);
         let deadline = std::time::Instant::now() + common::daemon::PATIENCE;
         // Without a pause: what is to be seen lasts for less than a millisecond.
         let loss = loop {
             assert!(std::time::Instant::now() < deadline, "the loss is never remembered");
             let bytes = std::fs::read(&file).unwrap();
-            if let Some(loss) = codec::decode(&bytes, &format!("{name}.json")).unwrap().loss {
+            if let Some(loss) = codec::decode(&bytes, &file_name).unwrap().1.names[0].loss {
                 break loss;
             }
         };
         let snapshot = world.published.at(world.clock.now()).unwrap();
-        let ends = |key: &PublishedKey| (key.kid.as_str() == *name).then_some(key.until);
+        let ends = |key: &PublishedKey| (key.name.kid.as_str() == *name).then_some(key.until);
         let end = snapshot.keys().iter().find_map(ends).unwrap();
         assert_eq!(end, Some(loss.at + loss.grace));
         assert_eq!(snapshot.keys().len(), names.len());
@@ -234,7 +238,7 @@ fn a_clock_that_is_set_back_takes_no_key_back() {
     eventually("the loss is remembered", || {
         world.look();
         let records = store::read(&world.path().join(".jwksd")).unwrap().records;
-        records.values().any(|record| record.loss.is_some()).then_some(())
+        NamedKey::all(&records).any(|named| named.key.loss.is_some()).then_some(())
     });
     world.clock.set(now - 365 * DAY);
     for _ in 0..3 {
@@ -244,8 +248,7 @@ fn a_clock_that_is_set_back_takes_no_key_back() {
     // And for no longer than its grace on the clock as it was corrected.
     eventually("the loop has seen the step", || {
         let records = store::read(&world.path().join(".jwksd")).unwrap().records;
-        let back = |record: &jwksd::ledger::Record| record.loss?.clock_set_back_to;
-        records.values().find_map(|record| back(record))
+        NamedKey::all(&records).find_map(|named| named.key.loss?.clock_set_back_to)
     });
     world.clock.advance(HOUR + Duration::from_secs(420));
     world.await_kids(&["a"]);
@@ -262,7 +265,7 @@ fn a_clock_that_jumps_ahead_for_a_moment_makes_nothing_forgotten() {
     eventually("the loss is remembered", || {
         world.look();
         let records = store::read(&world.path().join(".jwksd")).unwrap().records;
-        records.values().any(|record| record.loss.is_some()).then_some(())
+        NamedKey::all(&records).any(|named| named.key.loss.is_some()).then_some(())
     });
     let right = world.clock.now();
     world.clock.set(right + 3650 * DAY);
@@ -300,7 +303,8 @@ fn a_restart_goes_on_from_what_was_remembered() {
     eventually("both are found gone", || {
         world.look();
         let records = store::read(&world.path().join(".jwksd")).unwrap().records;
-        (records.values().filter(|record| record.loss.is_some()).count() == 2).then_some(())
+        (NamedKey::all(&records).filter(|named| named.key.loss.is_some()).count() == 2)
+            .then_some(())
     });
     world.clock.advance(HOUR + Duration::from_secs(420));
     world.await_kids(&["c"]);

@@ -65,7 +65,7 @@ fn outcome(text: &str) -> Result<Vec<String>, &'static str> {
     let thumbprint = |key: &jwksd::keys::entry::SeenKey| {
         let rendered = Jwk {
             kid: &key.kid,
-            algorithm: key.algorithm,
+            algorithm: key.algorithm.unwrap_or_else(|| key.public.default_algorithm()),
             public: &key.public,
             certificates: None,
         };
@@ -75,7 +75,7 @@ fn outcome(text: &str) -> Result<Vec<String>, &'static str> {
         }
         let foreign: jwk::Jwk = serde_json::from_value(rendered).unwrap();
         DecodingKey::from_jwk(&foreign).unwrap();
-        let thumbprint = key.public.thumbprint();
+        let thumbprint = key.public.thumbprint().to_string();
         assert_eq!(foreign.thumbprint(ThumbprintHash::SHA256).unwrap(), thumbprint);
         thumbprint
     };

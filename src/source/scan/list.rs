@@ -16,13 +16,16 @@ use super::tree::{Location, OpenMethod, Walk, WalkError, read_error};
 #[derive(Default)]
 pub(super) struct Listing {
     /// By stem, each file's display name and how it is reached.
-    pub(super) entries: BTreeMap<String, BTreeMap<String, OpenMethod>>,
+    pub(super) entries: BTreeMap<String, Vec<(String, OpenMethod)>>,
     pub(super) subdirectories: BTreeMap<String, OpenMethod>,
 }
 
 impl Listing {
     fn add_file(&mut self, name: &str, method: OpenMethod) {
-        self.entries.entry(stem(name).to_owned()).or_default().insert(name.to_owned(), method);
+        // Most entries have one file, and there may be many.
+        let files =
+            self.entries.entry(stem(name).to_owned()).or_insert_with(|| Vec::with_capacity(1));
+        files.push((name.to_owned(), method));
     }
 }
 

@@ -102,6 +102,7 @@ impl Walk<'_> {
                 || self.found.files <= self.limits.max_files,
                 |admitted| admitted.contains(&slot),
             );
+            let files: BTreeMap<String, OpenMethod> = files.into_iter().collect();
             let files = if is_admitted {
                 self.read_entry(opened, location, mount, files)
             } else {

@@ -1,6 +1,7 @@
 //! What is declared about a key in several places: the attributes win over the material, that over
 //! the directory, and that over the defaults.
 
+use jwksd::keys::Algorithm;
 use jwksd::keys::entry::SeenKey;
 use serde_json::json;
 
@@ -20,12 +21,16 @@ fn attributes_win_over_a_jwk_over_the_defaults() {
     let jwk = text("jwk-with-kid-and-alg");
     let plain = text("jwk-rsa-public");
     let said = key("key", &jwk, &json!({"keyId": "said", "algorithm": "RS512"}));
-    assert_eq!((said.kid.as_str(), said.algorithm.as_str()), ("said", "RS512"));
+    assert_eq!((said.kid.as_str(), said.algorithm), ("said", Some(Algorithm::RS512)));
     let material = key("key", &jwk, &json!({}));
-    assert_eq!((material.kid.as_str(), material.algorithm.as_str()), ("named-by-its-jwk", "PS256"));
+    assert_eq!(
+        (material.kid.as_str(), material.algorithm),
+        ("named-by-its-jwk", Some(Algorithm::PS256))
+    );
     let default = key("key", &plain, &json!({}));
-    assert_eq!(default.algorithm.as_str(), "RS256");
-    assert_eq!(default.kid.as_str(), default.public.thumbprint());
+    assert_eq!(default.algorithm, None, "what nobody says is left open");
+    assert_eq!(default.public.default_algorithm(), Algorithm::RS256);
+    assert_eq!(default.kid.as_str(), default.thumbprint.to_string());
 }
 
 #[test]
@@ -91,7 +96,7 @@ fn an_algorithm_must_fit_its_key_wherever_it_comes_from() {
         let attributes = json!({"algorithm": name}).to_string();
         let material = text(stem);
         let files = [("key.meta.json", &*attributes), ("key.pem", &*material)];
-        read("key", &files, &rules()).map(|entry| entry.keys[0].algorithm.to_string())
+        read("key", &files, &rules()).map(|entry| entry.keys[0].algorithm.unwrap().to_string())
     };
     let keys = ["rsa-2048-spki", "p-256-spki", "p-384-spki", "p-521-spki", "ed25519-spki"];
     for (name, fitting) in [

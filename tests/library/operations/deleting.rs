@@ -17,7 +17,7 @@ fn a_deleted_key_is_gone_with_its_files_and_its_record_stays() {
     let mut world = World::new();
     let key = world.published_key();
     let other = world.issue(plain_issue()).unwrap();
-    let file = world.record(&key).private.unwrap();
+    let file = world.file(&key);
     let before = world.show(&key);
     let deleted = world.operations.delete(&key, world.now).unwrap();
     assert_eq!((deleted.phase, deleted.published_until), (before.phase, before.published_until));
@@ -30,8 +30,8 @@ fn a_deleted_key_is_gone_with_its_files_and_its_record_stays() {
         assert!(!world.is_published(&key));
     }
     let record = world.record(&key);
-    assert!(record.deleted_at.is_some() && record.loss.is_none());
-    assert_eq!(record.dates(&super::POLICY).at(world.now, &super::POLICY).phase, Phase::Deleted);
+    assert!(record.deleted_at.is_some() && record.names[0].loss.is_none());
+    assert_eq!(world.dates(&key).at(world.now, &super::POLICY).phase, Phase::Deleted);
     assert_eq!(world.operations.list(world.now).unwrap().len(), 1);
 }
 
@@ -51,7 +51,7 @@ fn deleting_the_last_signer_is_obeyed_and_told_of() {
 fn the_file_of_a_deleted_key_may_come_back_and_brings_nothing_back() {
     let mut world = World::new();
     let key = world.published_key();
-    let file = world.record(&key).private.unwrap();
+    let file = world.file(&key);
     let attributes = file.with_extension("meta.json");
     let [pem, text] = [&file, &attributes].map(|file| fs::read(file).unwrap());
     world.operations.delete(&key, world.now).unwrap();
@@ -68,11 +68,11 @@ fn the_file_of_a_deleted_key_may_come_back_and_brings_nothing_back() {
 }
 
 #[test]
-fn a_former_id_is_not_the_key_and_an_alias_is() {
+fn a_deletion_under_any_name_is_one_of_the_key() {
     for is_alias in [false, true] {
         let mut world = World::new();
         let former = world.published_key();
-        let file = world.record(&former).private.unwrap();
+        let file = world.file(&former);
         let aliases = if is_alias { vec![former.as_str()] } else { vec![] };
         let attributes = json!({ "keyId": "latter", "keyIdAliases": aliases });
         fs::write(file.with_extension("meta.json"), attributes.to_string()).unwrap();
@@ -81,12 +81,30 @@ fn a_former_id_is_not_the_key_and_an_alias_is() {
         let latter = Kid::new("latter").unwrap();
         assert!(world.is_published(&former) && world.is_published(&latter));
         let deleted = world.operations.delete(&former, world.now).unwrap();
-        let goes_on = |warning: &String| warning.contains("is published as latter too");
-        assert_eq!(deleted.warnings.iter().any(goes_on), !is_alias, "{:?}", deleted.warnings);
+        let names: Vec<&str> = deleted.names.iter().map(|name| name.name.kid.as_str()).collect();
+        assert!(names.contains(&"latter") && names.contains(&former.as_str()), "{names:?}");
+        assert!(!file.exists());
         world.look();
-        assert_eq!(world.is_published(&latter), !is_alias);
-        assert!(!world.is_published(&former));
+        assert!(!world.is_published(&latter) && !world.is_published(&former));
     }
+}
+
+#[test]
+fn every_copy_of_a_deleted_key_goes() {
+    let mut world = World::new();
+    let key = world.published_key();
+    let file = world.file(&key);
+    let [copy, twin] = ["copy.pem", "twin.pem"].map(|name| world.keys().join(name));
+    fs::copy(&file, &copy).unwrap();
+    fs::copy(&file, &twin).unwrap();
+    fs::write(twin.with_extension("meta.json"), r#"{"keyId": "twin", "audience": "human"}"#)
+        .unwrap();
+    world.look();
+    assert_eq!(world.published_at(world.now).len(), 3);
+    world.operations.delete(&key, world.now).unwrap();
+    assert!(!file.exists() && !copy.exists() && !twin.exists());
+    world.pass(HOUR);
+    assert!(world.published_at(world.now).is_empty());
 }
 
 #[test]

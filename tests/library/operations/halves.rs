@@ -16,6 +16,7 @@ use jwksd::operations::{Issue, OperationError};
 use serde_json::Value;
 
 use super::common::daemon::Daemon;
+use super::common::keys::named;
 use super::{
     HOUR, World, answer, check_ledger, kid_of, leftovers, operations, plain_issue, start_keys,
 };
@@ -51,7 +52,7 @@ fn pending(step: &Step) -> Vec<u8> {
     let content = serde_json::to_string(step).unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
     let checksum = jwksd::encoding::hex(digest.as_ref());
-    format!("{{\"format\":1,\"checksum\":\"{checksum}\",\"key\":{content}}}\n").into_bytes()
+    format!("{{\"format\":2,\"checksum\":\"{checksum}\",\"key\":{content}}}\n").into_bytes()
 }
 
 /// What everybody would say of the keys.
@@ -94,7 +95,8 @@ impl Around {
             .chain(issued.replaced.into_iter().map(|pair| pair.key_id))
             .collect();
         let records = store::read(&world.state()).unwrap().records;
-        let records = kids.iter().map(|kid| Arc::clone(&records[kid])).collect();
+        let record = |kid| Arc::new(named(&records, kid).record.clone());
+        let records = kids.iter().map(record).collect();
         let step = Step { place, records, remove: Vec::new() };
         Self { world, before, after, step }
     }
@@ -105,11 +107,12 @@ impl Around {
         let key = world.published_key();
         world.published_key();
         world.now += HOUR;
-        let file = world.record(&key).private.unwrap();
+        let file = world.file(&key);
         let before = files_below(world.keys());
         world.operations.delete(&key, world.now).unwrap();
         let after = files_below(world.keys());
-        let records = vec![Arc::clone(&store::read(&world.state()).unwrap().records[&key])];
+        let records = store::read(&world.state()).unwrap().records;
+        let records = vec![Arc::new(named(&records, &key).record.clone())];
         let remove = vec![file.clone(), file.with_extension("meta.json")];
         Self { world, before, after, step: Step { place: Vec::new(), records, remove } }
     }
@@ -130,7 +133,7 @@ impl Around {
 
     /// Files of the ledger that are written for a record, in their order.
     fn record_files(&self, record: &Record) -> [PathBuf; 2] {
-        let name = codec::file_name(&record.key_id);
+        let name = codec::file_name(&record.public_key.thumbprint());
         [self.world.state().join(&name), self.world.state().join("mirror").join(name)]
     }
 
@@ -261,8 +264,9 @@ fn a_start_mends_what_was_cut_short() {
             assert!(daemon.stop().success());
             let is_after = around.step.records.iter().all(|record| {
                 let read = store::read(&around.world.state()).unwrap().records;
-                read.get(&record.key_id).is_some_and(|now| {
-                    now.deleted_at == record.deleted_at && now.operation == record.operation
+                let now = read.get(&record.public_key.thumbprint());
+                now.is_some_and(|now| {
+                    now.deleted_at == record.deleted_at && now.orders == record.orders
                 })
             });
             assert_eq!(is_after, *counts, "{what}");
@@ -304,7 +308,7 @@ fn a_step_whose_files_are_gone_stands_in_nobodys_way() {
                 .unwrap();
         let issued = world.issue(&prepared, around.world.now);
         assert!(issued.is_ok(), "{what}: {issued:?}");
-        let first = &around.step.records[1].key_id;
+        let first = &around.step.records[1].names[0].name.kid;
         let pair = world.show(first, around.world.now).unwrap();
         assert!(pair.active, "{what}: the old key was ended, and there is no new one");
     }

@@ -102,8 +102,10 @@ fn a_planned_change_comes_in_its_time() {
     let expected = HandOff {
         key_id: issued.key.key_id,
         algorithm: Algorithm::EdDSA,
-        file: issued.file,
+        file: Some(issued.file),
+        signer: None,
         valid_to: issued.key.valid_to,
+        sign_until: issued.key.sign_until,
     };
     assert_eq!(world.told(), Some(expected));
     world.pass(400 * DAY);
@@ -153,7 +155,7 @@ fn a_reader_never_sees_a_torn_file_or_none() {
             while !is_over.load(Ordering::Relaxed) {
                 let bytes = fs::read(state.join("current/client.json")).expect("always there");
                 let told: HandOff = serde_json::from_slice(&bytes).expect("never torn");
-                assert!(told.file.exists());
+                assert!(told.file.unwrap().exists());
                 seen.insert(told.key_id);
             }
             seen.len()

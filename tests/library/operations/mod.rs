@@ -25,16 +25,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jwksd::key_scanner::KeyScanner;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
-use jwksd::keys::lifecycle::Policy;
+use jwksd::keys::lifecycle::{Dates, Policy};
 use jwksd::keys::{Algorithm, Audience, Kid};
 use jwksd::ledger::handoff::{self, HandOff};
-use jwksd::ledger::{Ledger, ReconcileContext, Record, Records, reconcile, store};
+use jwksd::ledger::{
+    Ledger, Missed, ReconcileContext, Record, Records, current_key, reconcile, store,
+};
 use jwksd::operations::{
     Issue, Issued, KeyPair, OperationError, OperationSettings, Operations, Prepared, Start,
 };
 use jwksd::publish::document::published_keys;
 use jwksd::source::scan::ScanLimits;
 use serde_json::Value;
+
+use super::common::keys::named;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -55,7 +59,7 @@ struct World {
     operations: Operations,
     scanner: KeyScanner,
     ledger: Ledger,
-    missed: BTreeSet<Kid>,
+    missed: BTreeSet<Missed>,
     now: Timestamp,
 }
 
@@ -87,7 +91,8 @@ impl World {
             policy: &POLICY,
             grace_on_removal: POLICY.default_grace,
             missed_before: &self.missed,
-            retention: None,
+            retention: 30 * DAY,
+            forgets: false,
             known: None,
             is_served: true,
         };
@@ -131,13 +136,22 @@ impl World {
     }
 
     fn record(&mut self, kid: &Kid) -> Record {
-        Record::clone(&self.records()[kid])
+        named(&self.records(), kid).record.clone()
+    }
+
+    fn dates(&mut self, kid: &Kid) -> Dates {
+        named(&self.records(), kid).dates()
+    }
+
+    /// The file with the private half of a key.
+    fn file(&mut self, kid: &Kid) -> PathBuf {
+        named(&self.records(), kid).signing_place().unwrap().private.file.clone().unwrap()
     }
 
     /// The keys that would be served at an instant, if nothing happens until then.
     fn published_at(&mut self, at: Timestamp) -> BTreeSet<Kid> {
         let records = self.records();
-        published_keys(&records, at, &POLICY, false).into_iter().map(|key| key.kid).collect()
+        published_keys(&records, at, &POLICY, false).into_iter().map(|key| key.name.kid).collect()
     }
 
     fn is_published(&mut self, kid: &Kid) -> bool {
@@ -146,7 +160,7 @@ impl World {
 
     fn current_at(&mut self, at: Timestamp) -> Option<Kid> {
         let records = self.records();
-        Some(jwksd::ledger::current_record(&records, &client(), at, &POLICY)?.key_id.clone())
+        Some(current_key(&records, &client(), at, &POLICY)?.kid().clone())
     }
 
     /// What the signers of `client` are told.
@@ -199,6 +213,7 @@ fn operations(keys: &Path) -> Operations {
     let terms = OperationSettings {
         policy: POLICY,
         max_age: Duration::from_secs(300),
+        retention: 30 * DAY,
         validity: 365 * DAY,
         rsa_bits: 2048,
         rules: rules(),

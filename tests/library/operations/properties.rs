@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jwksd::keys::lifecycle::{Phase, after};
 use jwksd::keys::{Algorithm, Kid};
-use jwksd::ledger::Records;
-use jwksd::ledger::current_record;
 use jwksd::ledger::handoff::HandOff;
+use jwksd::ledger::{NamedKey, Records, current_key};
 use jwksd::operations::{Issue, Start};
 use proptest::prelude::*;
 
+use super::common::keys::named;
 use super::rotating::check_timetable;
 use super::{DAY, HOUR, NANOSECOND, POLICY, World, check_ledger, client, leftovers, plain_issue};
 
@@ -44,16 +44,15 @@ fn pause() -> impl Strategy<Value = Duration> {
 
 /// When each key's publication ends.
 fn ends(records: &Records, now: Timestamp) -> BTreeMap<Kid, Option<Timestamp>> {
-    let end =
-        |record: &jwksd::ledger::Record| record.dates(&POLICY).at(now, &POLICY).published_until;
-    records.iter().map(|(kid, record)| (kid.clone(), end(record))).collect()
+    let end = |named: NamedKey<'_>| named.dates().at(now, &POLICY).published_until;
+    NamedKey::all(records).map(|named| (named.kid().clone(), end(named))).collect()
 }
 
 /// Every instant at which anything changes, from now on.
 fn instants(records: &Records, now: Timestamp) -> Vec<Timestamp> {
     let mut instants = vec![now];
-    for record in records.values() {
-        let dates = record.dates(&POLICY);
+    for named in NamedKey::all(records) {
+        let dates = named.dates();
         let mut at = now;
         while let Some(next) = dates.at(at, &POLICY).next_change {
             instants.extend([next - NANOSECOND, next]);
@@ -114,7 +113,7 @@ proptest! {
                         asked_end = Some((pair.key_id.clone(), after(now, grace)));
                         answered = Some(pair);
                     } else {
-                        prop_assert_eq!(before[&of(which)].deleted_at.is_some(), true);
+                        prop_assert_eq!(named(&before, &of(which)).record.deleted_at.is_some(), true);
                     }
                 }
                 Act::Reactivate { which } => {
@@ -123,7 +122,7 @@ proptest! {
                         prop_assert!(pair.invalidated_at.is_none());
                         answered = Some(pair);
                     } else {
-                        let dates = before[&kid].dates(&POLICY);
+                        let dates = named(&before, &kid).dates();
                         prop_assert!(dates.deleted_at.is_some() || dates.valid_to.unwrap() <= now);
                     }
                     reactivated = Some(kid);
@@ -144,7 +143,7 @@ proptest! {
             }
             let records = world.records();
             if let Some((kid, asked)) = asked_end {
-                let phase = before[&kid].dates(&POLICY).at(now, &POLICY).phase;
+                let phase = named(&before, &kid).dates().at(now, &POLICY).phase;
                 if !matches!(phase, Phase::Retired | Phase::Expired) {
                     prop_assert!(ends(&records, now)[&kid].unwrap() <= asked);
                 }
@@ -162,10 +161,10 @@ proptest! {
             let records = world.records();
             for (kid, end) in ends(&records, now) {
                 prop_assert!(end <= after[&kid] || end == after[&kid]);
-                prop_assert_eq!(
-                    records[&kid].deleted_at.is_none() && records[&kid].private.as_ref().is_some_and(|file| file.exists()),
-                    records[&kid].deleted_at.is_none()
-                );
+                let key = named(&records, &kid);
+                let file = key.signing_place().and_then(|place| place.private.file.as_ref());
+                let lies_there = file.is_some_and(|file| file.exists());
+                prop_assert_eq!(lies_there, key.record.deleted_at.is_none());
             }
             prop_assert_eq!(world.told(), HandOff::of(&records, &client(), now, &POLICY));
             check_ledger(&world.state());
@@ -190,11 +189,11 @@ proptest! {
                 if issued.key.valid_to.unwrap() <= at {
                     break;
                 }
-                let Some(record) = current_record(&records, &client(), at, &POLICY) else {
+                let Some(signer) = current_key(&records, &client(), at, &POLICY) else {
                     return Err(TestCaseError::fail(format!("nothing signs at {at}")));
                 };
-                let current = &record.key_id;
-                let state = record.dates(&POLICY).at(at, &POLICY);
+                let current = signer.kid();
+                let state = signer.dates().at(at, &POLICY);
                 prop_assert!(*current == first || state.is_safe_to_sign(at), "{current} at {at}");
                 // Its last token can be verified until it has expired.
                 let needed = at + POLICY.token_lifetime + POLICY.clock_skew;

@@ -114,14 +114,14 @@ fn a_key_that_was_let_go_of_is_not_safe_before_consumers_have_it_again() {
 fn a_key_without_its_files_is_refused_and_stays_as_it_is() {
     let mut world = World::new();
     let key = world.published_key();
-    let file = world.record(&key).private.unwrap();
+    let file = world.file(&key);
     world.operations.invalidate(&key, 10 * DAY, world.now).unwrap();
     fs::remove_file(&file).unwrap();
     fs::remove_file(file.with_extension("meta.json")).unwrap();
     world.look();
     world.look();
     let before = world.record(&key);
-    assert!(before.loss.is_some());
+    assert!(before.names[0].loss.is_some());
     let refused = world.operations.reactivate(&key, None, None, world.now);
     assert!(matches!(refused, Err(OperationError::FilesMissing(_))), "{refused:?}");
     assert_eq!(world.record(&key), before);

@@ -9,13 +9,14 @@ use jwksd::operations::{Issue, Issued, Start, timetable};
 use serde_json::Value;
 
 use super::common::daemon::Daemon;
+use super::common::keys::named;
 use super::{DAY, HOUR, NANOSECOND, POLICY, SECOND, World, answer, kid_of, plain_issue};
 
 /// Every event of the timetable is true of the records, on both sides of its instant.
 pub(super) fn check_timetable(world: &mut World, issued: &Issued) {
     let records = world.records();
     for event in timetable::of(issued, POLICY.announce, world.now) {
-        let dates = records[&event.key_id].dates(&POLICY);
+        let dates = named(&records, &event.key_id).dates();
         let (before, at) = (dates.at(event.at - NANOSECOND, &POLICY), dates.at(event.at, &POLICY));
         let is_true = match event.event {
             "published" => at.phase.is_published(),
@@ -100,8 +101,7 @@ fn a_rotation_of_a_rotation_under_way_leaves_no_gap() {
     for begin in begins {
         for at in [begin - NANOSECOND, begin, begin + NANOSECOND] {
             let current = world.current_at(at).unwrap();
-            let record = world.record(&current);
-            assert!(record.dates(&POLICY).at(at, &POLICY).is_safe_to_sign(at), "{at}");
+            assert!(world.dates(&current).at(at, &POLICY).is_safe_to_sign(at), "{at}");
         }
     }
 }
