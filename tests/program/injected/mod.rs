@@ -6,7 +6,7 @@
 
 use crate::common;
 
-mod clocks;
+pub mod clocks;
 mod descriptors;
 mod mounts;
 mod pauses;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use common::faults::{await_looks, jwk_of};
 
-const PATH: &str = "/.well-known/jwks.json";
+pub const PATH: &str = "/.well-known/jwks.json";
 
 /// Lets time pass, where it is time that a fault consists of.
-fn pass(time: Duration) {
+pub fn pass(time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {
         std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
