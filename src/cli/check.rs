@@ -119,7 +119,7 @@ fn accepted<'a>(
         let named = NamedKey { record, key: record.name(&name)? };
         let state = named.dates().at(now, policy);
         let elsewhere = named.signing_place().filter(|place| place.slot != *slot);
-        let file = elsewhere.and_then(|place| place.private.file.as_ref());
+        let file = elsewhere.and_then(|place| place.file());
         let signed_from = file
             .map(|file| file.strip_prefix(slot.directory()).unwrap_or(file).display().to_string());
         let mut notes = if index == 0 { entry.notes.clone() } else { Vec::new() };

@@ -201,9 +201,7 @@ fn private_file(
         verify_pairs: true,
     };
     let place = named.signing_place();
-    let Some((slot, path)) =
-        place.and_then(|place| Some((&place.slot, place.private.file.as_ref()?)))
-    else {
+    let Some((slot, path)) = place.and_then(|place| Some((&place.slot, place.file()?))) else {
         return Err(failure(
             "it is used elsewhere, as the signer in its attributes says".to_owned(),
             "sign with what uses it".to_owned(),

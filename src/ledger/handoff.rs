@@ -45,12 +45,12 @@ impl HandOff {
         policy: &Policy,
     ) -> Option<Self> {
         let current = current_key(records, audience, now, policy)?;
-        let (dates, private) = (current.dates(), &current.signing_place()?.private);
+        let (dates, place) = (current.dates(), current.signing_place()?);
         Some(Self {
             key_id: current.kid().clone(),
             algorithm: current.key.algorithm,
-            file: private.file.clone(),
-            signer: private.signer.clone(),
+            file: place.file().cloned(),
+            signer: place.private.signer.clone(),
             valid_to: dates.valid_to,
             sign_until: dates.sign_until(policy),
         })

@@ -360,10 +360,18 @@ impl Update<'_> {
             if self.observation.unreadable.iter().any(|subtree| subtree.covers(slot)) {
                 // It stays as it was.
             } else if self.bad.contains(slot) {
-                // The entry keeps its last good state, but nobody can sign by it.
+                // The entry keeps its last good state, but nobody can sign by it, unless it is refused
+                // for something else than its private half.
+                let shown =
+                    self.observation.entries.get(slot).and_then(|entry| entry.as_ref().ok());
+                let shown = shown.and_then(|entry| {
+                    entry.keys.iter().find(|seen| seen.thumbprint == key)?.private.file.clone()
+                });
                 let missed = || Missed::Private(key, slot.clone());
-                if place.private.file.is_some() && self.is_confirmed(missed()) {
-                    place.private.file = None;
+                if shown.is_some() {
+                    (place.private.file, place.is_torn) = (shown, false);
+                } else if place.file().is_some() && self.is_confirmed(missed()) {
+                    place.is_torn = true;
                 }
             } else if self.is_confirmed(Missed::Place(key, slot.clone())) {
                 continue;

@@ -2,6 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -79,6 +80,10 @@ pub struct Place {
     pub declared: Declared,
     #[serde(default)]
     pub private: PrivateHalf,
+    /// Whether the file with the private half can't be read any more: nobody signs by it, and the rest
+    /// is as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_torn: bool,
 }
 
 /// What operations ordered about a key, under all its names.
@@ -288,17 +293,28 @@ impl Place {
             algorithm: seen.algorithm,
             declared: seen.declared,
             private: seen.private.clone(),
+            is_torn: false,
         }
     }
 
     /// Whether it is the same as [`Self::of`] would make it.
     pub(super) fn is_of(&self, seen: &SeenKey, slot: &Slot) -> bool {
-        self.private == seen.private
+        !self.is_torn
+            && self.private == seen.private
             && self.declared == seen.declared
             && self.algorithm == seen.algorithm
             && self.audience == seen.audience
             && self.kids.iter().eq(seen.kids())
             && self.slot == *slot
+    }
+
+    /// The file to sign with, where it can be read.
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.private.file.as_ref().filter(|_| !self.is_torn)
+    }
+
+    fn can_sign(&self) -> bool {
+        self.file().is_some() || self.private.signer.is_some()
     }
 
     pub(super) fn declares(&self, name: &Name) -> bool {
@@ -377,10 +393,9 @@ impl<'a> NamedKey<'a> {
     /// Where it can sign: an entry of the same audience with the private half, before all one that
     /// declares this name.
     pub fn signing_place(&self) -> Option<&'a Place> {
+        let places = self.record.places.iter();
         let places =
-            self.record.places.iter().filter(|place| {
-                place.audience == self.key.name.audience && place.private.is_there()
-            });
+            places.filter(|place| place.audience == self.key.name.audience && place.can_sign());
         places.min_by_key(|place| !place.declares(self.name()))
     }
 

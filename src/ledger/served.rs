@@ -28,7 +28,7 @@ impl ServedMarker {
     /// Records that change number `changes` is served. Writes only where that is new: each write
     /// wakes every process that watches the directory, including this one.
     pub(super) fn write(&mut self, directory: &Path, changes: u64) {
-        if self.file.as_ref().is_none_or(|file| !is_linked(file)) {
+        if self.file.as_ref().is_none_or(|file| !is_in_place(file, directory)) {
             *self = Self { file: open(directory).ok(), written: None };
         }
         if self.written == Some(changes) {
@@ -40,8 +40,14 @@ impl ServedMarker {
     }
 }
 
-fn is_linked(file: &File) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+/// Whether the opened file is still the one of the directory, which may have been replaced.
+fn is_in_place(file: &File, directory: &Path) -> bool {
+    let there = std::fs::symlink_metadata(directory.join(SERVED)).map(identity).ok();
+    there.is_some() && there == file.metadata().map(identity).ok()
+}
+
+fn identity(there: Metadata) -> (u64, u64) {
+    (there.dev(), there.ino())
 }
 
 fn open(directory: &Path) -> io::Result<File> {
@@ -97,7 +103,6 @@ pub(super) struct ServedDirectories(BTreeMap<PathBuf, File>);
 impl ServedDirectories {
     /// Holds the locks, on directories that have taken the place of others too.
     pub(super) fn hold(&mut self, directories: &[Arc<Path>]) {
-        let identity = |there: Metadata| (there.dev(), there.ino());
         for directory in directories {
             let there = std::fs::metadata(directory).map(identity).ok();
             let known = self.0.get(&**directory).and_then(|held| held.metadata().ok());

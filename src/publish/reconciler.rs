@@ -2,7 +2,7 @@
 //! when the clock has run evenly. Without I/O, so that decisions can be replayed without a disk or
 //! a thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -27,7 +27,8 @@ pub struct ReconcileSettings {
 #[derive(Debug)]
 pub struct Reconciler {
     terms: ReconcileSettings,
-    missed: BTreeSet<Missed>,
+    /// What the last observation missed, and since when, on the monotonic clock.
+    missed: BTreeMap<Missed, Duration>,
     step_detector: ClockStepDetector,
 }
 
@@ -42,7 +43,7 @@ const STEP: SignedDuration = SignedDuration::from_secs(2);
 
 impl Reconciler {
     pub fn new(terms: ReconcileSettings, clock: &dyn Clock) -> Self {
-        Self { terms, missed: BTreeSet::new(), step_detector: ClockStepDetector::new(clock) }
+        Self { terms, missed: BTreeMap::new(), step_detector: ClockStepDetector::new(clock) }
     }
 
     /// The step that the clock made since the last call, if any. To be called before each
@@ -62,14 +63,20 @@ impl Reconciler {
         clock: &dyn Clock,
     ) -> Reconciliation {
         let ReconcileSettings { policy, grace_on_removal, retention } = self.terms;
-        let (none_missed, none_known) = (BTreeSet::new(), Records::new());
+        let none_known = Records::new();
+        let elapsed = clock.elapsed();
+        // Two decisions about one scan do not confirm a removal, nor do two scans within a rewrite.
+        let missed = self.missed.iter().filter(|_| known.is_some());
+        let missed = missed.filter(|(missed, since)| {
+            !matches!(missed, Missed::Private(..)) || REWRITE <= elapsed.saturating_sub(**since)
+        });
+        let missed: BTreeSet<Missed> = missed.map(|(missed, _)| missed.clone()).collect();
         let is_steady = self.step_detector.time_since_step(clock) >= STEADY_FOR.min(retention);
         let context = ReconcileContext {
             now,
             policy: &policy,
             grace_on_removal,
-            // Two decisions about one scan do not confirm a removal.
-            missed_before: if known.is_some() { &self.missed } else { &none_missed },
+            missed_before: &missed,
             retention,
             forgets: is_steady,
             // An earlier scan says nothing new about remembered keys.
@@ -78,7 +85,10 @@ impl Reconciler {
         };
         let mut outcome = reconcile(records, observation, context);
         if known.is_some() {
-            self.missed = std::mem::take(&mut outcome.missed);
+            let missed = std::mem::take(&mut outcome.missed).into_iter();
+            let before = std::mem::take(&mut self.missed);
+            let since = |missed: &Missed| before.get(missed).copied().unwrap_or(elapsed);
+            self.missed = missed.map(|missed| (missed.clone(), since(&missed))).collect();
         }
         outcome
     }
@@ -87,7 +97,7 @@ impl Reconciler {
     /// where a file may be rewritten slowly.
     pub fn confirms_after(&self, settle: Duration) -> Option<Duration> {
         let is_rewritten = |missed: &Missed| matches!(missed, Missed::Private(..));
-        let pause = if self.missed.iter().all(is_rewritten) { REWRITE } else { settle };
+        let pause = if self.missed.keys().all(is_rewritten) { REWRITE } else { settle };
         (!self.missed.is_empty()).then_some(pause)
     }
 }

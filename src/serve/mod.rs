@@ -173,7 +173,7 @@ const OPERATING_THREADS: usize = 4;
 /// Whether the files of a remembered key are where they were.
 fn lies_there(named: &NamedKey<'_>) -> bool {
     let is_there = |file: &PathBuf| std::fs::symlink_metadata(file).is_ok();
-    let file = named.signing_place().and_then(|place| place.private.file.as_ref());
+    let file = named.signing_place().and_then(|place| place.file());
     named.key.loss.is_none() && file.is_none_or(is_there)
 }
 

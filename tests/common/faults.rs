@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use jwksd::encoding::base64url;
@@ -59,6 +60,8 @@ pub fn await_looks(daemon: &Daemon) {
     // once where it is asked to.
     eventually("it looks again", || {
         daemon.signal(rustix::process::Signal::HUP);
+        // To be asked takes it longer than to look.
+        std::thread::park_timeout(Duration::from_millis(5));
         (looks(daemon) >= before + 4).then_some(())
     });
 }

@@ -493,7 +493,7 @@ fn play(first: Action, shard: &mut Shard) {
         shard.step(&actions, now, &format!("{first:?}, step {number}"));
     }
     let last = T0 + STEP * 2;
-    for later in [DECLARED, G - SignedDuration::from_secs(1), G, P, P + G] {
+    for later in [G - SignedDuration::from_secs(1), G, P] {
         shard.wait(last + later, &format!("{first:?}, {later:#} later"));
     }
 }

@@ -161,14 +161,14 @@ impl World {
                 // A twin: the same key by two names at once.
                 4 => {
                     let slot = format!("{}/twin{number}", lying.audience);
-                    let name = format!("{}-t{number}", lying.kid);
+                    let name = format!("{}.t{number}", lying.kid);
                     self.put(&slot, lying.again(&slot, &name, Attributes::default()));
                 }
                 // The same key for the other audience, beside this one or instead of it.
                 5 | 6 => {
                     let other = AUDIENCES.iter().find(|other| **other != lying.audience).unwrap();
                     let to = format!("{other}/shared{number}");
-                    let name = format!("{}-{other}", lying.kid);
+                    let name = format!("{}.{other}", lying.kid);
                     if chance.percent(40) {
                         self.source.entries.remove(&slot);
                     }

@@ -8,7 +8,7 @@ use jwksd::keys::{Audience, Kid};
 
 use crate::Ms;
 use crate::directory::{Attributes, Directory, Lying};
-use crate::world::{NOTICE, SECOND, Settings};
+use crate::world::{NOTICE, SECOND, SKEW, Settings};
 
 /// An end that a name was given, in true time.
 #[derive(Debug, Clone)]
@@ -82,6 +82,8 @@ pub struct Life {
 #[derive(Debug, Clone, Default)]
 pub struct Orders {
     pub end: Option<End>,
+    /// Whether any clock has shown that end: from then on it is in force by every clock.
+    is_reached: bool,
     pub deleted_at: Option<Ms>,
     /// The declared ends that were taken back.
     masked: BTreeSet<Ms>,
@@ -395,6 +397,15 @@ impl Book {
                 planned.insert(material, (at, at + grace));
             }
         }
+        let clock = moment.clock();
+        for orders in self.orders.values_mut() {
+            let Some((from, until)) = orders.end else { continue };
+            if orders.is_reached && clock + 2 * SKEW < from {
+                // The clock that showed it was wrong: it counts from now.
+                orders.end = Some((clock, clock + until - from));
+            }
+            orders.is_reached |= from <= clock;
+        }
         for (kid, life) in &mut self.lives {
             let orders = self.orders.get(&life.material);
             let declared = life.declared_end(orders, settings);
@@ -477,6 +488,7 @@ impl Book {
         }
         let orders = self.orders.entry(material).or_default();
         orders.end = None;
+        orders.is_reached = false;
         orders.succession = None;
         orders.masked.extend(masked);
         self.refresh(moment, settings);

@@ -21,7 +21,7 @@ use jwksd::keys::Algorithm;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::daemon::{Connection, Daemon, drop_by_rename, jwksd};
+use crate::common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd};
 use crate::common::faults::{await_looks, jwk_of};
 use crate::injected::PATH;
 use crate::injected::clocks::library;
@@ -322,6 +322,14 @@ impl World {
     /// The kid that an audience is told to sign with.
     fn signs(&self, audience: &str) -> Option<String> {
         self.handoff(audience).map(|told| told["keyId"].as_str().unwrap().to_owned())
+    }
+
+    /// Waits until an audience is told to sign with this kid, or with none: a private half that can't
+    /// be read may be about to be written for a while.
+    fn await_signer(&self, audience: &str, kid: Option<&str>) {
+        eventually(&format!("{audience} signs with {kid:?}"), || {
+            (self.signs(audience).as_deref() == kid).then_some(())
+        });
     }
 
     /// The file that an audience is told to sign with, below the key directory.

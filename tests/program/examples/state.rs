@@ -101,7 +101,7 @@ fn an_older_copy_of_the_ledger_that_is_emptied_and_restored_changes_nothing() {
     let Some(world) = world_of(with_a_short_poll) else { return };
     let state = world.state();
     an_older_copy_is_put_there(&world, &state, |backup| {
-        let script = "rm -rf \"$2\"/* && sleep 0.1 && cp -r \"$1\"/. \"$2\"";
+        let script = "find \"$2\" -type f -delete && sleep 0.1 && cp -r \"$1\"/. \"$2\"";
         run("sh", &["-c", script, "sh", text(backup), text(&state)]);
     });
 }

@@ -74,12 +74,13 @@ impl Clocked {
     }
 }
 
-/// Where libfaketime is.
+/// Where libfaketime is: the one for programs with threads, which would see times mixed up by each
+/// other.
 pub fn library() -> Option<PathBuf> {
     let places = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
     let mut places: Vec<PathBuf> = places.map(|place| place.path()).collect();
     places.push("/usr/lib".into());
-    let found = places.into_iter().map(|place| place.join("faketime/libfaketime.so.1"));
+    let found = places.into_iter().map(|place| place.join("faketime/libfaketimeMT.so.1"));
     found.into_iter().find(|path| path.exists())
 }
 

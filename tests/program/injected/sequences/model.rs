@@ -52,8 +52,6 @@ pub enum Meta {
 struct Place {
     kid: String,
     valid_to: Option<Timestamp>,
-    /// Whether its private half could be read there.
-    is_private: bool,
 }
 
 /// What is remembered of an id of a key in an audience.
@@ -110,7 +108,7 @@ impl Model {
                 let kid = kid.map_or_else(|| self.thumbprints[*key].clone(), str::to_owned);
                 let valid_to = valid_to
                     .map(|minutes| self.start + Duration::from_secs(60 * u64::from(minutes)));
-                Shown::Key(*key, Place { kid, valid_to, is_private: true })
+                Shown::Key(*key, Place { kid, valid_to })
             }
             Some(Pem::Bad(_)) => Shown::Refused,
             None => Shown::Nothing,
@@ -181,32 +179,24 @@ impl Known {
         is_second: bool,
     ) {
         let mut gone = BTreeSet::new();
-        for (slot, mut place) in std::mem::take(&mut self.places) {
-            if places.contains_key(slot) {
+        for (slot, place) in std::mem::take(&mut self.places) {
+            if places.contains_key(slot) || (is_second && !bad.contains(slot)) {
                 continue;
             }
-            if bad.contains(slot) {
-                // As it was, but nobody can sign with what can't be read.
-                place.is_private &= !is_second;
-            } else if is_second {
-                continue;
-            } else {
+            if !bad.contains(slot) {
                 gone.insert(slot);
             }
             places.insert(slot, place);
         }
-        // A place with the private half decides before one without, then the first one.
-        let mut deciding: Vec<(&'static str, &Place)> =
-            places.iter().map(|(slot, place)| (*slot, place)).collect();
-        deciding.sort_by_key(|(slot, place)| (!place.is_private, *slot));
-        for (slot, place) in &deciding {
+        // All of them have a private half, so the first place decides.
+        for (slot, place) in &places {
             if gone.contains(slot) {
                 continue;
             }
-            let declares = |(slot_of, of): &&(&'static str, &Place)| {
+            let declares = |(slot_of, of): &(&&'static str, &Place)| {
                 of.kid == place.kid && audience(slot_of) == audience(slot)
             };
-            let valid_to = deciding.iter().filter(declares).find_map(|(_, of)| of.valid_to);
+            let valid_to = places.iter().filter(declares).find_map(|(_, of)| of.valid_to);
             let name = (place.kid.clone(), audience(slot));
             self.names.insert(name, Name { valid_to, lost_until: None });
         }
