@@ -227,13 +227,9 @@ impl Dates {
         [self.order, self.succession, self.declaration, self.loss].into_iter().flatten()
     }
 
-    /// The earlier of `validTo` and the end of the shortest grace; for a deleted key, when it was
-    /// deleted.
+    /// The earliest of `validTo`, the end of the shortest grace, and the deletion.
     pub fn published_until(&self, instant: Timestamp) -> Option<Timestamp> {
-        match self.deleted_at {
-            Some(deleted_at) => Some(deleted_at),
-            None => earliest([self.valid_to, self.graces_end(instant)]),
-        }
+        earliest([self.deleted_at, self.valid_to, self.graces_end(instant)])
     }
 
     fn graces_end(&self, instant: Timestamp) -> Option<Timestamp> {

@@ -184,8 +184,7 @@ impl<'a> Claim<'a> {
 impl NamedKey<'_> {
     /// Until when the kid can't be another key's, where that is known.
     fn reserved(&self, now: Timestamp, retention: Duration) -> Option<Timestamp> {
-        let until = self.dates().published_until(now)?;
-        Some(after(until, retention))
+        Some(after(self.over_from(now)?, retention))
     }
 }
 

@@ -243,9 +243,8 @@ impl Update<'_> {
         }
         let is_deleted = record.deleted_at.is_some();
         let over = record.named().filter(|named| {
-            let until = named.dates().published_until(now);
             let is_gone = named.key.loss.is_some() || is_deleted;
-            is_gone && until.is_some_and(|until| after(until, retention) <= now)
+            is_gone && named.over_from(now).is_some_and(|over| after(over, retention) <= now)
         });
         let over: Vec<Name> = over.map(|named| named.name().clone()).collect();
         let is_last = over.len() == record.names.len();

@@ -379,6 +379,11 @@ impl<'a> NamedKey<'a> {
         }
     }
 
+    /// From when on there is nothing more to come of it, but that it is remembered for a while.
+    pub(super) fn over_from(&self, now: Timestamp) -> Option<Timestamp> {
+        [self.dates().published_until(now), self.record.deleted_at].into_iter().flatten().max()
+    }
+
     /// The same name as it is in other records, which must have it.
     pub(crate) fn in_records<'b>(&self, records: &'b Records) -> NamedKey<'b>
     where
