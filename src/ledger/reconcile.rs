@@ -346,7 +346,7 @@ impl Update<'_> {
                 && !place.private.is_there()
                 && !self.is_confirmed(Missed::Private(key, place.slot.clone()))
             {
-                place.private = known.private.clone();
+                (place.private, place.is_torn) = (known.private.clone(), known.is_torn);
             }
             record.places.push(place);
         }

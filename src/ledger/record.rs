@@ -233,7 +233,8 @@ impl Record {
 
     /// Whether an order ends the key for good or until further orders.
     pub(super) fn is_ended_by_order(&self) -> bool {
-        self.deleted_at.is_some() || self.orders.end.is_some()
+        let Orders { end, valid_to, .. } = &*self.orders;
+        self.deleted_at.is_some() || end.is_some() || valid_to.is_some()
     }
 }
 
@@ -277,9 +278,11 @@ impl KeyName {
     /// The end of a name that no entry declares any more: it keeps a grace that was ordered or
     /// declared for it where that is longer than `grace`.
     pub(super) fn lose(&mut self, orders: &Orders, now: Timestamp, grace: Duration) {
-        let given = [orders.end, self.declared_end(orders)].into_iter().flatten();
+        let ends = [orders.end, self.declared_end(orders)].into_iter().flatten();
+        let succession = orders.succession.as_ref().map(|succession| succession.grace);
+        let given = ends.map(|end| end.grace).chain(succession);
         // Without any grace the files are what says when a key ends.
-        let longest = given.map(|end| end.grace).filter(|_| !grace.is_zero()).max();
+        let longest = given.filter(|_| !grace.is_zero()).max();
         self.loss = Some(End::noticed(now, grace.max(longest.unwrap_or_default())));
     }
 }
