@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::handoff::{self, HandOff};
 use super::journal::CommitError;
+use super::reconcile::with_successions;
 use super::record::{Record, Records};
 use super::served::{self, Confirmation, ServedDirectories, ServedMarker};
 use super::step::Step;
@@ -199,7 +200,9 @@ impl Ledger {
         policy: &Policy,
     ) -> io::Result<HandOffStatus> {
         let Some(directory) = self.directory.clone() else { return Ok(HandOffStatus::Written) };
-        let current = |audience: &Audience| HandOff::of(&self.records, audience, now, policy);
+        // What other processes wrote was expected when they wrote it.
+        let records = with_successions(&self.records, now, policy);
+        let current = |audience: &Audience| HandOff::of(&records, audience, now, policy);
         let due: Vec<(&Audience, Option<HandOff>)> = audiences
             .iter()
             .map(|audience| (audience, current(audience)))
@@ -228,7 +231,7 @@ impl Ledger {
             let due = due.iter().map(|(audience, handoff)| (*audience, handoff.as_ref()));
             // Every audience gets its turn, whatever becomes of the others.
             let written = stale.chain(due).map(|(audience, handoff)| {
-                handoff::replace(&directory, audience, handoff, &self.records, now, policy)
+                handoff::replace(&directory, audience, handoff, &records, now, policy)
             });
             let written: Vec<io::Result<()>> = written.collect();
             written.into_iter().collect::<io::Result<()>>().map(|()| HandOffStatus::Written)

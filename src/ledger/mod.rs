@@ -30,6 +30,7 @@ pub use journal::CommitError;
 pub use keeper::{HandOffStatus, Ledger, Persistence};
 pub use observation::{Observation, UnreadableSubtree};
 pub use overview::{Overview, Warning, WarningKind};
+pub(crate) use reconcile::with_successions;
 pub use reconcile::{Change, ChangeKind, Missed, ReconcileContext, Reconciliation, reconcile};
 pub use record::{KeyName, NamedKey, Orders, Record, Records};
 pub(crate) use served::other_daemon;

@@ -3,6 +3,7 @@
 //! It decides which key and which name is new, and which is gone and since when. It reads no file
 //! and no clock; the same input gives the same result.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -510,6 +511,27 @@ fn resolve_successions(
             outcome.changes.push(Change { key, name, kind });
         }
     }
+}
+
+/// The records with the successions as they stand at `now`: what was expected when they were written
+/// may have been overtaken by the time, or by what became of the successor.
+pub(crate) fn with_successions<'a>(
+    records: &'a Records,
+    now: Timestamp,
+    policy: &Policy,
+) -> Cow<'a, Records> {
+    let mut resolved = Cow::Borrowed(records);
+    for (key, record) in records {
+        let Some(planned) = &record.orders.succession else { continue };
+        let expected = planned.takes_over_at(records, now, policy);
+        if planned.expected != expected {
+            let mut next = Record::clone(record);
+            let succession = Some(Succession { expected, ..planned.clone() });
+            Arc::make_mut(&mut next.orders).succession = succession;
+            resolved.to_mut().insert(*key, Arc::new(next));
+        }
+    }
+    resolved
 }
 
 impl Succession {

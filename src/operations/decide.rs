@@ -1,6 +1,6 @@
 //! How each operation changes the records: pure, except for listing the files to be removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use super::{Decision, KeyPair, OperationContext, OperationError, OperationSettin
 use crate::keys::lifecycle::{End, Policy};
 use crate::keys::{Audience, Kid, Thumbprint};
 use crate::ledger::record::DateOrder;
-use crate::ledger::{NamedKey, Record, Records, Step};
+use crate::ledger::{
+    NamedKey, Overview, Record, Records, Step, Warning, WarningKind, with_successions,
+};
 
 pub fn invalidate(
     OperationContext { records, now, .. }: &OperationContext,
@@ -24,8 +26,12 @@ pub fn invalidate(
     let mut after = records.clone();
     let mut step = Step::default();
     put(&mut after, &mut step, ended(named.record, End::planned(now, grace), now));
+    let after = with_successions(&after, now, &terms.policy);
     let mut answer = KeyPair::of(named.in_records(&after), &after, now, terms);
-    answer.warnings.extend(no_signers(named.record, records, &after, now, &terms.policy));
+    answer
+        .warnings
+        .extend(no_signers(named.record, records, &after, now, &terms.policy).into_values());
+    answer.warnings.extend(suspended(records, &after, now, &terms.policy));
     Ok(Decision { step, answer })
 }
 
@@ -112,7 +118,11 @@ pub fn delete(
     let mut after = records.clone();
     let mut step = Step::default();
     put(&mut after, &mut step, next);
-    answer.warnings.extend(no_signers(named.record, records, &after, now, &terms.policy));
+    let after = with_successions(&after, now, &terms.policy);
+    answer
+        .warnings
+        .extend(no_signers(named.record, records, &after, now, &terms.policy).into_values());
+    answer.warnings.extend(suspended(records, &after, now, &terms.policy));
     let mut lying = Vec::new();
     for place in &named.record.places {
         let files = files::of_entry(&place.slot);
@@ -126,15 +136,29 @@ pub fn delete(
     Ok((Decision { step, answer }, lying))
 }
 
+/// A warning for each key that the change leaves without the successor that it was to end for.
+fn suspended(
+    before: &Records,
+    after: &Records,
+    now: Timestamp,
+    policy: &Policy,
+) -> impl Iterator<Item = String> + use<> {
+    let [before, after] = [before, after].map(|records| Overview::of(records, now, policy));
+    let new = after.warnings.into_iter().filter(move |warning| {
+        warning.kind == WarningKind::SuspendedRotation && !before.warnings.contains(warning)
+    });
+    new.map(|Warning { name, text, .. }| format!("{}: {text}", name.kid))
+}
+
 /// A warning for each audience of `record` that the change leaves without a signing key, earlier
 /// than before.
-fn no_signers(
+pub(super) fn no_signers(
     record: &Record,
     before: &Records,
     after: &Records,
     now: Timestamp,
     policy: &Policy,
-) -> Vec<String> {
+) -> BTreeMap<Audience, String> {
     let audiences: BTreeSet<&Audience> =
         record.names.iter().map(|name| &name.name.audience).collect();
     let warnings = audiences.into_iter().filter_map(|audience| {
@@ -142,7 +166,9 @@ fn no_signers(
         let gap = from(after)?;
         from(before).is_none_or(|before| gap < before).then(|| {
             let when = if gap <= now { String::new() } else { format!(" from {gap} on") };
-            format!("the audience {audience} has no key left to sign with{when}: issue one")
+            let warning =
+                format!("the audience {audience} has no key left to sign with{when}: issue one");
+            (audience.clone(), warning)
         })
     });
     warnings.collect()

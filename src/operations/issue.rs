@@ -191,6 +191,7 @@ pub fn succeed(
     let name = Name { audience: request.audience.clone(), kid: plan.kid.clone() };
     let begin = plan.valid_from.max(now);
     let mut replaced = Vec::new();
+    let mut left_alone = Vec::new();
     if let Some(grace) = request.replaces {
         replaced = replaced_by(&name, records, begin, terms);
         for (key, _) in &replaced {
@@ -212,6 +213,13 @@ pub fn succeed(
             };
             decide::put(&mut after, &mut step, ended);
         }
+        // A key ends under all its names: that of another audience has no successor here.
+        for (key, _) in &replaced {
+            let left =
+                decide::no_signers(&records[key], records, &after, now, &terms.policy).into_iter();
+            let others = left.filter(|(audience, _)| *audience != request.audience);
+            left_alone.extend(others.map(|(_, warning)| warning));
+        }
     }
     let overview = Overview::of(&after, now, &terms.policy);
     let pair = |key: &Thumbprint, name: &Name| {
@@ -221,7 +229,7 @@ pub fn succeed(
     };
     let mut key = pair(&successor, &name).expect("a new key has the name that it was issued under");
     let too_early = too_early(&key, request);
-    for warning in plan.warnings.iter().cloned().chain(too_early) {
+    for warning in plan.warnings.iter().cloned().chain(too_early).chain(left_alone) {
         if !key.warnings.contains(&warning) {
             key.warnings.push(warning);
         }
