@@ -14,6 +14,7 @@ use jwksd::ledger::codec::{self, Damage};
 use jwksd::ledger::store::{self, Store};
 use jwksd::ledger::{Ledger, Orders, Persistence, Record, Records};
 use jwksd::source::Slot;
+use proptest::prelude::*;
 
 const fn policy() -> Policy {
     let second = std::time::Duration::from_secs(1);
@@ -388,19 +389,158 @@ fn an_older_copy_of_the_directory_brings_nothing_back() {
 }
 
 #[test]
-fn both_copies_of_a_record_that_vanished_are_written_again() {
+fn a_single_record_that_is_older_damaged_or_gone_in_one_copy_or_both_is_written_again() {
+    type Spoil = fn(&Path, &[u8]);
+    let older: Spoil = |copy, older| fs::write(copy, older).unwrap();
+    let renamed: Spoil = |copy, older| {
+        fs::write(copy.with_extension("other"), older).unwrap();
+        fs::rename(copy.with_extension("other"), copy).unwrap();
+    };
+    let damaged: Spoil = |copy, older| fs::write(copy, &older[..older.len() / 2]).unwrap();
+    let gone: Spoil = |copy, _| fs::remove_file(copy).unwrap();
+    for (what, spoil) in
+        [("older", older), ("renamed", renamed), ("damaged", damaged), ("gone", gone)]
+    {
+        for copies in [&[0][..], &[1], &[0, 1]] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = directory.path();
+            let mut ledger = Ledger::new(Some(state.to_owned()));
+            touch(&mut ledger, "a", 1);
+            touch(&mut ledger, "b", 2);
+            let files = main_and_mirror(state, 1);
+            let before = fs::read(&files[0]).unwrap();
+            touch(&mut ledger, "a", 1);
+            ledger.mark_served(&[]);
+            let now = copy_of(state);
+            copies.iter().for_each(|index| spoil(&files[*index], &before));
+            ledger.verify();
+            ledger.update(|records| (records.clone(), ()));
+            assert_eq!(ledger.records()[&key(1)].revision, 2, "{what}");
+            assert_eq!(ledger.records().len(), 2);
+            for (file, bytes) in now.iter().filter(|(file, _)| file.extension().is_some()) {
+                assert_eq!(
+                    &fs::read(file).unwrap(),
+                    bytes,
+                    "{what} {copies:?}: {}",
+                    file.display()
+                );
+            }
+            assert_eq!(
+                ledger.damaged_files().len(),
+                if what == "damaged" { copies.len() } else { 0 }
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_seen_anew_after_it_was_forgotten_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path();
     let mut ledger = Ledger::new(Some(state.to_owned()));
     touch(&mut ledger, "a", 1);
-    touch(&mut ledger, "b", 2);
+    let older = copy_of(state);
+    ledger.update(|_| (Records::new(), ()));
+    let anew = |records: &Records| {
+        let mut records = records.clone();
+        let mut anew = record("a", 1);
+        anew.first_seen = Timestamp::from_second(1_000_000).unwrap();
+        anew.revision = 1;
+        records.insert(key(1), Arc::new(anew));
+        (records, ())
+    };
+    ledger.update(anew);
     ledger.mark_served(&[]);
-    for copy in main_and_mirror(state, 1) {
-        fs::remove_file(copy).unwrap();
+    let before = ledger.records().clone();
+    assert_eq!(read(state), before);
+    // Whether its files vanish, or those of the time before are put back.
+    for is_older in [false, true] {
+        for copy in main_and_mirror(state, 1) {
+            fs::remove_file(copy).unwrap();
+        }
+        for (file, bytes) in older.iter().filter(|(file, _)| is_older && file.extension().is_some())
+        {
+            fs::write(file, bytes).unwrap();
+        }
+        ledger.verify();
+        ledger.update(|records| (records.clone(), ()));
+        ledger.mark_served(&[]);
+        assert_eq!(ledger.records(), &before);
+        assert_eq!(read(state), before);
     }
-    ledger.verify();
-    ledger.update(|records| (records.clone(), ()));
-    assert_eq!(&read(state), ledger.records());
+}
+
+#[test]
+fn a_process_that_forgets_and_one_that_has_not_yet_come_to_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let [mut one, mut other] = [(); 2].map(|()| Ledger::new(Some(state.to_owned())));
+    touch(&mut one, "a", 1);
+    touch(&mut one, "b", 2);
+    other.update(|records| (records.clone(), ()));
+    let forget = |records: &Records| {
+        let mut records = records.clone();
+        records.remove(&key(1));
+        (records, ())
+    };
+    one.update(forget);
+    for _ in 0..3 {
+        // The other one comes to the same end by itself.
+        other.update(forget);
+        one.update(|records| (records.clone(), ()));
+    }
+    assert_eq!(read(state).keys().collect::<Vec<_>>(), [&key(2)]);
+    assert_eq!((one.records().len(), other.records().len()), (1, 1));
+    let before = copy_of(state);
+    other.update(|records| (records.clone(), ()));
+    one.update(|records| (records.clone(), ()));
+    assert_eq!(copy_of(state), before);
+}
+
+prop_compose! {
+    /// A copy of a record, somewhere in its life.
+    fn copies_of_a_record()(
+        revision in 0..4_u64, number in 0..3_u64, end in prop::option::of((0..50_i64, 0..50_u64)),
+        deleted in prop::option::weighted(0.2, 0..50_i64), masks in any::<bool>(), seen in 0..3_i64,
+    ) -> Arc<Record> {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut record = record("a", 1);
+        record.revision = revision;
+        record.deleted_at = deleted.map(at);
+        record.names[0].first_published = (seen > 0).then(|| at(seen));
+        record.orders = Arc::new(Orders {
+            number,
+            end: end.map(|(from, grace)| End::planned(at(from), std::time::Duration::from_secs(grace))),
+            masked_ends: masks.then(|| at(1)).into_iter().collect(),
+            ..Orders::default()
+        });
+        Arc::new(record)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1024) })]
+
+    /// Whoever merges which copy with which comes to the same, and nothing comes back by it.
+    #[test]
+    fn a_merge_takes_nothing_back(one in copies_of_a_record(), other in copies_of_a_record()) {
+        let both = one.merged_with(&other);
+        prop_assert_eq!(&both, &other.merged_with(&one));
+        prop_assert_eq!(&one.merged_with(&one), &one);
+        for copy in [&one, &other] {
+            prop_assert_eq!(&both.merged_with(copy), &both);
+            prop_assert_eq!(&copy.merged_with(&both), &both);
+            prop_assert!(both.revision >= copy.revision);
+            prop_assert!(both.deleted_at.is_some() || copy.deleted_at.is_none());
+            prop_assert!(both.orders.number >= copy.orders.number);
+            if copy.orders.number == both.orders.number
+                && let Some(end) = copy.orders.end
+            {
+                let until = both.orders.end.map(|end| end.until(end.at));
+                prop_assert!(until.is_some_and(|until| until <= end.until(end.at)));
+            }
+        }
+    }
 }
 
 #[test]

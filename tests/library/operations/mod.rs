@@ -10,9 +10,11 @@ mod endings;
 mod halves;
 mod hand_off;
 mod issuing;
+mod naming;
 mod properties;
 mod returning;
 mod rotating;
+mod successions;
 mod together;
 
 use std::collections::BTreeSet;

@@ -119,28 +119,6 @@ fn a_successor_that_begins_too_early_is_told_of() {
     assert!(issued.key.warnings.iter().any(|warning| warning.contains("may be refused")));
 }
 
-#[test]
-fn ending_the_successor_tells_of_the_gap_that_it_leaves() {
-    let mut world = World::new();
-    world.published_key();
-    world.pass(DAY);
-    let successor = world.rotate().key.key_id;
-    world.look();
-    let pair = world.operations.invalidate(&successor, Duration::ZERO, world.now).unwrap();
-    assert!(
-        pair.warnings.iter().any(|warning| warning.contains("no key left to sign with")),
-        "{:?}",
-        pair.warnings
-    );
-    let mut world = World::new();
-    world.published_key();
-    world.pass(DAY);
-    let successor = world.rotate().key.key_id;
-    world.look();
-    let pair = world.operations.delete(&successor, world.now).unwrap();
-    assert!(pair.warnings.iter().any(|warning| warning.contains("no key left to sign with")));
-}
-
 /// Making a large key takes seconds, and consumers have it only after that.
 #[test]
 fn a_key_that_takes_long_to_make_is_not_to_sign_too_early() {
