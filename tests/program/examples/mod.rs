@@ -262,12 +262,16 @@ impl World {
 
     /// `jwksd check`: its exit code, and its lines.
     fn check(&self) -> (i32, Vec<Value>) {
-        let mut command = jwksd();
-        command.arg("check").arg("--keys").arg(self.keys()).args(["--format", "json"]);
-        let output = self.clocked(&mut command).output().unwrap();
+        let output = self.check_output();
         let lines: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         (output.status.code().unwrap(), lines.as_array().unwrap().clone())
+    }
+
+    fn check_output(&self) -> Output {
+        let mut command = jwksd();
+        command.arg("check").arg("--keys").arg(self.keys()).args(["--format", "json"]);
+        self.clocked(&mut command).output().unwrap()
     }
 
     /// What `check` says of an entry that it refuses.

@@ -228,11 +228,12 @@ fn a_record_that_is_damaged_in_both_copies_is_named_and_costs_no_other() {
 #[test]
 fn a_command_that_finds_a_damaged_record_names_it() {
     for (what, content, cause) in spoilt() {
-        for arguments in [&["invalidate", "b", "--now"][..], &["list"]] {
+        for arguments in [&["invalidate", "b", "--now"][..], &["list"], &[]] {
             let Some(mut world) = world_of(World::begin) else { return };
             world.stop();
             let name = spoil(&world.state(), "a", content);
-            let output = world.command(arguments);
+            let output =
+                if arguments.is_empty() { world.check_output() } else { world.command(arguments) };
             assert!(output.status.success());
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(
