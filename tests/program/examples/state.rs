@@ -192,8 +192,10 @@ fn spoil(state: &Path, kid: &str, content: impl Fn(&str) -> String) -> String {
     name
 }
 
-/// How records are spoilt, and what is said of it.
-fn spoilt() -> [(&'static str, fn(&str) -> String, &'static str); 4] {
+/// A way in which a record is spoilt, how that is done, and what is said of it.
+type Spoilt = (&'static str, fn(&str) -> String, &'static str);
+
+fn spoilt() -> [Spoilt; 4] {
     [
         ("cut short", |whole| whole[..whole.len() / 2].to_owned(), "not a whole record"),
         ("edited", |whole| whole.replace("\"a\"", "\"x\""), "checksum"),
@@ -334,10 +336,7 @@ fn while_a_stopped_process_holds_the_lock_sets_and_hand_offs_are_on_time() {
 
 #[test]
 fn on_a_full_disk_signers_are_kept_on_no_key_that_has_ended() {
-    let mut world = match World::new() {
-        Some(world) => world,
-        None => return,
-    };
+    let Some(mut world) = World::new() else { return };
     let state = world.state();
     fs::create_dir(&state).unwrap();
     let tmpfs = format!("mount -t tmpfs -o size=128k tmpfs '{}'", state.display());
