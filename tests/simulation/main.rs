@@ -17,7 +17,7 @@
 //! neighbours notice.
 
 #![allow(clippy::too_many_lines, clippy::collapsible_if, clippy::format_collect)]
-#![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, clippy::struct_excessive_bools)]
 
 #[path = "../common/keys.rs"]
 mod keys;
