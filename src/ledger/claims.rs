@@ -162,7 +162,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-impl<'a> Claim<'a> {
+impl Claim<'_> {
     fn key(&self) -> Thumbprint {
         self.seen.thumbprint
     }

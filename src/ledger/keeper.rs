@@ -38,6 +38,8 @@ pub struct Ledger {
     synced_at: Option<u64>,
     /// The store's fingerprint then, once it was taken: that takes a while where there are many keys.
     fingerprint: Option<u64>,
+    /// Whether the directory was changed behind the back of its users since then.
+    is_restored: bool,
     persistence: Persistence,
     served: ServedMarker,
     served_directories: ServedDirectories,
@@ -75,6 +77,7 @@ impl Ledger {
             forgotten: BTreeMap::new(),
             synced_at: None,
             fingerprint: None,
+            is_restored: false,
             persistence: Persistence::Memory,
             served: ServedMarker::default(),
             served_directories: ServedDirectories::default(),
@@ -105,6 +108,7 @@ impl Ledger {
         let known = self.fingerprint.filter(|_| self.synced_at.is_some());
         if known.is_some() && store::fingerprint(directory).ok() != known {
             self.synced_at = None;
+            self.is_restored = true;
             self.served = ServedMarker::default();
         }
     }
@@ -265,7 +269,7 @@ impl Ledger {
         if let Some(store) = self.store.take().filter(Store::is_in_place) {
             return Ok(store);
         }
-        self.synced_at = None;
+        self.is_restored |= self.synced_at.take().is_some();
         Store::open(directory)
     }
 
@@ -286,7 +290,10 @@ impl Ledger {
         for (key, first_seen) in &self.forgotten {
             if loaded.records.get(key).is_some_and(|record| record.first_seen <= *first_seen) {
                 loaded.records.remove(key);
-                self.to_remove.insert(*key);
+                // Another process that has not forgotten it yet does so by itself.
+                if self.is_restored {
+                    self.to_remove.insert(*key);
+                }
             }
         }
         for (key, mine) in std::mem::take(&mut self.records) {
@@ -302,6 +309,7 @@ impl Ledger {
             loaded.records.insert(key, merged);
         }
         self.to_write.retain(|key| loaded.records.contains_key(key));
+        self.is_restored = false;
         self.records = loaded.records;
     }
 

@@ -480,11 +480,17 @@ fn note_publications(
 /// A succession that is carried out later than this is noticed late, as after a downtime.
 const LATE: SignedDuration = SignedDuration::from_secs(1);
 
+/// A plan that is nearer than this is looked at whenever anything changes.
+const NEAR: Duration = Duration::from_secs(60);
+
 /// Works out when keys end for their successors, and ends those whose time has come.
 fn resolve_successions(
     outcome: &mut Reconciliation,
-    ReconcileContext { now, policy, is_served, .. }: ReconcileContext<'_>,
+    ReconcileContext { now, policy, is_served, known, .. }: ReconcileContext<'_>,
 ) {
+    // Without a new scan, what another process worked out by its own clock is left as it is, so that
+    // two whose clocks disagree do not write in turn for as long as they do.
+    let is_stale = known.is_some_and(BTreeMap::is_empty);
     let planned = outcome.records.iter().filter_map(|(key, record)| {
         let planned = record.orders.succession.as_ref()?;
         Some((*key, planned.takes_over_at(&outcome.records, now, policy)))
@@ -493,7 +499,8 @@ fn resolve_successions(
         let Some(record) = outcome.records.get_mut(&key) else { continue };
         let is_due = is_served && expected.is_some_and(|at| at <= now);
         let Some(known) = &record.orders.succession else { continue };
-        if known.expected == expected && !is_due {
+        let is_near = known.expected.is_some_and(|at| at <= after(now, NEAR));
+        if !is_due && (known.expected == expected || (is_stale && !is_near)) {
             continue;
         }
         let record = Arc::make_mut(record);

@@ -42,11 +42,12 @@ impl ServedMarker {
 
 /// Whether the opened file is still the one of the directory, which may have been replaced.
 fn is_in_place(file: &File, directory: &Path) -> bool {
-    let there = std::fs::symlink_metadata(directory.join(SERVED)).map(identity).ok();
-    there.is_some() && there == file.metadata().map(identity).ok()
+    let there = std::fs::symlink_metadata(directory.join(SERVED)).ok();
+    let there = there.as_ref().map(identity);
+    there.is_some() && there == file.metadata().ok().as_ref().map(identity)
 }
 
-fn identity(there: Metadata) -> (u64, u64) {
+fn identity(there: &Metadata) -> (u64, u64) {
     (there.dev(), there.ino())
 }
 
@@ -104,9 +105,9 @@ impl ServedDirectories {
     /// Holds the locks, on directories that have taken the place of others too.
     pub(super) fn hold(&mut self, directories: &[Arc<Path>]) {
         for directory in directories {
-            let there = std::fs::metadata(directory).map(identity).ok();
+            let there = std::fs::metadata(directory).ok();
             let known = self.0.get(&**directory).and_then(|held| held.metadata().ok());
-            if there == known.map(identity) {
+            if there.as_ref().map(identity) == known.as_ref().map(identity) {
                 continue;
             }
             self.0.remove(&**directory);

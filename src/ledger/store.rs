@@ -49,8 +49,8 @@ pub struct DamagedFile {
 }
 
 impl DamagedFile {
-    /// Whoever sets a file aside says so, commands included.
-    fn log(&self, aside: &Path) {
+    /// Whoever finds it says so, commands included.
+    fn log(&self, lies_at: &Path, what: &str) {
         let key = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let remedy = if self.restored {
             "nothing is lost: the record's other copy is used; look after the disk"
@@ -59,9 +59,9 @@ impl DamagedFile {
              lost; restore the record from a backup, or give them again"
         };
         warn!(
-            event = "ledger.damaged", file = %aside.display(), key = %key.escape_default(),
+            event = "ledger.damaged", file = %lies_at.display(), key = %key.escape_default(),
             cause = %self.damage, restored = self.restored, remedy,
-            "a damaged record was set aside"
+            "{what}"
         );
     }
 }
@@ -72,6 +72,15 @@ pub struct LoadedRecords {
     pub damaged_files: Vec<DamagedFile>,
     /// Keys of whose records a copy is missing or old, to be written again.
     pub incomplete: BTreeSet<Thumbprint>,
+}
+
+impl LoadedRecords {
+    /// For those who read and change nothing.
+    pub(crate) fn log_damaged(&self) {
+        for damaged in &self.damaged_files {
+            damaged.log(&damaged.file, "a damaged record lies in the ledger");
+        }
+    }
 }
 
 /// The store while its lock is held.
@@ -173,7 +182,7 @@ impl LockedStore<'_> {
         for aside in &mut loaded.damaged_files {
             let to = free_name_beside(&aside.file);
             if fs::rename(&aside.file, &to).is_ok() {
-                aside.log(&to);
+                aside.log(&to, "a damaged record was set aside");
                 aside.file = to;
             }
         }

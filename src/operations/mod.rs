@@ -132,7 +132,9 @@ impl Operations {
         // Files before records: a step that shows in the files is in the records read after them.
         let observation = self.scanner.look().observation;
         let loaded = store::read_between_steps(&self.terms.state, LOCK_PATIENCE);
-        let remembered = loaded.map_err(OperationError::Ledger)?.records;
+        let loaded = loaded.map_err(OperationError::Ledger)?;
+        loaded.log_damaged();
+        let remembered = loaded.records;
         Ok(known(&remembered, &observation, now, &self.terms))
     }
 

@@ -14,6 +14,7 @@ use crate::config::{Config, ConnectionLimits, ListenAddress};
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::entry::KeyRules;
 use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
+use crate::logging;
 use crate::operations::{OperationSettings, Operations};
 use crate::publish::layout::Layout;
 use crate::publish::reconciler::ReconcileSettings;
@@ -35,8 +36,11 @@ pub struct Inspection {
 /// [`ServeError::Ledger`] where there is a ledger that can't be read.
 pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError> {
     let directory = state_directory(config);
-    let remembered =
-        store::read(&directory).map_err(|error| ServeError::Ledger { directory, error })?.records;
+    let loaded =
+        store::read(&directory).map_err(|error| ServeError::Ledger { directory, error })?;
+    logging::init(config.log);
+    loaded.log_damaged();
+    let remembered = loaded.records;
     let scan = scanner(config).look();
     let context = ReconcileContext {
         now,

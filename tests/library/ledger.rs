@@ -335,19 +335,27 @@ fn copy_of(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => files.extend(copy_of(&path)),
-            false => files.push((path.clone(), fs::read(&path).unwrap())),
+        if path.is_dir() {
+            files.extend(copy_of(&path));
+        } else {
+            files.push((path.clone(), fs::read(&path).unwrap()));
         }
     }
     files
 }
 
+type Put = fn(&Path, &[(PathBuf, Vec<u8>)]);
+
+fn write_all(copy: &[(PathBuf, Vec<u8>)]) {
+    for (file, bytes) in copy {
+        fs::write(file, bytes).unwrap();
+    }
+}
+
 #[test]
 fn an_older_copy_of_the_directory_brings_nothing_back() {
     let end = End::planned(Timestamp::UNIX_EPOCH, std::time::Duration::ZERO);
-    type Put = fn(&Path, &[(PathBuf, Vec<u8>)]);
-    let over: Put = |_, copy| copy.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+    let over: Put = |_, copy| write_all(copy);
     let records_alone: Put = |_, copy| {
         for (file, bytes) in copy.iter().filter(|(file, _)| file.extension().is_some()) {
             let _ = fs::remove_file(file);
@@ -357,7 +365,7 @@ fn an_older_copy_of_the_directory_brings_nothing_back() {
     let instead: Put = |state, copy| {
         fs::rename(state, state.with_extension("away")).unwrap();
         fs::create_dir_all(state.join("mirror")).unwrap();
-        copy.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+        write_all(copy);
     };
     for (what, put) in [("over", over), ("records", records_alone), ("instead", instead)] {
         let directory = tempfile::tempdir().unwrap();

@@ -74,6 +74,8 @@ pub struct Life {
     pub stops: Vec<Stop>,
     /// Whether there is a private half to sign with.
     pub can_sign: bool,
+    /// Whether a wrong clock noted a date of it: it may be forgotten by that.
+    pub is_misdated: bool,
     /// Until when something about it may have been noted by a clock that was far off.
     pub dubious_until: Ms,
 }
@@ -157,6 +159,7 @@ impl Life {
             revived_at: None,
             stops: Vec::new(),
             can_sign: false,
+            is_misdated: false,
             dubious_until: Ms::MIN,
         }
     }
@@ -171,6 +174,7 @@ impl Life {
         let longest =
             settings.propagation + 2 * (settings.grace + settings.lifetime) + settings.max_age;
         self.dubious_until = self.dubious_until.max(now + longest);
+        self.is_misdated = true;
     }
 
     fn set_valid_to(&mut self, to: Option<Ms>, moment: Moment, settings: &Settings) {
@@ -310,10 +314,10 @@ impl Book {
         let mut taken: BTreeMap<&Kid, u8> = BTreeMap::new();
         for (slot, lying) in &directory.entries {
             let Lying { material, kid, audience, attributes, is_bad, .. } = lying;
-            let holder = self.lives.get(kid).map(|life| life.material);
-            let holder = holder.unwrap_or_else(|| *taken.entry(kid).or_insert(*material));
             let is_deleted = self.orders.get(material).is_some_and(|o| o.deleted_at.is_some());
-            if *is_bad || holder != *material || is_deleted {
+            let holder = self.lives.get(kid).map(|life| life.material);
+            let mut first = || *taken.entry(kid).or_insert(*material);
+            if *is_bad || is_deleted || holder.unwrap_or_else(&mut first) != *material {
                 bad.insert(slot);
                 continue;
             }

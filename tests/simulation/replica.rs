@@ -69,6 +69,8 @@ pub struct Disk {
     pub changes: u64,
     /// Whether nothing can be written.
     pub is_failing: bool,
+    /// Whether an older copy was put in its place, which nobody has mended yet.
+    is_restored: bool,
     /// The hand-off to the signers of each audience.
     pub told: BTreeMap<Audience, HandOff>,
 }
@@ -100,6 +102,7 @@ impl Disk {
 
     /// Somebody puts an older copy in its place.
     pub fn restore(&mut self, copy: BTreeMap<String, Vec<u8>>) {
+        self.is_restored = true;
         self.files = copy;
         self.changes += 1;
     }
@@ -116,6 +119,8 @@ pub struct Running {
     as_of: u64,
     /// Whether the disk is behind the memory.
     is_dirty: bool,
+    /// What it has forgotten, and when that was first seen.
+    forgotten: BTreeMap<Thumbprint, Timestamp>,
     reconciler: Reconciler,
     publisher: Publisher,
     handler: PublicHandler,
@@ -181,6 +186,7 @@ impl Replica {
             records: Records::new(),
             as_of: u64::MAX,
             is_dirty: false,
+            forgotten: BTreeMap::new(),
             reconciler: Reconciler::new(settings.reconcile, &self.clock),
             publisher,
             handler: PublicHandler::new(published, clock, max_age, true),
@@ -278,8 +284,15 @@ impl Replica {
 
 impl Running {
     /// Takes over what others wrote. A record that is in memory alone is kept.
-    fn refresh(&mut self, disk: &Disk) {
+    fn refresh(&mut self, disk: &mut Disk) {
         let mut loaded = disk.read();
+        for (key, first_seen) in &self.forgotten {
+            if loaded.get(key).is_some_and(|record| record.first_seen <= *first_seen) {
+                loaded.remove(key);
+                self.is_dirty |= disk.is_restored;
+            }
+        }
+        disk.is_restored = false;
         for (key, record) in &self.records {
             let merged = loaded.get(key).map(|other| record.merged_with(other));
             let merged = merged.unwrap_or_else(|| Arc::clone(record));
@@ -292,6 +305,9 @@ impl Running {
 
     fn remember(&mut self, after: Records, disk: &mut Disk) {
         let before = std::mem::replace(&mut self.records, after);
+        for (key, record) in before.iter().filter(|(key, _)| !self.records.contains_key(*key)) {
+            self.forgotten.insert(*key, record.first_seen);
+        }
         if disk.is_failing {
             self.is_dirty |= before != self.records;
             return;

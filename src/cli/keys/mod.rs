@@ -214,6 +214,7 @@ struct Run {
 impl Run {
     fn new(SharedFlags { common, format }: SharedFlags) -> Result<Self, Failure> {
         let config = common.load(None)?.with_directories()?.config;
+        logging::init(config.log);
         let operations = serve::operations(&config);
         let now = to_the_millisecond(SystemClock.now());
         Ok(Self { config, operations, format, now, code: DONE })
@@ -226,7 +227,6 @@ impl Run {
         act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, OperationError>,
         about: impl FnOnce(&mut T) -> &mut KeyPair,
     ) -> Result<T, Failure> {
-        logging::init(self.config.log);
         serve::make_state_directory(&self.config);
         attempt.via = "command";
         attempt.who = format!("uid:{}", rustix::process::getuid().as_raw());

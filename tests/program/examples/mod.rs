@@ -89,25 +89,25 @@ impl Key {
         let certificate = match authority {
             None => of("signer.test").self_signed(&self.pair()),
             Some(authority) => {
-                let issuer = rcgen::Issuer::new(authority.authority(), authority.pair());
+                let issuer = rcgen::Issuer::new(authority_params(), authority.pair());
                 of("signer.test").signed_by(&self.pair(), &issuer)
             }
         };
         certificate.unwrap().pem()
     }
 
-    /// What it says as a certificate authority.
-    fn authority(&self) -> rcgen::CertificateParams {
-        let mut params = rcgen::CertificateParams::new(vec!["authority.test".to_owned()]).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-        params
-    }
-
     /// Its own certificate as a certificate authority.
     fn authority_certificate(&self) -> String {
-        self.authority().self_signed(&self.pair()).unwrap().pem()
+        authority_params().self_signed(&self.pair()).unwrap().pem()
     }
+}
+
+/// What a certificate authority says of itself.
+fn authority_params() -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::new(vec!["authority.test".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params
 }
 
 /// A key directory, a ledger beside it, a clock for all who use them, and perhaps a daemon.
@@ -262,12 +262,16 @@ impl World {
 
     /// `jwksd check`: its exit code, and its lines.
     fn check(&self) -> (i32, Vec<Value>) {
-        let mut command = jwksd();
-        command.arg("check").arg("--keys").arg(self.keys()).args(["--format", "json"]);
-        let output = self.clocked(&mut command).output().unwrap();
+        let output = self.check_output();
         let lines: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         (output.status.code().unwrap(), lines.as_array().unwrap().clone())
+    }
+
+    fn check_output(&self) -> Output {
+        let mut command = jwksd();
+        command.arg("check").arg("--keys").arg(self.keys()).args(["--format", "json"]);
+        self.clocked(&mut command).output().unwrap()
     }
 
     /// What `check` says of an entry that it refuses.
