@@ -420,7 +420,9 @@ fn a_single_record_that_is_older_damaged_or_gone_in_one_copy_or_both_is_written_
             touch(&mut ledger, "a", 1);
             ledger.mark_served(&[]);
             let now = copy_of(state);
-            copies.iter().for_each(|index| spoil(&files[*index], &before));
+            for index in copies {
+                spoil(&files[*index], &before);
+            }
             ledger.verify();
             ledger.update(|records| (records.clone(), ()));
             assert_eq!(ledger.records()[&key(1)].revision, 2, "{what}");

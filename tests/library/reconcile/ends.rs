@@ -48,8 +48,7 @@ fn an_order_to_end_at_once_holds_through_a_restart_a_return_and_a_dark_directory
     let mut world = World::default();
     world.put("a", vec![seen("k", 1)]).look(0);
     world.end(1, End::planned(at(10), Duration::ZERO));
-    type Happens = fn(&mut World);
-    let happens: [Happens; 6] = [
+    let happens: [fn(&mut World); 6] = [
         |world| restart(world),
         |world| drop(world.spoil("a", RefusalReason::EmptyFile).look(20)),
         |world| drop(world.remove("a").darken("").look(30)),

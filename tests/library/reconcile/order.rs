@@ -14,15 +14,15 @@ use proptest::prelude::*;
 use super::common::keys::{kid, seen};
 use super::{DAY, World, alias, at, public, secs};
 
-/// An entry of one of two key directories.
+/// An entry of a key directory.
 #[derive(Debug, Clone)]
 struct Copy {
-    directory: bool,
+    directory: &'static str,
+    audience: &'static str,
     key: u8,
     kid: u8,
     has_alias: bool,
     is_private: bool,
-    is_human: bool,
     valid_to: Option<i64>,
     ends: Option<(i64, Option<i64>)>,
 }
@@ -32,7 +32,7 @@ impl Copy {
         let key =
             SeenKey { kid: kid(&format!("{}-{}", self.key, self.kid)), ..seen("n", self.key) };
         let mut key = if self.has_alias { alias(&format!("{}-x", self.key), key) } else { key };
-        key.audience = Audience::new(if self.is_human { "human" } else { "client" });
+        key.audience = Audience::new(self.audience);
         key.declared.valid_to = self.valid_to.map(|days| at(DAY * days));
         key.declared.invalidated_at = self.ends.map(|(days, _)| at(DAY * days));
         key.declared.grace_period_sec = self.ends.and_then(|(_, grace)| grace).map(secs);
@@ -40,8 +40,7 @@ impl Copy {
     }
 
     fn slot(&self, index: usize) -> Slot {
-        let directory = if self.directory { "/keys" } else { "/more" };
-        Slot::new(Arc::from(Path::new(directory)), &format!("e{index}"))
+        Slot::new(Arc::from(Path::new(self.directory)), &format!("e{index}"))
     }
 }
 
@@ -50,10 +49,12 @@ fn copies() -> impl Strategy<Value = Vec<Copy>> {
         prop::option::weighted(0.3, -2..4_i64),
         prop::option::weighted(0.3, (-2..4_i64, prop::option::of(0..9000_i64))),
     );
-    let which = (any::<bool>(), 0..3_u8, 0..2_u8, any::<bool>(), any::<bool>(), any::<bool>());
-    let copy = (which, dates).prop_map(|(which, (valid_to, ends))| {
-        let (directory, key, kid, has_alias, is_private, is_human) = which;
-        Copy { directory, key, kid, has_alias, is_private, is_human, valid_to, ends }
+    let place =
+        (prop::sample::select(&["/keys", "/more"]), prop::sample::select(&["client", "human"]));
+    let which = (0..3_u8, 0..2_u8, any::<bool>(), any::<bool>());
+    let copy = (place, which, dates).prop_map(|(place, which, (valid_to, ends))| {
+        let ((directory, audience), (key, kid, has_alias, is_private)) = (place, which);
+        Copy { directory, audience, key, kid, has_alias, is_private, valid_to, ends }
     });
     prop::collection::vec(copy, 1..8)
 }
