@@ -229,6 +229,8 @@ impl Dates {
 
     /// The earliest of `validTo`, the end of the shortest grace, and the deletion.
     pub fn published_until(&self, instant: Timestamp) -> Option<Timestamp> {
+        // Whatever becomes of the clock after a deletion changes nothing any more.
+        let instant = self.deleted_at.unwrap_or(instant);
         earliest([self.deleted_at, self.valid_to, self.graces_end(instant)])
     }
 
