@@ -99,7 +99,7 @@ pub fn reconcile(
     observation: &Observation,
     context: ReconcileContext<'_>,
 ) -> Reconciliation {
-    let claims = Claims::of(records, observation, context.now, context.retention);
+    let claims = Claims::of(records, observation, context.retention);
     let mut refused = claims.refused.clone();
     ignore_unfinished(&mut refused, records, context.known);
     let bad: BTreeSet<&Slot> = claims
@@ -243,7 +243,7 @@ impl Update<'_> {
         }
         let is_deleted = record.deleted_at.is_some();
         let over = record.named().filter(|named| {
-            let until = named.dates().published_until(now);
+            let until = record.deleted_at.or(named.dates().published_until());
             let is_gone = named.key.loss.is_some() || is_deleted;
             is_gone && until.is_some_and(|until| after(until, retention) <= now)
         });

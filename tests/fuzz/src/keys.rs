@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{self, ThumbprintHash};
 use jwksd::keys::attributes::{self, Attributes};
-use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules, SeenKey};
+use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules, PrivateHalf, SeenKey};
 use jwksd::keys::jwk::Jwk;
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, PublicKey};
@@ -18,7 +18,7 @@ use jwksd::source::scan::{EntryFiles, FileContent, FileRead};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::{MEMBERS, records};
+use crate::{MEMBERS, POLICY, records};
 
 /// A file that should be PEM.
 pub fn pem(bytes: &[u8]) {
@@ -84,6 +84,7 @@ fn written(attributes: &Attributes) -> Value {
     put("invalidatedAt", attributes.invalidated_at.map(|at| json!(at)));
     put("gracePeriodSec", attributes.grace.map(|grace| json!(grace.as_secs())));
     put("keyIdAliases", Some(json!(attributes.aliases)));
+    put("signer", attributes.signer.as_ref().map(|signer| json!(signer)));
     members.into()
 }
 
@@ -128,7 +129,7 @@ fn is_publishable(entry: &Entry) {
     for key in &entry.keys {
         let rendered = Jwk {
             kid: &key.kid,
-            algorithm: key.algorithm,
+            algorithm: key.algorithm.unwrap_or_else(|| key.public.default_algorithm()),
             public: &key.public,
             certificates: None,
         };
@@ -142,7 +143,7 @@ fn is_publishable(entry: &Entry) {
         let again = read(&[("key.pem", spki.as_bytes())], &rules(true)).expect("its own SPKI");
         assert_eq!(again.keys[0].public, key.public);
         let now = jiff::Timestamp::constant(1_800_000_000, 0);
-        records::holds(&Record::of_newcomer(key, &entry.slot, now));
+        records::holds(&Record::of_newcomer(key, &entry.slot, now, &POLICY));
     }
 }
 
@@ -150,14 +151,15 @@ fn is_publishable(entry: &Entry) {
 fn is_read_again(key: &SeenKey, rendered: &str) {
     let again = read(&[("key.json", rendered.as_bytes())], &rules(true)).expect(rendered);
     let [again] = &again.keys[..] else { panic!("{rendered}") };
+    let algorithm = key.algorithm.unwrap_or_else(|| key.public.default_algorithm());
     assert_eq!(
         (&again.kid, again.algorithm, &again.public, &again.private),
-        (&key.kid, key.algorithm, &key.public, &None)
+        (&key.kid, Some(algorithm), &key.public, &PrivateHalf::default())
     );
     let thumbprint = again.public.thumbprint();
     assert_eq!(thumbprint, key.public.thumbprint());
     let foreign: jwk::Jwk = serde_json::from_str(rendered).unwrap();
-    assert_eq!(foreign.thumbprint(ThumbprintHash::SHA256).unwrap(), thumbprint);
+    assert_eq!(foreign.thumbprint(ThumbprintHash::SHA256).unwrap(), thumbprint.to_string());
 }
 
 /// What consumers get: public members alone, each of them text, and a key that one of them takes.

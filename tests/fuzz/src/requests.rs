@@ -16,7 +16,7 @@ use jwksd::api::public::PublicHandler;
 use jwksd::clock::ManualClock;
 use jwksd::encoding::hex;
 use jwksd::encoding::sha256;
-use jwksd::keys::{Algorithm, Audience, Kid, PublicKey};
+use jwksd::keys::{Algorithm, Audience, PublicKey};
 use jwksd::ledger::{Record, Records};
 use jwksd::publish::document::published_keys;
 use jwksd::publish::layout::Layout;
@@ -95,23 +95,22 @@ static HANDLERS: LazyLock<Vec<(u64, PublicHandler)>> = LazyLock::new(|| {
             .unwrap();
     let key = json!({ "kty": key["kty"], "crv": key["crv"], "x": key["x"] });
     let public: PublicKey = serde_json::from_value(key).unwrap();
-    let record = |(name, ends): (&str, Option<u64>)| {
+    let name = |(name, ends): (&str, Option<u64>)| {
         let ends = ends.map(|seconds| START + Duration::from_secs(seconds));
-        let record = json!({
-            "keyId": name,
-            "audience": if name == "b" { "human" } else { "client" },
+        json!({
+            "name": { "audience": if name == "b" { "human" } else { "client" }, "keyId": name },
             "algorithm": Algorithm::EdDSA,
-            "publicKey": public,
             "slot": Slot::new(Path::new("/keys").into(), name),
             "declared": { "validTo": ends },
             "firstSeen": START,
             "firstPublished": START,
-            "revision": 0,
-        });
-        let record: Record = serde_json::from_value(record).unwrap();
-        (Kid::new(name).unwrap(), Arc::new(record))
+        })
     };
-    let records: Records = ENDS.into_iter().map(record).collect();
+    let mut names: Vec<Value> = ENDS.into_iter().map(name).collect();
+    names.sort_by_key(|name| name["name"].to_string());
+    let record = json!({ "publicKey": public, "names": names, "firstSeen": START, "revision": 0 });
+    let record: Record = serde_json::from_value(record).unwrap();
+    let records: Records = [(public.thumbprint(), Arc::new(record))].into();
     let at = |seconds: u64| {
         let (publisher, published) = channel(Arc::clone(&layout));
         publisher.publish(published_keys(&records, START, &POLICY, false), START);

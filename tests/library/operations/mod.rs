@@ -192,6 +192,7 @@ fn plain_issue() -> Issue {
         valid_to: None,
         kid: None,
         replaces: None,
+        again: true,
     }
 }
 
