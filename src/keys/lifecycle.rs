@@ -235,10 +235,12 @@ impl Dates {
         self.ends().map(|end| end.at).min()
     }
 
-    /// The last token that is signed before it expires before the key does.
+    /// The last token that is signed before it expires before the key does. Not the planned end for a
+    /// successor: while nobody is there to carry that out, signers go on.
     pub fn sign_until(&self, policy: &Policy) -> Option<Timestamp> {
         let outlives = policy.token_lifetime + policy.clock_skew;
-        earliest([self.valid_to.map(|to| before(to, outlives)), self.invalidated_at()])
+        let ends = Self { succession: None, ..*self }.invalidated_at();
+        earliest([self.valid_to.map(|to| before(to, outlives)), ends])
     }
 
     /// From when until when the key is active, of the time from `instant` on; half-open, until the
