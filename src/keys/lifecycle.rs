@@ -59,12 +59,6 @@ pub struct End {
     /// Whether the clock has shown `at`. From then on the end is in force whatever the clock says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_reached: bool,
-    /// The earliest instant that the clock showed after `at` was reached, where it was set back
-    /// behind `at`. While the clock stands before `at`, the grace is counted from here, so that a
-    /// clock that once ran ahead can't keep a key alive for as long as it ran ahead; and once it is
-    /// past `at` again, from `at`, so that a short step back costs nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock_set_back_to: Option<Timestamp>,
 }
 
 mod seconds {
@@ -184,7 +178,7 @@ impl Dates {
         let phase = self.phase(instant, policy);
         KeyState {
             phase,
-            published_until: self.published_until(instant),
+            published_until: self.published_until(),
             safe_to_sign_from: self.safe_to_sign_from(instant, policy),
             sign_until: self.sign_until(policy),
             next_change: self.next_change(instant, policy),
@@ -195,7 +189,7 @@ impl Dates {
         if self.deleted_at.is_some() {
             return Phase::Deleted;
         }
-        let ended = self.graces_end(instant);
+        let ended = self.graces_end();
         if ended.is_some_and(|until| until <= instant) && ended <= self.valid_to.or(ended) {
             return Phase::Retired;
         }
@@ -227,15 +221,13 @@ impl Dates {
         [self.order, self.succession, self.declaration, self.loss].into_iter().flatten()
     }
 
-    /// The earliest of `validTo`, the end of the shortest grace, and the deletion.
-    pub fn published_until(&self, instant: Timestamp) -> Option<Timestamp> {
-        // Whatever becomes of the clock after a deletion changes nothing any more.
-        let instant = self.deleted_at.unwrap_or(instant);
-        earliest([self.deleted_at, self.valid_to, self.graces_end(instant)])
+    /// The earliest of `validTo`, the end of the shortest grace and its deletion.
+    pub fn published_until(&self) -> Option<Timestamp> {
+        earliest([self.deleted_at, self.valid_to, self.graces_end()])
     }
 
-    fn graces_end(&self, instant: Timestamp) -> Option<Timestamp> {
-        self.ends().map(|end| end.until(instant)).min()
+    fn graces_end(&self) -> Option<Timestamp> {
+        self.ends().map(|end| end.until()).min()
     }
 
     /// From when it must not sign any more because of an end.
@@ -243,10 +235,12 @@ impl Dates {
         self.ends().map(|end| end.at).min()
     }
 
-    /// The last token that is signed before it expires before the key does.
+    /// The last token that is signed before it expires before the key does. Not the planned end for a
+    /// successor: while nobody is there to carry that out, signers go on.
     pub fn sign_until(&self, policy: &Policy) -> Option<Timestamp> {
         let outlives = policy.token_lifetime + policy.clock_skew;
-        earliest([self.valid_to.map(|to| before(to, outlives)), self.invalidated_at()])
+        let ends = Self { succession: None, ..*self }.invalidated_at();
+        earliest([self.valid_to.map(|to| before(to, outlives)), ends])
     }
 
     /// From when until when the key is active, of the time from `instant` on; half-open, until the
@@ -293,7 +287,7 @@ impl Dates {
             self.valid_from,
             self.valid_to,
         ];
-        let ends = self.ends().flat_map(|end| [end.at, end.until(instant)]);
+        let ends = self.ends().flat_map(|end| [end.at, end.until()]);
         planned.into_iter().flatten().chain(ends).filter(|change| instant < *change).min()
     }
 }
@@ -301,48 +295,36 @@ impl Dates {
 impl End {
     /// An end that an order or a file names, and that may lie ahead.
     pub const fn planned(at: Timestamp, grace: Duration) -> Self {
-        Self { at, grace, is_reached: false, clock_set_back_to: None }
+        Self { at, grace, is_reached: false }
     }
 
     /// An end that is in force from `now` on.
     pub const fn noticed(now: Timestamp, grace: Duration) -> Self {
-        Self { at: now, grace, is_reached: true, clock_set_back_to: None }
+        Self { at: now, grace, is_reached: true }
     }
 
     fn is_in_force(&self, instant: Timestamp) -> bool {
         self.is_reached || self.at <= instant
     }
 
-    /// When the grace is over, as the clock stands at `instant`.
-    pub fn until(&self, instant: Timestamp) -> Timestamp {
-        let from = match self.clock_set_back_to {
-            Some(back) if instant < self.at => back,
-            _ => self.at,
-        };
-        after(from, self.grace)
+    /// When the grace is over.
+    pub fn until(&self) -> Timestamp {
+        after(self.at, self.grace)
     }
 
-    /// The same end after the clock was seen at `instant`, see [`Self::clock_set_back_to`].
-    pub fn observed_at(mut self, instant: Timestamp) -> Self {
-        if !self.is_reached {
-            self.is_reached = self.at <= instant;
-        } else if instant < self.at {
-            let back = self.clock_set_back_to.map_or(instant, |back| back.min(instant));
-            if after(back, self.grace) <= instant {
-                // The whole grace has passed on the corrected clock: that is when it was.
-                return Self { at: back, clock_set_back_to: None, ..self };
-            }
-            self.clock_set_back_to = Some(back);
-        }
-        self
+    /// The same end after the clock was seen at `instant`. A clock that is set back behind an end that
+    /// was reached was wrong when it showed that: the grace is counted from the corrected clock.
+    pub fn observed_at(self, instant: Timestamp) -> Self {
+        let at = if self.is_reached { self.at.min(instant) } else { self.at };
+        Self { at, is_reached: at <= instant, ..self }
     }
 
     /// The end that this one and a further order to end make together. It is never later than
     /// either of them.
-    pub fn and(self, other: Self, instant: Timestamp) -> Self {
+    pub fn and(self, other: Self) -> Self {
         let first = if other.at < self.at { other } else { self };
-        let until = self.until(instant).min(other.until(instant));
-        let cut = Duration::try_from(until.duration_until(first.until(instant)));
+        let until = self.until().min(other.until());
+        let cut = Duration::try_from(until.duration_until(first.until()));
         let grace = first.grace.saturating_sub(cut.unwrap_or_default());
         Self { grace, is_reached: self.is_reached || other.is_reached, ..first }
     }

@@ -73,13 +73,18 @@ pub enum RefusalReason {
         declared: Algorithm,
     },
     KeyDeleted(Thumbprint),
+    /// A member of a JWK Set, by its number and kid.
+    Member {
+        name: String,
+        reason: Box<RefusalReason>,
+    },
     BadAttributes(String),
     AttributesWithoutKey,
 }
 
 impl RefusalReason {
     /// A short name for programs.
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::File(problem) => match problem {
                 FileProblem::TooLarge { .. } => "too-large",
@@ -120,6 +125,7 @@ impl RefusalReason {
             Self::KidTaken { .. } => "kid-taken",
             Self::KidAlgorithm { .. } => "kid-algorithm",
             Self::KeyDeleted(_) => "key-deleted",
+            Self::Member { reason, .. } => reason.code(),
             Self::BadAttributes(_) => "bad-attributes",
             Self::AttributesWithoutKey => "attributes-without-key",
         }
@@ -204,6 +210,7 @@ impl RefusalReason {
                 escape_name(kid.as_str())
             ),
             Self::KeyDeleted(key) => format!("this key ({key}) was deleted for good"),
+            Self::Member { name, reason } => format!("{name} of the set: {}", reason.cause()),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
                 "an attributes file lies there, and no key beside it".to_owned()
@@ -269,6 +276,7 @@ impl RefusalReason {
             Self::DuplicateKid(_) => "give each key, and each alias, an id of its own",
             Self::BadKid(_) => "give it a keyId of 1 to 256 printable ASCII characters",
             Self::KidTaken { kid, until, .. } => return kid_taken_remedy(kid, *until),
+            Self::Member { reason, .. } => return reason.remedy(),
             Self::KidAlgorithm { .. } => {
                 "give it another keyId in STEM.meta.json, or take the algorithm out of there"
             }

@@ -32,12 +32,7 @@ pub(super) struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    pub(super) fn of(
-        records: &Records,
-        observation: &'a Observation,
-        now: Timestamp,
-        retention: Duration,
-    ) -> Self {
+    pub(super) fn of(records: &Records, observation: &'a Observation, retention: Duration) -> Self {
         let mut claims = Self::default();
         claims.refused.extend(observation.unreadable.iter().map(|subtree| subtree.refused.clone()));
         let mut candidates: Vec<Claim<'a>> = Vec::new();
@@ -53,7 +48,7 @@ impl<'a> Claims<'a> {
         // Stable: they are in the order of slots already.
         candidates.sort_by_key(|claim| !claim.seen.private.is_there());
         claims.present.extend(candidates.iter().map(Claim::key));
-        claims.refuse_those_of_others(&mut candidates, records, now, retention);
+        claims.refuse_those_of_others(&mut candidates, records, retention);
         claims.refuse_all_but_one(&mut candidates);
         for claim in candidates {
             claims.accepted.entry(claim.key()).or_default().push(claim);
@@ -67,7 +62,6 @@ impl<'a> Claims<'a> {
         &mut self,
         candidates: &mut Vec<Claim<'a>>,
         records: &Records,
-        now: Timestamp,
         retention: Duration,
     ) {
         let mut holders: HashMap<&Kid, NamedKey<'_>> = HashMap::new();
@@ -83,9 +77,8 @@ impl<'a> Claims<'a> {
             let is_deleted = record.is_some_and(|record| record.deleted_at.is_some());
             let taken = claim.seen.kids().find_map(|kid| {
                 let holder = holders.get(kid)?;
-                (holder.record.public_key != claim.seen.public).then(|| {
-                    claim.kid_taken(kid, &holder.key.slot, holder.reserved(now, retention))
-                })
+                (holder.record.public_key != claim.seen.public)
+                    .then(|| claim.kid_taken(kid, &holder.key.slot, holder.reserved(retention)))
             });
             let deleted = is_deleted.then(|| claim.refused(RefusalReason::KeyDeleted(claim.key())));
             let refused = deleted.or(taken);
@@ -183,8 +176,9 @@ impl Claim<'_> {
 
 impl NamedKey<'_> {
     /// Until when the kid can't be another key's, where that is known.
-    fn reserved(&self, now: Timestamp, retention: Duration) -> Option<Timestamp> {
-        Some(after(self.over_from(now)?, retention))
+    fn reserved(&self, retention: Duration) -> Option<Timestamp> {
+        let until = self.record.deleted_at.or(self.dates().published_until())?;
+        Some(after(until, retention))
     }
 }
 

@@ -288,12 +288,16 @@ impl Ledger {
     fn merge(&mut self, mut loaded: LoadedRecords) {
         self.to_write = loaded.incomplete;
         for (key, first_seen) in &self.forgotten {
-            if loaded.records.get(key).is_some_and(|record| record.first_seen <= *first_seen) {
+            let is_old =
+                loaded.records.get(key).is_some_and(|found| found.first_seen <= *first_seen);
+            // A key that is back has a record of its own, which the older one must not end.
+            let is_back = self.records.contains_key(key);
+            if is_old && (self.is_restored || !is_back) {
                 loaded.records.remove(key);
-                // Another process that has not forgotten it yet does so by itself.
-                if self.is_restored {
-                    self.to_remove.insert(*key);
-                }
+            }
+            // Another process that has not forgotten it yet does so by itself.
+            if is_old && self.is_restored && !is_back {
+                self.to_remove.insert(*key);
             }
         }
         for (key, mine) in std::mem::take(&mut self.records) {

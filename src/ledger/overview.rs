@@ -106,7 +106,7 @@ fn short_grace(dates: &Dates, now: Timestamp, policy: &Policy) -> Option<String>
     let named = [dates.order, dates.succession, dates.declaration].into_iter().flatten();
     let from = named.filter_map(|end| end.strands_tokens_from(policy)).min()?;
     // Up to and including its end, so that an invalidation without grace is warned about.
-    let is_over = dates.published_until(now).is_some_and(|until| until < now);
+    let is_over = dates.published_until().is_some_and(|until| until < now);
     (!is_over).then(|| {
         format!(
             "its grace is shorter than tokens live: of the tokens signed from {from:.0} on, those \

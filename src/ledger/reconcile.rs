@@ -100,7 +100,7 @@ pub fn reconcile(
     observation: &Observation,
     context: ReconcileContext<'_>,
 ) -> Reconciliation {
-    let claims = Claims::of(records, observation, context.now, context.retention);
+    let claims = Claims::of(records, observation, context.retention);
     let mut refused = claims.refused.clone();
     ignore_unfinished(&mut refused, records, context.known);
     let bad: BTreeSet<&Slot> = claims
@@ -244,8 +244,9 @@ impl Update<'_> {
         }
         let is_deleted = record.deleted_at.is_some();
         let over = record.named().filter(|named| {
+            let until = record.deleted_at.or(named.dates().published_until());
             let is_gone = named.key.loss.is_some() || is_deleted;
-            is_gone && named.over_from(now).is_some_and(|over| after(over, retention) <= now)
+            is_gone && until.is_some_and(|until| after(until, retention) <= now)
         });
         let over: Vec<Name> = over.map(|named| named.name().clone()).collect();
         let is_last = over.len() == record.names.len();

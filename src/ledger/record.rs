@@ -144,7 +144,7 @@ impl Orders {
     /// Orders an end. It is never later than the one that there is.
     pub(crate) fn end(&mut self, end: End, now: Timestamp) {
         self.number += 1;
-        self.end = Some(self.end.map_or(end, |before| before.and(end, now)).observed_at(now));
+        self.end = Some(self.end.map_or(end, |before| before.and(end)).observed_at(now));
     }
 
     pub(crate) fn succession(&mut self, succession: Succession) {
@@ -155,7 +155,7 @@ impl Orders {
     /// Of two sets of orders the one that ranks higher counts: the newer one, and of two that are as
     /// new, the one whose end is earlier.
     fn rank(&self) -> impl Ord + use<> {
-        let end = self.end.map(|end| (end.until(end.at), end.at));
+        let end = self.end.map(|end| (end.until(), end.at));
         (self.number, Reverse(end.unwrap_or((Timestamp::MAX, Timestamp::MAX))))
     }
 }
@@ -380,11 +380,6 @@ impl<'a> NamedKey<'a> {
             first_published: self.key.first_published,
             deleted_at: self.record.deleted_at,
         }
-    }
-
-    /// From when on there is nothing more to come of it, but that it is remembered for a while.
-    pub(super) fn over_from(&self, now: Timestamp) -> Option<Timestamp> {
-        [self.dates().published_until(now), self.record.deleted_at].into_iter().flatten().max()
     }
 
     /// The same name as it is in other records, which must have it.

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use crate::keys::{Audience, Kid};
 use crate::ledger::OtherDaemon;
 
@@ -20,6 +22,11 @@ pub enum OperationError {
     },
     UnsupportedAlgorithm(String),
     KeyIdTaken(Kid),
+    /// A rotation is under way: this key takes over then.
+    RotationPlanned {
+        kid: Kid,
+        at: Timestamp,
+    },
     /// The key's files are gone, and with them what could be reactivated.
     FilesMissing(Kid),
     ReadOnly {
@@ -46,6 +53,7 @@ impl OperationError {
             Self::BadRequest { .. } => "BAD_REQUEST",
             Self::UnsupportedAlgorithm(_) => "UNSUPPORTED_ALGORITHM",
             Self::KeyIdTaken(_) => "KEY_ID_TAKEN",
+            Self::RotationPlanned { .. } => "ROTATION_PLANNED",
             Self::FilesMissing(_) => "KEYPAIR_FILES_MISSING",
             Self::ReadOnly { .. } => "KEY_DIRECTORY_READ_ONLY",
             Self::Write { .. } => "STORAGE_UNAVAILABLE",
@@ -69,6 +77,9 @@ impl OperationError {
                 name.escape_default()
             ),
             Self::KeyIdTaken(kid) => format!("the id \"{kid}\" belongs to a key already"),
+            Self::RotationPlanned { kid, at } => {
+                format!("a successor is planned: \"{kid}\" takes over at {at:.0}")
+            }
             Self::FilesMissing(kid) => {
                 format!("the files of the key \"{kid}\" are gone, so that nothing could sign by it")
             }
@@ -106,6 +117,7 @@ impl OperationError {
             Self::BadRequest { .. } => "correct it and ask again",
             Self::UnsupportedAlgorithm(_) => "choose one of them",
             Self::KeyIdTaken(_) => "choose another id, or none to get a UUID",
+            Self::RotationPlanned { .. } => "wait for it, or rotate all the same with --again",
             Self::FilesMissing(_) => "put the key's files back: that reactivates it",
             Self::ReadOnly { .. } => {
                 "issue the key where the directory comes from (the Secret, the deployment), or name \

@@ -33,6 +33,8 @@ pub struct Issue {
     /// Where present, the key replaces the audience's other key pairs, which stay published for
     /// this long after their end: at its start, or with [`Start::WhenSafe`] when it is safe.
     pub replaces: Option<Duration>,
+    /// Whether a rotation goes ahead though a successor is planned already.
+    pub again: bool,
 }
 
 /// From when a new key may sign.
@@ -162,6 +164,9 @@ pub fn plan(
     id: &str,
     terms: &OperationSettings,
 ) -> Result<Plan, OperationError> {
+    if request.start == Start::WhenSafe && !request.again {
+        refuse_second_rotation(request, records)?;
+    }
     let (valid_from, warnings) = begin(request, records, *now, terms);
     let valid_to = check_window(valid_from, request.valid_to, *now, terms)?;
     let kid = match &request.kid {
@@ -173,6 +178,20 @@ pub fn plan(
     };
     let slot = Slot::new(terms.directory.clone(), &format!("{}-{id}", request.audience));
     Ok(Plan { kid, slot, valid_from, valid_to, warnings })
+}
+
+/// Two successors at once are a mistake, unless they are meant.
+fn refuse_second_rotation(request: &Issue, records: &Records) -> Result<(), OperationError> {
+    let of_audience = NamedKey::all(records)
+        .filter(|named| *named.audience() == request.audience && named.record.deleted_at.is_none());
+    let mut planned = of_audience.filter_map(|named| {
+        let succession = named.record.orders.succession.as_ref()?;
+        Some((succession.name.kid.clone(), succession.expected?))
+    });
+    match planned.next() {
+        Some((kid, at)) => Err(OperationError::RotationPlanned { kid, at }),
+        None => Ok(()),
+    }
 }
 
 /// Adds the planned key pair, as its files will show it, and ends those that it replaces.

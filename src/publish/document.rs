@@ -165,10 +165,12 @@ pub(crate) fn render(
             let last_modified = http_date(now);
             let last_modified_is_exact =
                 before.is_none_or(|before| before.last_modified != last_modified);
-            // Where one audience has all the keys, the two sets differ in their history only.
+            // Where one audience has all the keys, the two sets differ in their history, and in the end
+            // of a key that another audience has as well.
             let same = documents.iter().find(|other| other.identity.body == body);
             Arc::new(if let Some(same) = same {
-                Document { last_modified, last_modified_is_exact, ..Document::clone(same) }
+                let same = Document::clone(same);
+                Document { last_modified, last_modified_is_exact, next_end, ..same }
             } else {
                 Document {
                     gzip: Representation::of(compress(&body)),

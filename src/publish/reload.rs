@@ -235,7 +235,7 @@ impl Reload {
                 reconciler.reconcile(records, &look.observation, known, now, &**clock);
             // Before the end is on disk for others to read: this thread may then be stopped for
             // longer than a grace.
-            shortened = publisher.shorten(&ends(&outcome.records, now), now);
+            shortened = publisher.shorten(&ends(&outcome.records), now);
             (std::mem::take(&mut outcome.records), outcome)
         };
         let Reconciliation { changes, mut refused, contradictions, is_outdated, .. } =
@@ -356,7 +356,7 @@ impl Reload {
 }
 
 /// When the publication of each name ends.
-fn ends(records: &Records, now: Timestamp) -> BTreeMap<&Name, Timestamp> {
+fn ends(records: &Records) -> BTreeMap<&Name, Timestamp> {
     let ends = NamedKey::all(records);
-    ends.filter_map(|named| Some((named.name(), named.dates().published_until(now)?))).collect()
+    ends.filter_map(|named| Some((named.name(), named.dates().published_until()?))).collect()
 }

@@ -194,6 +194,7 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
             valid_to: None,
             kid: None,
             replaces: None,
+            again: false,
         };
         let terms = Arc::clone(operations.terms());
         let issued = Prepared::new(request, &terms, now)

@@ -546,8 +546,8 @@ proptest! {
             if copy.orders.number == both.orders.number
                 && let Some(end) = copy.orders.end
             {
-                let until = both.orders.end.map(|end| end.until(end.at));
-                prop_assert!(until.is_some_and(|until| until <= end.until(end.at)));
+                let until = both.orders.end.map(|end| end.until());
+                prop_assert!(until.is_some_and(|until| until <= end.until()));
             }
         }
     }

@@ -8,7 +8,7 @@ use jwksd::keys::{Audience, Kid};
 
 use crate::Ms;
 use crate::directory::{Attributes, Directory, Lying};
-use crate::world::{NOTICE, SECOND, SKEW, Settings};
+use crate::world::{NOTICE, SECOND, Settings};
 
 /// An end that a name was given, in true time.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ pub struct Life {
     pub valid_to: Option<Ms>,
     /// The end that was ordered, is planned or declared.
     pub end: Option<End>,
+    /// The same without what is planned for a successor.
+    given: Option<End>,
     /// When it was seen first.
     pub seen_at: Ms,
     /// When any of this changed last.
@@ -150,6 +152,7 @@ impl Life {
             valid_from: None,
             valid_to: None,
             end: None,
+            given: None,
             seen_at: moment.now,
             changed_at: moment.now,
             lost_at: None,
@@ -246,7 +249,7 @@ impl Life {
     /// Until when its tokens expire before it does.
     pub fn signs_until(&self, settings: &Settings) -> Ms {
         let valid_to = self.valid_to.map_or(Ms::MAX, |to| to - settings.outlives());
-        valid_to.min(self.end.map_or(Ms::MAX, |(from, _)| from))
+        valid_to.min(self.given.map_or(Ms::MAX, |(from, _)| from))
     }
 
     /// Whether consumers have had the time to fetch it.
@@ -404,7 +407,7 @@ impl Book {
         let clock = moment.clock();
         for orders in self.orders.values_mut() {
             let Some((from, until)) = orders.end else { continue };
-            if orders.is_reached && clock + 2 * SKEW < from {
+            if orders.is_reached && clock < from {
                 // The clock that showed it was wrong: it counts from now.
                 orders.end = Some((clock, clock + until - from));
             }
@@ -414,7 +417,8 @@ impl Book {
             let orders = self.orders.get(&life.material);
             let declared = life.declared_end(orders, settings);
             let ordered = orders.and_then(|orders| orders.end);
-            let end = both(both(ordered, declared), planned.get(&life.material).copied());
+            life.given = both(ordered, declared);
+            let end = both(life.given, planned.get(&life.material).copied());
             if end != life.end {
                 life.set_end(end, moment);
             }

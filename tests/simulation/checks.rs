@@ -85,7 +85,9 @@ impl World {
     fn must_be_served(&self, life: &Life, disk: usize, clock: Ms) -> bool {
         let of_disk = || self.replicas.iter().filter(|replica| replica.disk == disk);
         let stepped_at = of_disk().map(|replica| replica.stepped_at).max().unwrap_or(Ms::MIN);
-        let slack = if self.settings.is_shared { 2 * SKEW } else { 0 };
+        // An end that was in force stays so where the clock is set back a little, once or again.
+        let is_moved = self.settings.is_shared || Ms::MIN < stepped_at;
+        let slack = if is_moved { 4 * SKEW } else { 0 };
         let is_in_grace = life.lost_at.is_none_or(|lost| {
             let stepped = if lost <= stepped_at { 2 * SKEW } else { 0 };
             life.first_served.is_some()

@@ -188,6 +188,7 @@ impl World {
             valid_to: None,
             kid: None,
             replaces: replaces.map(|grace| Duration::from_millis(grace.unsigned_abs())),
+            again: true,
         };
         let terms = &self.settings.terms;
         let plan = plan(known, &request, id, terms)?;

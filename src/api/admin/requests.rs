@@ -168,6 +168,7 @@ fn issue(request: &IssueRequest) -> Result<Call, ApiError> {
         valid_to: request.valid_to.map(|to| to.0),
         kid: None,
         replaces: request.invalidate_current.unwrap_or(false).then_some(grace),
+        again: false,
     }))
 }
 

@@ -82,6 +82,9 @@ pub(super) enum KeysCommand {
         /// by default
         #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = grace)]
         grace: Option<Duration>,
+        /// Rotate though a successor is planned already
+        #[arg(long)]
+        again: bool,
     },
     /// List every key
     List {
@@ -382,10 +385,11 @@ impl KeysCommand {
                         valid_to: valid_to.map(|to| to.resolve(now)),
                         kid: key_id,
                         replaces: invalidate_current.then_some(grace),
+                        again: false,
                     },
                 )
             }
-            Self::Rotate { shared, audience, algorithm, grace } => {
+            Self::Rotate { shared, audience, algorithm, grace, again } => {
                 let mut run = Run::new(shared)?;
                 let audience = Audience::new(&audience);
                 // What is wrong with the audience is said when the key is issued.
@@ -401,6 +405,7 @@ impl KeysCommand {
                         valid_to: None,
                         kid: None,
                         replaces: Some(grace),
+                        again,
                     },
                 )
             }

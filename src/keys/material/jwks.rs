@@ -60,7 +60,12 @@ fn members(keys: &[Json], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalR
                 Part::PassedOver(note)
             }
             Err(reason) => {
-                first_failure.get_or_insert(reason.clone());
+                let name = format!("member {number}{name}");
+                let reason = RefusalReason::Member { name, reason: Box::new(reason) };
+                // What is no key of ours is of less interest than one that must not lie there.
+                if first_failure.as_ref().is_none_or(RefusalReason::is_of_no_use) {
+                    first_failure = Some(reason.clone());
+                }
                 Part::Refused(reason)
             }
         });

@@ -11,7 +11,7 @@ use jwksd::keys::attributes::{self, Attributes};
 use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules, PrivateHalf, SeenKey};
 use jwksd::keys::jwk::Jwk;
 use jwksd::keys::refusal::{RefusalReason, Refused};
-use jwksd::keys::{Algorithm, Audience, PublicKey};
+use jwksd::keys::{Audience, PublicKey};
 use jwksd::ledger::Record;
 use jwksd::source::Slot;
 use jwksd::source::scan::{EntryFiles, FileContent, FileRead};
@@ -128,11 +128,15 @@ fn is_publishable(entry: &Entry) {
     assert!(!entry.keys.is_empty());
     entry.refused.iter().for_each(is_a_refusal);
     for key in &entry.keys {
-        let algorithm = key.algorithm.unwrap_or_else(|| key.public.default_algorithm());
-        let rendered = Jwk { kid: &key.kid, algorithm, public: &key.public, certificates: None };
+        let rendered = Jwk {
+            kid: &key.kid,
+            algorithm: key.algorithm.unwrap_or_else(|| key.public.default_algorithm()),
+            public: &key.public,
+            certificates: None,
+        };
         let rendered = serde_json::to_string(&rendered).unwrap();
         is_a_public_jwk(&rendered);
-        is_read_again(key, algorithm, &rendered);
+        is_read_again(key, &rendered);
         let spki = format!(
             "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
             STANDARD.encode(key.public.spki())
@@ -146,9 +150,10 @@ fn is_publishable(entry: &Entry) {
 }
 
 /// The published form is a key of its own: the same one.
-fn is_read_again(key: &SeenKey, algorithm: Algorithm, rendered: &str) {
+fn is_read_again(key: &SeenKey, rendered: &str) {
     let again = read(&[("key.json", rendered.as_bytes())], &rules(true)).expect(rendered);
     let [again] = &again.keys[..] else { panic!("{rendered}") };
+    let algorithm = key.algorithm.unwrap_or_else(|| key.public.default_algorithm());
     assert_eq!(
         (&again.kid, again.algorithm, &again.public, &again.private),
         (&key.kid, Some(algorithm), &key.public, &PrivateHalf::default())

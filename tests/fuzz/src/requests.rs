@@ -16,7 +16,7 @@ use jwksd::api::public::PublicHandler;
 use jwksd::clock::ManualClock;
 use jwksd::encoding::hex;
 use jwksd::encoding::sha256;
-use jwksd::keys::{Algorithm, Audience};
+use jwksd::keys::{Algorithm, Audience, PublicKey};
 use jwksd::ledger::{Record, Records};
 use jwksd::publish::document::published_keys;
 use jwksd::publish::layout::Layout;
@@ -94,22 +94,23 @@ static HANDLERS: LazyLock<Vec<(u64, PublicHandler)>> = LazyLock::new(|| {
         serde_json::from_str(include_str!("../../fixtures/keys/accepted/jwk-okp-public.json"))
             .unwrap();
     let key = json!({ "kty": key["kty"], "crv": key["crv"], "x": key["x"] });
-    // One key under three names, each with an end of its own.
+    let public: PublicKey = serde_json::from_value(key).unwrap();
     let name = |(name, ends): (&str, Option<u64>)| {
         let ends = ends.map(|seconds| START + Duration::from_secs(seconds));
         json!({
             "name": { "audience": if name == "b" { "human" } else { "client" }, "keyId": name },
             "algorithm": Algorithm::EdDSA,
-            "declared": { "validTo": ends },
             "slot": Slot::new(Path::new("/keys").into(), name),
+            "declared": { "validTo": ends },
             "firstSeen": START,
             "firstPublished": START,
         })
     };
-    let names: Vec<Value> = ENDS.into_iter().map(name).collect();
-    let record = json!({ "publicKey": key, "names": names, "firstSeen": START, "revision": 0 });
+    let mut names: Vec<Value> = ENDS.into_iter().map(name).collect();
+    names.sort_by_key(|name| name["name"].to_string());
+    let record = json!({ "publicKey": public, "names": names, "firstSeen": START, "revision": 0 });
     let record: Record = serde_json::from_value(record).unwrap();
-    let records = Records::from([(record.public_key.thumbprint(), Arc::new(record))]);
+    let records: Records = [(public.thumbprint(), Arc::new(record))].into();
     let at = |seconds: u64| {
         let (publisher, published) = channel(Arc::clone(&layout));
         publisher.publish(published_keys(&records, START, &POLICY, false), START);

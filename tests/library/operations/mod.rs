@@ -194,6 +194,7 @@ fn plain_issue() -> Issue {
         valid_to: None,
         kid: None,
         replaces: None,
+        again: true,
     }
 }
 

@@ -216,7 +216,7 @@ fn a_key_that_ended_long_before_it_was_deleted_is_remembered_from_its_deletion_o
     world.remove("a").look(20);
     let deleted = RETENTION;
     world.delete(1, deleted);
-    let until = world.named("client", "k").dates().published_until(at(deleted));
+    let until = world.named("client", "k").dates().published_until();
     assert_eq!(until, Some(at(10)), "a deletion makes no life longer");
     world.look(deleted + RETENTION - 1);
     world.put("b", vec![seen("other", 1)]).look(deleted + RETENTION - 1);
