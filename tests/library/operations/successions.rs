@@ -3,12 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
-use jwksd::keys::Kid;
 use jwksd::keys::lifecycle::Phase;
-use jwksd::operations::{Issue, KeyPair};
+use jwksd::keys::{Audience, Kid};
+use jwksd::operations::{Issue, KeyPair, OperationError, Start};
 use serde_json::json;
 
-use super::{DAY, HOUR, POLICY, SECOND, World, human, plain_issue};
+use super::{DAY, HOUR, POLICY, SECOND, World, client, human, plain_issue};
 
 const PROPAGATION: Duration = POLICY.propagation;
 
@@ -220,17 +220,66 @@ fn an_order_to_end_comes_before_a_succession_and_a_succession_puts_off_no_order(
     assert_eq!(world.show(&old).published_until, ends);
 }
 
+/// A rotation as commands order it, where nobody says that it is a second one.
+fn first_rotation(audience: Audience) -> Issue {
+    let (start, replaces) = (Start::WhenSafe, Some(POLICY.default_grace));
+    Issue { audience, start, replaces, again: false, ..plain_issue() }
+}
+
 #[test]
-fn a_key_that_two_audiences_share_ends_in_both_and_the_answer_tells_whom_that_leaves_alone() {
+fn a_second_rotation_is_refused_while_the_successor_of_the_first_one_can_take_over() {
+    let (mut world, old, new) = rotated();
+    for _ in 0..2 {
+        let refused = world.issue(first_rotation(client()));
+        let Err(OperationError::RotationPlanned { kid, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(kid, new);
+        world.pass(HOUR);
+    }
+    // Not for others, nor after a successor that can't take over, nor when it has.
+    world.issue(first_rotation(human())).unwrap();
+    world.operations.delete(&new, world.now).unwrap();
+    world.look();
+    let third = world.issue(first_rotation(client())).unwrap();
+    assert_eq!(third.replaced[0].key_id, old);
+    world.look();
+    world.pass(DAY);
+    world.issue(first_rotation(client())).unwrap();
+}
+
+/// A key that signs for clients and for humans.
+fn shared_key() -> (World, Kid) {
     let mut world = World::new();
-    let old = world.published_key();
-    let file = world.file(&old);
+    let key = world.published_key();
+    let file = world.file(&key);
     let copy = world.keys().join("shared.pem");
     fs::copy(&file, &copy).unwrap();
-    let shared = json!({ "keyId": old, "audience": "human" }).to_string();
+    let shared = json!({ "keyId": key, "audience": "human" }).to_string();
     fs::write(copy.with_extension("meta.json"), shared).unwrap();
     world.look();
     world.pass(DAY);
+    (world, key)
+}
+
+#[test]
+fn a_rotation_for_one_audience_is_none_for_another_that_shares_the_key() {
+    let (mut world, key) = shared_key();
+    let clients = world.issue(first_rotation(client())).unwrap().key.key_id;
+    let humans = world.issue(first_rotation(human())).unwrap().key.key_id;
+    for _ in 0..10 {
+        world.pass(HOUR);
+        for (audience, successor) in [(client(), &clients), (human(), &humans)] {
+            let current = world.operations.current(&audience, world.now).unwrap();
+            assert!([&key, successor].contains(&&current.key_id), "{audience}");
+        }
+    }
+    assert_eq!(world.show(&key).phase, Phase::Retired);
+}
+
+#[test]
+fn a_key_that_two_audiences_share_ends_in_both_and_the_answer_tells_whom_that_leaves_alone() {
+    let (mut world, _) = shared_key();
     let issued = world.rotate();
     assert_eq!(issued.replaced[0].names.len(), 2);
     assert!(tells(&issued.key, "the audience human has no key left"), "{:?}", issued.key.warnings);
