@@ -186,7 +186,9 @@ fn refuse_second_rotation(request: &Issue, records: &Records) -> Result<(), Oper
         .filter(|named| *named.audience() == request.audience && named.record.deleted_at.is_none());
     let mut planned = of_audience.filter_map(|named| {
         let succession = named.record.orders.succession.as_ref()?;
-        Some((succession.name.kid.clone(), succession.expected?))
+        // A key of several audiences may have its successor in another one.
+        let is_of_audience = succession.name.audience == request.audience;
+        is_of_audience.then_some((succession.name.kid.clone(), succession.expected?))
     });
     match planned.next() {
         Some((kid, at)) => Err(OperationError::RotationPlanned { kid, at }),
