@@ -4,7 +4,8 @@
 //! The unit is the key, that is its public material. The files answer one question each: which name
 //! an audience signs with (`current`), what an operator should know (`overview`), which entry may declare which name (`claims`), what signers
 //! read ([`handoff`]), what is remembered of a key ([`record`]), how that is brought up to date and
-//! when it is forgotten ([`reconcile`]). What a bad file costs is said by `holds_last_good_state` in
+//! when it is forgotten ([`reconcile`]), when it
+//! ends for its successor (`succession`). What a bad file costs is said by `holds_last_good_state` in
 //! `keys/refusal.rs`. On disk, [`codec`] is the format of a record, [`store`] the directory of them,
 //! and [`journal`] makes several files change together. [`Ledger`] is the records in memory and on
 //! disk together.
@@ -23,6 +24,7 @@ pub mod record;
 mod served;
 pub mod step;
 pub mod store;
+mod succession;
 
 pub use claims::Contradiction;
 pub use current::current_key;
