@@ -10,6 +10,7 @@
 //! and [`journal`] makes several files change together. [`Ledger`] is the records in memory and on
 //! disk together.
 
+mod change;
 mod claims;
 pub mod codec;
 mod current;
@@ -26,13 +27,14 @@ pub mod step;
 pub mod store;
 mod succession;
 
+pub use change::{Change, ChangeKind};
 pub use claims::Contradiction;
 pub use current::current_key;
 pub use journal::CommitError;
 pub use keeper::{HandOffStatus, Ledger, Persistence};
 pub use observation::{Observation, UnreadableSubtree};
 pub use overview::{Overview, Warning, WarningKind};
-pub use reconcile::{Change, ChangeKind, Missed, ReconcileContext, Reconciliation, reconcile};
+pub use reconcile::{Missed, ReconcileContext, Reconciliation, reconcile};
 pub use record::{KeyName, NamedKey, Orders, Record, Records};
 pub(crate) use served::other_daemon;
 pub use served::{Confirmation, OtherDaemon};

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::claims::{Claim, Claims, Contradiction, first};
+use super::change::{Change, ChangeKind};
+use super::claims::{Claim, Claims, Contradiction, first, ignore_unfinished};
 use super::observation::Observation;
 use super::record::{KeyName, NamedKey, Place, Record, Records};
 use super::succession;
 use crate::keys::entry::Declared;
 use crate::keys::lifecycle::{Phase, Policy, after};
-use crate::keys::refusal::{RefusalReason, Refused};
+use crate::keys::refusal::Refused;
 use crate::keys::{Name, Thumbprint};
 use crate::source::Slot;
 
@@ -68,32 +69,6 @@ pub struct Reconciliation {
     pub is_outdated: bool,
 }
 
-/// What happened to a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub key: Thumbprint,
-    pub name: Name,
-    pub kind: ChangeKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// The name was seen for the first time.
-    Added,
-    Updated,
-    /// No entry declares it any more; `replaced` where another key took the slot.
-    Lost {
-        replaced: bool,
-    },
-    Returned,
-    /// For the first time, or again after an end.
-    Published,
-    /// It is no longer remembered, long after its end.
-    Forgotten,
-    /// The key has ended because its successor took over.
-    Succeeded,
-}
-
 /// Brings `records` up to date with an observation.
 pub fn reconcile(
     records: &Records,
@@ -134,7 +109,14 @@ pub fn reconcile(
     }
     let mut outcome = update.outcome;
     note_publications(&mut outcome, records, context);
-    succession::resolve(&mut outcome, context);
+    let is_stale = context.known.is_some_and(BTreeMap::is_empty);
+    let changes = succession::resolve(
+        &mut outcome.records,
+        (context.now, context.policy),
+        context.is_served,
+        is_stale,
+    );
+    outcome.changes.extend(changes);
     for (key, record) in &mut outcome.records {
         match records.get(key) {
             // Reuse the allocation where nothing changed, to save memory and make comparisons
@@ -144,22 +126,6 @@ pub fn reconcile(
         }
     }
     outcome
-}
-
-/// Drops refusals of incomplete entries, and of deleted keys, which other processes have changed since
-/// the records were `known`: those processes may be replacing or removing files one after the other.
-fn ignore_unfinished(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
-    let may_pass = |refused: &Refused| refused.reason.may_be_unfinished();
-    let Some(known) = known.filter(|_| refused.iter().any(may_pass)) else { return };
-    let changed = |key: &Thumbprint| known.get(key) != records.get(key);
-    let records = records.iter().filter(|(key, _)| changed(key));
-    let slots: BTreeSet<&Slot> =
-        records.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
-    refused.retain(|refused| match &refused.reason {
-        RefusalReason::AttributesWithoutKey => !slots.contains(&refused.slot),
-        RefusalReason::KeyDeleted(key) => !changed(key),
-        _ => true,
-    });
 }
 
 /// The reconciliation while it is made.

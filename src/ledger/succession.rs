@@ -1,12 +1,11 @@
 //! When keys end for their successors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::reconcile::{Change, ChangeKind, ReconcileContext, Reconciliation};
+use super::change::{Change, ChangeKind};
 use super::record::{NamedKey, Records, Succession};
 use crate::keys::lifecycle::{Dates, End, Phase, Policy, after};
 
@@ -17,19 +16,22 @@ const LATE: SignedDuration = SignedDuration::from_secs(1);
 const NEAR: Duration = Duration::from_secs(60);
 
 /// Works out when keys end for their successors, and ends those whose time has come.
+///
+/// Without a new scan (`is_stale`), what another process worked out by its own clock is left as it is,
+/// so that two whose clocks disagree do not write in turn for as long as they do.
 pub(super) fn resolve(
-    outcome: &mut Reconciliation,
-    ReconcileContext { now, policy, is_served, known, .. }: ReconcileContext<'_>,
-) {
-    // Without a new scan, what another process worked out by its own clock is left as it is, so that
-    // two whose clocks disagree do not write in turn for as long as they do.
-    let is_stale = known.is_some_and(BTreeMap::is_empty);
-    let planned = outcome.records.iter().filter_map(|(key, record)| {
+    records: &mut Records,
+    (now, policy): (Timestamp, &Policy),
+    is_served: bool,
+    is_stale: bool,
+) -> Vec<Change> {
+    let planned = records.iter().filter_map(|(key, record)| {
         let planned = record.orders.succession.as_ref()?;
-        Some((*key, planned.takes_over_at(&outcome.records, now, policy)))
+        Some((*key, planned.takes_over_at(records, now, policy)))
     });
+    let mut changes = Vec::new();
     for (key, expected) in planned.collect::<Vec<_>>() {
-        let Some(record) = outcome.records.get_mut(&key) else { continue };
+        let Some(record) = records.get_mut(&key) else { continue };
         let is_due = is_served && expected.is_some_and(|at| at <= now);
         let Some(known) = &record.orders.succession else { continue };
         let is_near = known.expected.is_some_and(|at| at <= after(now, NEAR));
@@ -48,9 +50,10 @@ pub(super) fn resolve(
         orders.end(End::planned(at, succession.grace), now);
         for name in &record.names {
             let (name, kind) = (name.name.clone(), ChangeKind::Succeeded);
-            outcome.changes.push(Change { key, name, kind });
+            changes.push(Change { key, name, kind });
         }
     }
+    changes
 }
 
 impl Succession {
