@@ -152,7 +152,7 @@ fn a_key_that_takes_long_to_make_is_not_to_sign_too_early() {
     for _ in 0..2 {
         let mut command = super::common::daemon::jwksd();
         command.env("JWKSD_ISSUE_RSA_BITS", "4096");
-        command.args(["keys", "rotate", "--audience", "client", "--algorithm", "RS256"]);
+        command.args(["keys", "rotate", "--again", "--audience", "client", "--algorithm", "RS256"]);
         let output = command.args(["--format", "json", "--keys"]).arg(keys).output().unwrap();
         assert!(output.status.success());
         let rotated: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -191,7 +191,7 @@ fn the_program_prints_what_it_set_up() {
     assert_eq!(timetable[1]["at"], timetable[2]["at"]);
     let old = Kid::new("old").unwrap();
     assert_eq!(kid_of(&rotated["replaced"][0]), old);
-    let table = super::run_keys(keys, "rotate --audience client --grace 2h");
+    let table = super::run_keys(keys, "rotate --again --audience client --grace 2h");
     let text = String::from_utf8(table.stdout).unwrap();
     for words in ["in 3 h", "signers change to it", "its grace begins", "no longer published"] {
         assert!(text.contains(words), "{words} is not in:\n{text}");
