@@ -165,9 +165,9 @@ pub(super) fn ignore_unfinished(
     let may_pass = |refused: &Refused| refused.reason.may_be_unfinished();
     let Some(known) = known.filter(|_| refused.iter().any(may_pass)) else { return };
     let changed = |key: &Thumbprint| known.get(key) != records.get(key);
-    let records = records.iter().filter(|(key, _)| changed(key));
+    let both = [records, known].into_iter().flatten().filter(|(key, _)| changed(key));
     let slots: BTreeSet<&Slot> =
-        records.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
+        both.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
     refused.retain(|refused| match &refused.reason {
         RefusalReason::AttributesWithoutKey => !slots.contains(&refused.slot),
         RefusalReason::KeyDeleted(key) => !changed(key),
