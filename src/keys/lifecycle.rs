@@ -16,6 +16,9 @@ use super::ids::Kid;
 /// How long it takes until the last signer has noticed that its key was replaced.
 pub const LAST_SIGNER_STOPS: Duration = Duration::from_secs(120);
 
+/// A clock that is behind by more than this was set back. By less, it was read a little earlier.
+const CLOCK_STEP: Duration = Duration::from_secs(2);
+
 /// The durations that the operator chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
@@ -315,8 +318,9 @@ impl End {
     /// The same end after the clock was seen at `instant`. A clock that is set back behind an end that
     /// was reached was wrong when it showed that: the grace is counted from the corrected clock.
     pub fn observed_at(self, instant: Timestamp) -> Self {
-        let at = if self.is_reached { self.at.min(instant) } else { self.at };
-        Self { at, is_reached: at <= instant, ..self }
+        let is_set_back = self.is_reached && after(instant, CLOCK_STEP) < self.at;
+        let at = if is_set_back { instant } else { self.at };
+        Self { at, is_reached: self.is_reached || at <= instant, ..self }
     }
 
     /// The end that this one and a further order to end make together. It is never later than

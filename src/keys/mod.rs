@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod material;
 pub mod public_key;
 pub mod refusal;
+mod seen;
 pub mod strict_json;
 
 pub use self::algorithm::Algorithm;

@@ -155,6 +155,26 @@ impl<'a> Claims<'a> {
     }
 }
 
+/// Drops refusals of incomplete entries, and of deleted keys, which other processes have changed since
+/// the records were `known`: those processes may be replacing or removing files one after the other.
+pub(super) fn ignore_unfinished(
+    refused: &mut Vec<Refused>,
+    records: &Records,
+    known: Option<&Records>,
+) {
+    let may_pass = |refused: &Refused| refused.reason.may_be_unfinished();
+    let Some(known) = known.filter(|_| refused.iter().any(may_pass)) else { return };
+    let changed = |key: &Thumbprint| known.get(key) != records.get(key);
+    let both = [records, known].into_iter().flatten().filter(|(key, _)| changed(key));
+    let slots: BTreeSet<&Slot> =
+        both.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
+    refused.retain(|refused| match &refused.reason {
+        RefusalReason::AttributesWithoutKey => !slots.contains(&refused.slot),
+        RefusalReason::KeyDeleted(key) => !changed(key),
+        _ => true,
+    });
+}
+
 impl Claim<'_> {
     fn key(&self) -> Thumbprint {
         self.seen.thumbprint

@@ -14,11 +14,11 @@ use jiff::Timestamp;
 
 use super::handoff::{self, HandOff};
 use super::journal::CommitError;
-use super::reconcile::with_successions;
 use super::record::{Record, Records};
 use super::served::{self, Confirmation, ServedDirectories, ServedMarker};
 use super::step::Step;
 use super::store::{self, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
+use super::succession::with_successions;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Thumbprint};
 

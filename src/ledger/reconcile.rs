@@ -3,19 +3,20 @@
 //! It decides which key and which name is new, and which is gone and since when. It reads no file
 //! and no clock; the same input gives the same result.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::claims::{Claim, Claims, Contradiction, first};
+use super::change::{Change, ChangeKind};
+use super::claims::{Claim, Claims, Contradiction, first, ignore_unfinished};
 use super::observation::Observation;
-use super::record::{KeyName, NamedKey, Place, Record, Records, Succession};
+use super::record::{KeyName, NamedKey, Place, Record, Records};
+use super::succession;
 use crate::keys::entry::Declared;
-use crate::keys::lifecycle::{Dates, End, Phase, Policy, after};
-use crate::keys::refusal::{RefusalReason, Refused};
+use crate::keys::lifecycle::{Phase, Policy, after};
+use crate::keys::refusal::Refused;
 use crate::keys::{Name, Thumbprint};
 use crate::source::Slot;
 
@@ -68,32 +69,6 @@ pub struct Reconciliation {
     pub is_outdated: bool,
 }
 
-/// What happened to a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub key: Thumbprint,
-    pub name: Name,
-    pub kind: ChangeKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// The name was seen for the first time.
-    Added,
-    Updated,
-    /// No entry declares it any more; `replaced` where another key took the slot.
-    Lost {
-        replaced: bool,
-    },
-    Returned,
-    /// For the first time, or again after an end.
-    Published,
-    /// It is no longer remembered, long after its end.
-    Forgotten,
-    /// The key has ended because its successor took over.
-    Succeeded,
-}
-
 /// Brings `records` up to date with an observation.
 pub fn reconcile(
     records: &Records,
@@ -134,7 +109,14 @@ pub fn reconcile(
     }
     let mut outcome = update.outcome;
     note_publications(&mut outcome, records, context);
-    resolve_successions(&mut outcome, context);
+    let is_stale = context.known.is_some_and(BTreeMap::is_empty);
+    let changes = succession::resolve(
+        &mut outcome.records,
+        (context.now, context.policy),
+        context.is_served,
+        is_stale,
+    );
+    outcome.changes.extend(changes);
     for (key, record) in &mut outcome.records {
         match records.get(key) {
             // Reuse the allocation where nothing changed, to save memory and make comparisons
@@ -144,22 +126,6 @@ pub fn reconcile(
         }
     }
     outcome
-}
-
-/// Drops refusals of incomplete entries, and of deleted keys, which other processes have changed since
-/// the records were `known`: those processes may be replacing or removing files one after the other.
-fn ignore_unfinished(refused: &mut Vec<Refused>, records: &Records, known: Option<&Records>) {
-    let may_pass = |refused: &Refused| refused.reason.may_be_unfinished();
-    let Some(known) = known.filter(|_| refused.iter().any(may_pass)) else { return };
-    let changed = |key: &Thumbprint| known.get(key) != records.get(key);
-    let records = records.iter().filter(|(key, _)| changed(key));
-    let slots: BTreeSet<&Slot> =
-        records.flat_map(|(_, record)| &record.places).map(|place| &place.slot).collect();
-    refused.retain(|refused| match &refused.reason {
-        RefusalReason::AttributesWithoutKey => !slots.contains(&refused.slot),
-        RefusalReason::KeyDeleted(key) => !changed(key),
-        _ => true,
-    });
 }
 
 /// The reconciliation while it is made.
@@ -475,90 +441,5 @@ fn note_publications(
             let (key, name) = (*key, name.name.clone());
             outcome.changes.push(Change { key, name, kind: ChangeKind::Published });
         }
-    }
-}
-
-/// A succession that is carried out later than this is noticed late, as after a downtime.
-const LATE: SignedDuration = SignedDuration::from_secs(1);
-
-/// A plan that is nearer than this is looked at whenever anything changes.
-const NEAR: Duration = Duration::from_secs(60);
-
-/// Works out when keys end for their successors, and ends those whose time has come.
-fn resolve_successions(
-    outcome: &mut Reconciliation,
-    ReconcileContext { now, policy, is_served, known, .. }: ReconcileContext<'_>,
-) {
-    // Without a new scan, what another process worked out by its own clock is left as it is, so that
-    // two whose clocks disagree do not write in turn for as long as they do.
-    let is_stale = known.is_some_and(BTreeMap::is_empty);
-    let planned = outcome.records.iter().filter_map(|(key, record)| {
-        let planned = record.orders.succession.as_ref()?;
-        Some((*key, planned.takes_over_at(&outcome.records, now, policy)))
-    });
-    for (key, expected) in planned.collect::<Vec<_>>() {
-        let Some(record) = outcome.records.get_mut(&key) else { continue };
-        let is_due = is_served && expected.is_some_and(|at| at <= now);
-        let Some(known) = &record.orders.succession else { continue };
-        let is_near = known.expected.is_some_and(|at| at <= after(now, NEAR));
-        if !is_due && (known.expected == expected || (is_stale && !is_near)) {
-            continue;
-        }
-        let record = Arc::make_mut(record);
-        let orders = Arc::make_mut(&mut record.orders);
-        let Some(succession) = orders.succession.take() else { continue };
-        let Some(at) = expected.filter(|_| is_due) else {
-            orders.succession = Some(Succession { expected, ..succession });
-            continue;
-        };
-        // Signers go by the hand-off, which stood still meanwhile.
-        let at = if LATE < at.duration_until(now) { now } else { at };
-        orders.end(End::planned(at, succession.grace), now);
-        for name in &record.names {
-            let (name, kind) = (name.name.clone(), ChangeKind::Succeeded);
-            outcome.changes.push(Change { key, name, kind });
-        }
-    }
-}
-
-/// The records with the successions as they stand at `now`: what was expected when they were written
-/// may have been overtaken by the time, or by what became of the successor.
-pub(crate) fn with_successions<'a>(
-    records: &'a Records,
-    now: Timestamp,
-    policy: &Policy,
-) -> Cow<'a, Records> {
-    let mut resolved = Cow::Borrowed(records);
-    for (key, record) in records {
-        let Some(planned) = &record.orders.succession else { continue };
-        let expected = planned.takes_over_at(records, now, policy);
-        if planned.expected != expected {
-            let mut next = Record::clone(record);
-            let succession = Some(Succession { expected, ..planned.clone() });
-            Arc::make_mut(&mut next.orders).succession = succession;
-            resolved.to_mut().insert(*key, Arc::new(next));
-        }
-    }
-    resolved
-}
-
-impl Succession {
-    /// When the successor takes over; `None` while it can't.
-    pub fn takes_over_at(
-        &self,
-        records: &Records,
-        now: Timestamp,
-        policy: &Policy,
-    ) -> Option<Timestamp> {
-        let record = records.get(&self.successor)?;
-        let successor = NamedKey { record, key: record.name(&self.name)? };
-        // Its own successor takes over from it, and not from the key before it.
-        let dates = Dates { succession: None, ..successor.dates() };
-        let state = dates.at(now, policy);
-        let signs = matches!(state.phase, Phase::Scheduled | Phase::Announced | Phase::Active);
-        let at = self.not_before.max(state.safe_to_sign_from?);
-        let is_over =
-            [dates.invalidated_at(), dates.valid_to].iter().flatten().any(|end| *end <= at);
-        (signs && successor.can_sign() && !is_over).then_some(at)
     }
 }

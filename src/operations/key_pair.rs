@@ -65,8 +65,8 @@ pub struct KeyPair {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NameState {
-    #[serde(flatten)]
-    pub name: Name,
+    pub key_id: Kid,
+    pub audience: Audience,
     pub phase: Phase,
     /// From when it is no longer published; null where open.
     pub published_until: Option<Timestamp>,
@@ -95,7 +95,8 @@ impl KeyPair {
         let names = named.record.named().map(|other| {
             let state = other.dates().at(now, policy);
             let (phase, published_until) = (state.phase, state.published_until);
-            NameState { name: other.name().clone(), phase, published_until }
+            let Name { audience, kid: key_id } = other.name().clone();
+            NameState { key_id, audience, phase, published_until }
         });
         let place = named.signing_place();
         Self {

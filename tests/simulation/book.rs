@@ -407,7 +407,7 @@ impl Book {
         let clock = moment.clock();
         for orders in self.orders.values_mut() {
             let Some((from, until)) = orders.end else { continue };
-            if orders.is_reached && clock < from {
+            if orders.is_reached && clock + 2 * SECOND < from {
                 // The clock that showed it was wrong: it counts from now.
                 orders.end = Some((clock, clock + until - from));
             }

@@ -71,10 +71,10 @@ pub(super) fn pair(pair: &KeyPair, now: Timestamp) -> String {
     for other in pair
         .names
         .iter()
-        .filter(|other| (&other.name.kid, &other.name.audience) != (&pair.key_id, &pair.audience))
+        .filter(|other| (&other.key_id, &other.audience) != (&pair.key_id, &pair.audience))
     {
         let until = moment(other.published_until, now, "open");
-        let (kid, audience) = (&other.name.kid, &other.name.audience);
+        let (kid, audience) = (&other.key_id, &other.audience);
         let _ = writeln!(
             text,
             "{:<18} {kid} ({audience}, {}, published until {until})",

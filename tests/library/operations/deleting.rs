@@ -81,7 +81,7 @@ fn a_deletion_under_any_name_is_one_of_the_key() {
         let latter = Kid::new("latter").unwrap();
         assert!(world.is_published(&former) && world.is_published(&latter));
         let deleted = world.operations.delete(&former, world.now).unwrap();
-        let names: Vec<&str> = deleted.names.iter().map(|name| name.name.kid.as_str()).collect();
+        let names: Vec<&str> = deleted.names.iter().map(|name| name.key_id.as_str()).collect();
         assert!(names.contains(&"latter") && names.contains(&former.as_str()), "{names:?}");
         assert!(!file.exists());
         world.look();

@@ -1,0 +1,168 @@
+//! A command at work on keys.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{SharedFlags, table};
+use crate::audit::{Attempt, AttemptOutcome};
+use crate::cli::{DONE, Failure, Format, UNCONFIRMED, WRONG_USAGE, print};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::keys::Kid;
+use crate::ledger::Confirmation;
+use crate::operations::timetable::{self, TimetableEntry};
+use crate::operations::{Issue, KeyPair, OperationError, Operations, Prepared, to_the_millisecond};
+use crate::{logging, serve};
+
+/// A command at work.
+pub(super) struct Run {
+    pub(super) config: Config,
+    pub(super) operations: Operations,
+    pub(super) format: Format,
+    pub(super) now: Timestamp,
+    /// The exit code, where everything else went well.
+    code: u8,
+}
+
+impl Run {
+    pub(super) fn new(SharedFlags { common, format }: SharedFlags) -> Result<Self, Failure> {
+        let config = common.load(None)?.with_directories()?.config;
+        logging::init(config.log);
+        let operations = serve::operations(&config);
+        let now = to_the_millisecond(SystemClock.now());
+        Ok(Self { config, operations, format, now, code: DONE })
+    }
+
+    /// Does something to a key, and leaves the line that says so.
+    pub(super) fn attempt<T>(
+        &mut self,
+        mut attempt: Attempt,
+        act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, OperationError>,
+        about: impl FnOnce(&mut T) -> &mut KeyPair,
+    ) -> Result<T, Failure> {
+        serve::make_state_directory(&self.config);
+        attempt.via = "command";
+        attempt.who = format!("uid:{}", rustix::process::getuid().as_raw());
+        let mut done =
+            self.operations.check_ledger().and_then(|()| act(&mut self.operations, self.now));
+        let mut pair = done.as_mut().map(about);
+        let outcome = match &pair {
+            Ok(pair) => {
+                attempt.kid = Some(pair.key_id.to_string());
+                attempt.audience = Some(pair.audience.to_string());
+                AttemptOutcome::Done { published_until: pair.published_until }
+            }
+            Err(refusal) => {
+                AttemptOutcome::Refused { code: refusal.code(), cause: refusal.cause() }
+            }
+        };
+        attempt.log(&outcome);
+        if let Ok(pair) = &mut pair {
+            // Whoever looks after this command has ended sees what it did.
+            let confirmation = self.operations.wait_until_served();
+            pair.served = match confirmation {
+                Confirmation::Served => Some(true),
+                Confirmation::NoDaemon => Some(false),
+                Confirmation::Unconfirmed => None,
+            };
+            if confirmation == Confirmation::Unconfirmed {
+                self.code = UNCONFIRMED;
+                pair.warnings.push(
+                    "the order is recorded, but the daemon that runs did not say within 5 s that it \
+                     serves it: look after that daemon"
+                        .to_owned(),
+                );
+            }
+            // A daemon tells signers by itself, when consumers can know.
+            if confirmation == Confirmation::NoDaemon
+                && let Err(error) = self.operations.hand_off(SystemClock.now())
+            {
+                tracing::warn!(
+                    event = "handoff.failed", cause = %error,
+                    "can't tell signers which key is current"
+                );
+            }
+        }
+        drop(pair);
+        Ok(done?)
+    }
+
+    pub(super) fn print_pair(&self, pair: &KeyPair) -> Result<u8, Failure> {
+        self.print(pair, || table::pair(pair, self.now))
+    }
+
+    pub(super) fn print<T: Serialize>(
+        &self,
+        value: &T,
+        for_people: impl FnOnce() -> String,
+    ) -> Result<u8, Failure> {
+        let text = match self.format {
+            Format::Table => for_people(),
+            Format::Json => {
+                let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+                text.push('\n');
+                text
+            }
+        };
+        print(text.as_bytes())?;
+        Ok(self.code)
+    }
+
+    pub(super) fn issue(&mut self, operation: &'static str, request: Issue) -> Result<u8, Failure> {
+        let attempt = Attempt {
+            operation,
+            kid: request.kid.as_ref().map(ToString::to_string),
+            audience: Some(request.audience.to_string()),
+            ..Attempt::default()
+        };
+        let issue = |operations: &mut Operations, now| {
+            let prepared = Prepared::new(request, operations.terms(), now)?;
+            operations.issue(&prepared, now)
+        };
+        let issued = self.attempt(attempt, issue, |issued| &mut issued.key)?;
+        let timetable = timetable::of(&issued, self.config.lifecycle.policy.announce, self.now);
+        let shown = IssuedJson {
+            key: &issued.key,
+            file: issued.file.display().to_string(),
+            replaced: &issued.replaced,
+            timetable: &timetable,
+        };
+        self.print(&shown, || table::issued(&issued, &timetable, self.now))
+    }
+
+    /// Whether the person at the terminal means it.
+    pub(super) fn is_meant(&mut self, kid: &Kid) -> Result<bool, Failure> {
+        let pair = self.operations.show(kid, self.now)?;
+        if !io::stdin().is_terminal() {
+            return Err(Failure {
+                what: format!("the key {kid} is not deleted"),
+                cause: "nobody is at the terminal to be asked".to_owned(),
+                remedy: "say that it is meant: --yes".to_owned(),
+                code: WRONG_USAGE,
+            });
+        }
+        let what = if pair.current { "the key to sign with" } else { "a key" };
+        let question = format!(
+            "{kid} is {what} of the audience {} ({}). Every token that it signed will be refused. \
+             Delete it for good? [y/N] ",
+            pair.audience, pair.phase
+        );
+        io::stderr().write_all(question.as_bytes())?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// What an issue has done, for programs: the key pair, and what goes with it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IssuedJson<'a> {
+    #[serde(flatten)]
+    key: &'a KeyPair,
+    file: String,
+    replaced: &'a [KeyPair],
+    timetable: &'a [TimetableEntry],
+}
