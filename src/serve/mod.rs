@@ -40,6 +40,7 @@ use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
 use crate::publish::reload::Reload;
 use crate::publish::snapshot;
 use crate::sandbox;
+use crate::server::Handler;
 use crate::server::connections::Connections;
 use crate::server::counts::Requests;
 
@@ -108,6 +109,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let (max_age, cors) = (config.publish.max_age.as_secs(), config.publish.cors);
     let handler = PublicHandler::new(reader.clone(), Arc::clone(&clock), max_age, cors);
     let connections = count("public", handler.requests());
+    let handler: Arc<dyn Handler> = Arc::new(handler);
     servers.add(public.listeners, &handler, &connections);
     let mut workers = Vec::new();
     for sockets in public.by_worker {
@@ -122,7 +124,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         let (clock, signals) = (Arc::clone(&clock), signals.clone());
         let handler = AdminHandler::new(operations, access, clock, signals, view.clone());
         let connections = count("admin", handler.requests());
-        servers.add(admin.listeners, &handler, &connections);
+        servers.add(admin.listeners, &(Arc::new(handler) as _), &connections);
     }
     let ops_requests = ops::requests();
     let ops_connections = count("ops", Arc::clone(&ops_requests));
@@ -140,7 +142,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         in_force,
     });
     let mut ops_servers = ServerGroup::new(config.drain);
-    ops_servers.add(ops_sockets.listeners, &handler, &ops_connections);
+    ops_servers.add(ops_sockets.listeners, &(Arc::new(handler) as _), &ops_connections);
 
     let certificates =
         certificates.spawn_reloader(clock, config.keys.poll_interval, config.keys.settle)?;

@@ -40,21 +40,21 @@ impl ServerGroup {
     }
 
     /// A server that stops with this group, and is not started by it.
-    pub(super) fn server<A: Handler>(
+    pub(super) fn server(
         &self,
         listener: Listener,
-        handler: &A,
+        handler: &Arc<dyn Handler>,
         connections: &Arc<Connections>,
     ) -> ServerFuture {
-        let (handler, connections) = (handler.clone(), Arc::clone(connections));
+        let (handler, connections) = (Arc::clone(handler), Arc::clone(connections));
         Box::pin(server::serve(listener, handler, connections, self.stop.subscribe(), self.drain))
     }
 
     /// Adds a server for each of `listeners`, which share the limits of `connections`.
-    pub(super) fn add<A: Handler>(
+    pub(super) fn add(
         &mut self,
         listeners: Vec<Listener>,
-        handler: &A,
+        handler: &Arc<dyn Handler>,
         connections: &Arc<Connections>,
     ) {
         for listener in listeners {

@@ -10,7 +10,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{sleep, timeout};
@@ -18,7 +17,7 @@ use tracing::warn;
 
 use super::activity::ShutdownRequest;
 use super::connections::Connections;
-use super::listener::{Accept, Listener};
+use super::listener::{Listener, Peer, Stream};
 use super::socket::Socket;
 use super::tls::{self, TlsConfig};
 use super::{Handler, connection};
@@ -35,34 +34,17 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 /// those finish that have a request, for at most `drain`.
 ///
 /// Several workers may call this with listeners of one address, on a runtime each.
-pub async fn serve<H: Handler>(
+pub async fn serve(
     listener: Listener,
-    handler: H,
-    connections: Arc<Connections>,
-    shutdown: watch::Receiver<bool>,
-    drain: Duration,
-) {
-    match listener {
-        Listener::Tcp(listener) => {
-            serve_on(listener, None, handler, connections, shutdown, drain).await;
-        }
-        Listener::Tls(listener, tls) => {
-            serve_on(listener, Some(tls), handler, connections, shutdown, drain).await;
-        }
-        Listener::Unix(socket) => {
-            serve_on(socket, None, handler, connections, shutdown, drain).await;
-        }
-    }
-}
-
-async fn serve_on<L: Accept, H: Handler>(
-    listener: L,
-    tls: Option<TlsConfig>,
-    handler: H,
+    handler: Arc<dyn Handler>,
     connections: Arc<Connections>,
     mut shutdown: watch::Receiver<bool>,
     drain: Duration,
 ) {
+    let tls = match &listener {
+        Listener::Tls(_, tls) => Some(tls.clone()),
+        Listener::Tcp(_) | Listener::Unix(_) => None,
+    };
     let (alive, mut all_gone) = mpsc::channel(1);
     let mut failure_log = AcceptFailureLog::default();
     let mut failures = 0_u32;
@@ -71,8 +53,8 @@ async fn serve_on<L: Accept, H: Handler>(
         match accepted {
             Ok((stream, peer)) => {
                 failures = 0;
-                let handler = handler.for_peer(&peer);
-                start(stream, tls.as_ref(), handler, &connections, alive.clone());
+                let handler = Arc::clone(&handler);
+                start(stream, tls.clone(), handler, peer, &connections, alive.clone());
             }
             Err(error) if !is_out_of_resources(&error) => {}
             Err(error) => {
@@ -102,28 +84,25 @@ async fn serve_on<L: Accept, H: Handler>(
 }
 
 /// Serves or refuses a connection in a task of its own. `alive` is dropped with it.
-fn start<S, H>(
-    stream: S,
-    tls: Option<&TlsConfig>,
-    handler: H,
+fn start(
+    stream: Box<dyn Stream>,
+    tls: Option<TlsConfig>,
+    handler: Arc<dyn Handler>,
+    peer: Peer,
     connections: &Arc<Connections>,
     alive: mpsc::Sender<Infallible>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Handler,
-{
-    let tls = tls.cloned();
+) {
     if let Some(permit) = connections.admit() {
         match tls {
             // Fairness among the connections is hyper's: it yields after 16 requests.
             None => tokio::spawn(unconstrained(async move {
                 let socket = Socket::new(stream, Arc::clone(&permit.activity));
-                connection::serve_http1(socket, handler, permit).await;
+                connection::serve_http1(socket, handler, peer, permit).await;
                 drop(alive);
             })),
             // Frames may come faster than they are read: the runtime has to be fair.
             Some(tls) => tokio::spawn(async move {
-                tls::serve(stream, tls, handler, permit).await;
+                tls::serve(stream, tls, handler, peer, permit).await;
                 drop(alive);
             }),
         };

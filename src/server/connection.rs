@@ -27,6 +27,7 @@ use super::activity::{Protocol, ShutdownRequest, Wait};
 use super::body::Body;
 use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
+use super::listener::Peer;
 use super::problem::Problem;
 use super::service::HandlerService;
 use super::socket::OneBuffer;
@@ -70,14 +71,17 @@ enum ConnectionEnd {
 }
 
 /// Serves HTTP/1 on `io` until it ends, by itself or by a limit.
-pub(super) async fn serve_http1<T, H>(io: T, handler: H, permit: ConnectionPermit)
-where
+pub(super) async fn serve_http1<T>(
+    io: T,
+    handler: Arc<dyn Handler>,
+    peer: Peer,
+    permit: ConnectionPermit,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
 {
     let (connections, activity) = (permit.connections(), &permit.activity);
     let limits = connections.limits();
-    let service = HandlerService::new(handler.clone(), activity, connections);
+    let service = HandlerService::new(Arc::clone(&handler), peer, &permit);
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         // A client that has said everything may close its side, and still wants the answer.
@@ -109,7 +113,7 @@ where
     permit.waits(Some(Instant::now()));
     let close = async {
         if let Some(problem) = refusal {
-            write_refusal(&mut io, &handler, connections, problem).await;
+            write_refusal(&mut io, &*handler, connections, problem).await;
         }
         discard(&mut io).await;
     };
@@ -117,15 +121,18 @@ where
 }
 
 /// Serves HTTP/2 on `io` until it ends, by itself or by a limit.
-pub(super) async fn serve_http2<T, H>(io: T, handler: H, permit: ConnectionPermit)
-where
+pub(super) async fn serve_http2<T>(
+    io: T,
+    handler: Arc<dyn Handler>,
+    peer: Peer,
+    permit: ConnectionPermit,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
 {
     let connections = permit.connections();
     let limits = connections.limits();
     let largest = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
-    let service = HandlerService::new(handler, &permit.activity, connections);
+    let service = HandlerService::new(handler, peer, &permit);
     let mut connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         // A head that goes on in another frame can't answer a PING between its frames.
@@ -248,13 +255,12 @@ where
 }
 
 /// Refuses a connection before anything is read from it.
-pub(super) async fn refuse<T, H>(mut io: T, handler: H, connections: Arc<Connections>)
+pub(super) async fn refuse<T>(mut io: T, handler: Arc<dyn Handler>, connections: Arc<Connections>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
 {
     let close = async {
-        write_refusal(&mut io, &handler, &connections, Problem::TooManyConnections).await;
+        write_refusal(&mut io, &*handler, &connections, Problem::TooManyConnections).await;
         discard(&mut io).await;
     };
     // However it goes, the connection is closed.
@@ -262,11 +268,12 @@ where
 }
 
 /// Writes a problem, which is counted, and closes the connection for writing.
-async fn write_refusal<T, H>(io: &mut T, handler: &H, connections: &Connections, problem: Problem)
-where
-    T: AsyncWrite + Unpin,
-    H: Handler,
-{
+async fn write_refusal<T: AsyncWrite + Unpin>(
+    io: &mut T,
+    handler: &dyn Handler,
+    connections: &Connections,
+    problem: Problem,
+) {
     connections.reached().count_problem(problem);
     let words = serialize(&handler.refuse(problem), connections.now());
     // However it goes, the connection is closed.

@@ -6,7 +6,6 @@
 //! took is added after. Nor can anybody connect before `listen`, which comes last.
 
 use std::fs::{self, File, Permissions};
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -19,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 
 use super::tls::TlsConfig;
@@ -64,11 +63,22 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
 }
 
-pub(super) trait Accept: Send + Sync + 'static {
-    /// What they are read from and written to.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+/// What a connection is read from and written to.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Peer {
+    fn of(stream: &UnixStream) -> io::Result<Self> {
+        let credentials = stream.peer_cred()?;
+        Ok(Self {
+            uid: Some(credentials.uid()),
+            gid: Some(credentials.gid()),
+            // A process that has no number here has the number 0.
+            pid: credentials.pid().and_then(|pid| pid.try_into().ok()).filter(|pid| *pid != 0),
+            address: None,
+        })
+    }
 }
 
 impl Listener {
@@ -151,6 +161,26 @@ impl Listener {
         match (self, tls) {
             (Self::Tcp(listener), Some(tls)) => Self::Tls(listener, tls.clone()),
             (listener, _) => listener,
+        }
+    }
+
+    /// The next connection, and who is at its other end.
+    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
+                let (stream, address) = listener.accept().await?;
+                // Responses are written in one piece; nothing is gained by waiting for more. Where
+                // this fails the client is gone.
+                let _ = stream.set_nodelay(true);
+                hold_little(&stream);
+                Ok((Box::new(stream), Peer { address: Some(address), ..Peer::default() }))
+            }
+            Self::Unix(UnixSocket { listener, .. }) => {
+                let (stream, _) = listener.accept().await?;
+                hold_little(&stream);
+                let peer = Peer::of(&stream)?;
+                Ok((Box::new(stream), peer))
+            }
         }
     }
 
@@ -323,37 +353,6 @@ fn hold_little(stream: impl AsFd) {
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, HELD);
 }
 
-impl Accept for TcpListener {
-    type Stream = TcpStream;
-
-    async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
-        let (stream, address) = Self::accept(self).await?;
-        // Responses are written in one piece; nothing is gained by waiting for more. Where this
-        // fails the client is gone.
-        let _ = stream.set_nodelay(true);
-        hold_little(&stream);
-        Ok((stream, Peer { address: Some(address), ..Peer::default() }))
-    }
-}
-
-impl Accept for UnixSocket {
-    type Stream = UnixStream;
-
-    async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
-        let (stream, _) = self.listener.accept().await?;
-        hold_little(&stream);
-        let credentials = stream.peer_cred()?;
-        let peer = Peer {
-            uid: Some(credentials.uid()),
-            gid: Some(credentials.gid()),
-            // A process that has no number here has the number 0.
-            pid: credentials.pid().and_then(|pid| pid.try_into().ok()).filter(|pid| *pid != 0),
-            address: None,
-        };
-        Ok((stream, peer))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,12 +361,11 @@ mod tests {
     fn little_is_held_for_a_client_that_does_not_read() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let address = "127.0.0.1:0".parse().unwrap();
-            let Listener::Tcp(listener) = Listener::bind(&address, 0).await.unwrap() else {
-                panic!("another kind");
-            };
-            let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (stream, _) = Accept::accept(&listener).await.unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            hold_little(&stream);
             let held = rustix::net::sockopt::socket_send_buffer_size(&stream).unwrap();
             assert!(held <= 2 * HELD, "{held}");
         });

@@ -19,6 +19,7 @@ mod socket;
 pub mod tls;
 
 use std::future::Future;
+use std::pin::Pin;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -28,24 +29,30 @@ use self::body::Body;
 use self::listener::Peer;
 use self::problem::Problem;
 
-/// Answers the requests of one listener. Cloned for each connection.
-pub trait Handler: Clone + Send + Sync + Unpin + 'static {
-    /// The answer on its way.
-    type Future: Future<Output = Response<Body>> + Unpin + Send;
-
+/// Answers the requests of one listener.
+pub trait Handler: Send + Sync {
     /// Whether requests may declare a body. Where they may not, one that does never gets here.
-    const TAKES_BODIES: bool = false;
-
-    /// The same for one connection, whose other end is known.
-    fn for_peer(&self, _: &Peer) -> Self {
-        self.clone()
+    fn takes_bodies(&self) -> bool {
+        false
     }
 
-    /// Answers a request that [`head::check`] accepts.
-    fn answer(&self, request: Request<Incoming>) -> Self::Future;
+    /// Answers a request of `peer` that [`head::check`] accepts.
+    fn answer(&self, request: Request<Incoming>, peer: &Peer) -> PendingResponse;
 
     /// Says what is wrong with a request that can't be answered, or with the connection.
     fn refuse(&self, problem: Problem) -> Response<Body> {
         problem.response()
+    }
+}
+
+/// A response that is there, or on its way.
+pub enum PendingResponse {
+    Ready(Response<Body>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl PendingResponse {
+    pub fn later(response: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(response))
     }
 }

@@ -16,9 +16,10 @@ use hyper::{Method, Request, Response, Version};
 
 use super::activity::{Activity, ShutdownRequest};
 use super::body::Body;
-use super::connections::Connections;
+use super::connections::{ConnectionPermit, Connections};
+use super::listener::Peer;
 use super::problem::Problem;
-use super::{Handler, head};
+use super::{Handler, PendingResponse, head};
 
 /// The most of a body that is given to hyper at once, in bytes.
 const PIECE: usize = 16 * 1024;
@@ -31,33 +32,31 @@ const COPIED: usize = 1000;
 const SMALL: usize = 8 * 1024;
 
 /// The service of one connection.
-pub(super) struct HandlerService<H>(Arc<ServiceContext<H>>);
+pub(super) struct HandlerService(Arc<ServiceContext>);
 
-struct ServiceContext<H> {
-    handler: H,
+struct ServiceContext {
+    handler: Arc<dyn Handler>,
+    peer: Peer,
     activity: Arc<Activity>,
     connections: Arc<Connections>,
 }
 
-impl<H: Handler> HandlerService<H> {
-    pub(super) fn new(
-        handler: H,
-        activity: &Arc<Activity>,
-        connections: &Arc<Connections>,
-    ) -> Self {
-        let (activity, connections) = (Arc::clone(activity), Arc::clone(connections));
-        Self(Arc::new(ServiceContext { handler, activity, connections }))
+impl HandlerService {
+    pub(super) fn new(handler: Arc<dyn Handler>, peer: Peer, permit: &ConnectionPermit) -> Self {
+        let activity = Arc::clone(&permit.activity);
+        let connections = Arc::clone(permit.connections());
+        Self(Arc::new(ServiceContext { handler, peer, activity, connections }))
     }
 }
 
 /// A request that is under way, until it is dropped: with its future, or with the body of its answer.
-struct RequestGuard<H> {
-    context: Arc<ServiceContext<H>>,
+struct RequestGuard {
+    context: Arc<ServiceContext>,
     is_working: bool,
 }
 
-impl<H> RequestGuard<H> {
-    fn new(context: &Arc<ServiceContext<H>>) -> Self {
+impl RequestGuard {
+    fn new(context: &Arc<ServiceContext>) -> Self {
         context.activity.request_came();
         Self { context: Arc::clone(context), is_working: true }
     }
@@ -69,7 +68,7 @@ impl<H> RequestGuard<H> {
     }
 }
 
-impl<H> Drop for RequestGuard<H> {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.handler_ended();
         self.context.activity.request_finished();
@@ -77,76 +76,91 @@ impl<H> Drop for RequestGuard<H> {
 }
 
 /// An answer on its way.
-pub(super) struct ResponseFuture<H: Handler> {
+pub(super) struct ResponseFuture {
     /// None once it is the body's.
-    guard: Option<RequestGuard<H>>,
+    guard: Option<RequestGuard>,
     version: Version,
     is_head: bool,
     has_body: bool,
-    reply: PendingReply<H::Future>,
+    is_refused: bool,
+    /// None once it was given.
+    response: Option<PendingResponse>,
 }
 
-enum PendingReply<F> {
-    Refused(Problem),
-    Handler(F),
+/// A defect in a handler costs its own request, no other.
+fn catch<T>(answer: impl FnOnce() -> T) -> Result<T, Problem> {
+    catch_unwind(AssertUnwindSafe(answer)).map_err(|_| Problem::Defect)
 }
 
-impl<F: Future<Output = Response<Body>> + Unpin> PendingReply<F> {
-    /// A defect in a handler costs its own request, no other.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Problem>> {
-        match self {
-            Self::Refused(problem) => Poll::Ready(Err(*problem)),
-            Self::Handler(future) => catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)))
-                .map_or(Poll::Ready(Err(Problem::Defect)), |polled| polled.map(Ok)),
-        }
+impl ServiceContext {
+    fn refuse(&self, problem: Problem) -> Response<Body> {
+        self.connections.reached().count_problem(problem);
+        self.handler.refuse(problem)
     }
 }
 
-impl<H: Handler> Service<Request<Incoming>> for HandlerService<H> {
-    type Response = Response<TrackedBody<H>>;
+impl Service<Request<Incoming>> for HandlerService {
+    type Response = Response<TrackedBody>;
     type Error = Infallible;
-    type Future = ResponseFuture<H>;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> ResponseFuture<H> {
-        let context = &self.0;
-        let guard = RequestGuard::new(context);
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
+        let context = &*self.0;
+        let guard = RequestGuard::new(&self.0);
         let version = request.version();
         let is_head = *request.method() == Method::HEAD;
         let has_body = !request.body().is_end_stream();
+        let takes_bodies = context.handler.takes_bodies();
         let checked = if version == Version::HTTP_2 {
-            head::check_http2(&request, H::TAKES_BODIES, context.connections.limits())
+            head::check_http2(&request, takes_bodies, context.connections.limits())
         } else {
-            head::check(&request, H::TAKES_BODIES)
+            head::check(&request, takes_bodies)
         };
-        let reply = match checked {
-            Err(problem) => PendingReply::Refused(problem),
-            Ok(()) => catch_unwind(AssertUnwindSafe(|| context.handler.answer(request)))
-                .map_or(PendingReply::Refused(Problem::Defect), PendingReply::Handler),
-        };
-        ResponseFuture { guard: Some(guard), version, is_head, has_body, reply }
+        let answered =
+            checked.and_then(|()| catch(|| context.handler.answer(request, &context.peer)));
+        let is_refused = answered.is_err();
+        let response =
+            answered.unwrap_or_else(|problem| PendingResponse::Ready(context.refuse(problem)));
+        let (guard, response) = (Some(guard), Some(response));
+        ResponseFuture { guard, version, is_head, has_body, is_refused, response }
     }
 }
 
-impl<H: Handler> Future for ResponseFuture<H> {
-    type Output = Result<Response<TrackedBody<H>>, Infallible>;
+const POLLED_AGAIN: &str = "an answer is not polled after it is made";
+
+impl ResponseFuture {
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        let mut future = match self.response.take().expect(POLLED_AGAIN) {
+            PendingResponse::Ready(response) => return Poll::Ready(response),
+            PendingResponse::Later(future) => future,
+        };
+        match catch(|| future.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => {
+                self.response = Some(PendingResponse::Later(future));
+                Poll::Pending
+            }
+            Ok(ready) => ready,
+            Err(problem) => {
+                self.is_refused = true;
+                let context = &self.guard.as_ref().expect(POLLED_AGAIN).context;
+                Poll::Ready(context.refuse(problem))
+            }
+        }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<TrackedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let reply = ready!(self.reply.poll(cx));
-        let mut guard = self.guard.take().expect("an answer is not polled after it is made");
+        let mut response = ready!(self.poll_response(cx));
+        let mut guard = self.guard.take().expect(POLLED_AGAIN);
         guard.handler_ended();
-        let ServiceContext { handler, activity, connections } = &*guard.context;
+        let activity = &guard.context.activity;
         // What was refused by its head or its size may still be on its way.
-        let is_refused = match &reply {
-            Ok(response) => self.has_body && response.status().is_client_error(),
-            Err(_) => true,
-        };
-        if is_refused {
+        if self.is_refused || self.has_body && response.status().is_client_error() {
             activity.refuse();
         }
-        let mut response = reply.unwrap_or_else(|problem| {
-            connections.reached().count_problem(problem);
-            handler.refuse(problem)
-        });
         if self.version == Version::HTTP_2 {
             // hyper leaves out the body of an answer to HEAD in HTTP/1 alone.
             if self.is_head && !response.body().is_end_stream() {
@@ -164,14 +178,14 @@ impl<H: Handler> Future for ResponseFuture<H> {
 }
 
 /// The body of an answer, whose request is under way until it is dropped.
-pub(super) struct TrackedBody<H> {
+pub(super) struct TrackedBody {
     body: Body,
-    guard: RequestGuard<H>,
+    guard: RequestGuard,
     /// The most that is given to hyper at once, in bytes.
     piece: usize,
 }
 
-impl<H> hyper::body::Body for TrackedBody<H> {
+impl hyper::body::Body for TrackedBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -11,16 +11,17 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
+use super::listener::Stream;
 
-pub(super) struct Socket<T> {
-    io: T,
+pub(super) struct Socket {
+    io: Box<dyn Stream>,
     activity: Arc<Activity>,
     /// How many more bytes may be read.
     allowance: usize,
 }
 
-impl<T> Socket<T> {
-    pub(super) const fn new(io: T, activity: Arc<Activity>) -> Self {
+impl Socket {
+    pub(super) const fn new(io: Box<dyn Stream>, activity: Arc<Activity>) -> Self {
         Self { io, activity, allowance: usize::MAX }
     }
 
@@ -30,7 +31,7 @@ impl<T> Socket<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -49,7 +50,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Socket<T> {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

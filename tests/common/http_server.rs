@@ -1,12 +1,10 @@
 //! A server with a handler for tests, and a client that speaks HTTP/1.1 by the byte; both over TCP
 //! and over Unix sockets.
 
-use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -18,12 +16,11 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use jwksd::clock::SystemClock;
 use jwksd::config::{ConnectionLimits as Limits, ListenAddress};
-use jwksd::server::Handler;
 use jwksd::server::body::Body;
 use jwksd::server::connections::Connections;
 use jwksd::server::listener::{Listener, Peer};
-use jwksd::server::serve;
 use jwksd::server::tls::TlsConfig;
+use jwksd::server::{Handler, PendingResponse, serve};
 use tokio::sync::watch;
 
 /// Longer than anything here takes.
@@ -57,19 +54,13 @@ struct TestHandler {
     big: Bytes,
     go_on: watch::Receiver<bool>,
     waiting: Arc<AtomicUsize>,
-    peer: Peer,
 }
 
 impl Handler for TestHandler {
-    type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-    fn for_peer(&self, peer: &Peer) -> Self {
-        Self { peer: peer.clone(), ..self.clone() }
-    }
-
-    fn answer(&self, request: Request<Incoming>) -> Self::Future {
-        let Self { big, mut go_on, waiting, peer, .. } = self.clone();
-        Box::pin(async move {
+    fn answer(&self, request: Request<Incoming>, peer: &Peer) -> PendingResponse {
+        let Self { big, mut go_on, waiting } = self.clone();
+        let peer = peer.clone();
+        PendingResponse::later(async move {
             Response::new(match request.uri().path() {
                 "/big" => Body::from(big),
                 "/digits" => Body::from(vec![b'4'; DIGITS]),
@@ -120,12 +111,11 @@ impl Server {
         let (go_on, may_go_on) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let handler = TestHandler {
+        let handler = Arc::new(TestHandler {
             big: vec![b'x'; BIG].into(),
             go_on: may_go_on,
             waiting: Arc::clone(&waiting),
-            peer: Peer::default(),
-        };
+        });
         let (bound, address_when_bound) = mpsc::channel();
         let worker = thread::spawn({
             let (address, connections) = (address.clone(), Arc::clone(&connections));

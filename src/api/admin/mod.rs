@@ -11,8 +11,6 @@ pub mod openapi;
 mod requests;
 mod routes;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use hyper::body::Incoming;
@@ -35,18 +33,14 @@ use crate::operations::{
 };
 use crate::publish::reload::Signal;
 use crate::publish::status::ReloadStatus;
-use crate::server::Handler;
 use crate::server::body::Body;
 use crate::server::counts::Requests;
 use crate::server::listener::Peer;
 use crate::server::problem::Problem;
+use crate::server::{Handler, PendingResponse};
 
-/// Serves the administration interface to one caller. A clone shares everything but the caller.
-#[derive(Clone)]
-pub struct AdminHandler {
-    shared: Arc<AdminContext>,
-    peer: Peer,
-}
+/// Serves the administration interface.
+pub struct AdminHandler(Arc<AdminContext>);
 
 struct AdminContext {
     operations: Mutex<Operations>,
@@ -74,7 +68,7 @@ impl AdminHandler {
         let operations = Mutex::new(operations);
         let openapi = openapi::document(&terms);
         let requests = Arc::new(Requests::new(routes::paths().map(str::to_owned).collect()));
-        let shared = Arc::new(AdminContext {
+        Self(Arc::new(AdminContext {
             operations,
             terms,
             access,
@@ -83,28 +77,23 @@ impl AdminHandler {
             view,
             openapi,
             requests,
-        });
-        Self { shared, peer: Peer::default() }
+        }))
     }
 
     /// What is counted of its requests.
     pub fn requests(&self) -> Arc<Requests> {
-        Arc::clone(&self.shared.requests)
+        Arc::clone(&self.0.requests)
     }
 }
 
 impl Handler for AdminHandler {
-    type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-    const TAKES_BODIES: bool = true;
-
-    fn for_peer(&self, peer: &Peer) -> Self {
-        Self { shared: Arc::clone(&self.shared), peer: peer.clone() }
+    fn takes_bodies(&self) -> bool {
+        true
     }
 
-    fn answer(&self, request: Request<Incoming>) -> Self::Future {
-        let Self { shared, peer } = self.clone();
-        Box::pin(async move {
+    fn answer(&self, request: Request<Incoming>, peer: &Peer) -> PendingResponse {
+        let (shared, peer) = (Arc::clone(&self.0), peer.clone());
+        PendingResponse::later(async move {
             let requests = Arc::clone(&shared.requests);
             let place = routes::place(request.method(), request.uri().path());
             let response = shared.answer(request, peer).await;

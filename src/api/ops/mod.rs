@@ -15,8 +15,6 @@ mod page;
 mod readiness;
 mod status;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,12 +36,12 @@ use crate::operations::OperationSettings;
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::Confinement;
-use crate::server::Handler;
 use crate::server::body::Body;
 use crate::server::connections::Connections;
 use crate::server::counts::Requests;
+use crate::server::listener::Peer;
 use crate::server::problem::Problem;
-use crate::server::tls;
+use crate::server::{Handler, PendingResponse, tls};
 
 /// Where everything that is shown comes from.
 pub struct OpsSources {
@@ -134,13 +132,11 @@ impl OpsHandler {
 }
 
 impl Handler for OpsHandler {
-    type Future = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-    fn answer(&self, request: Request<Incoming>) -> Self::Future {
+    fn answer(&self, request: Request<Incoming>, _: &Peer) -> PendingResponse {
         let handler = self.clone();
         let (head, _) = request.into_parts();
         let request = Request::from_parts(head, ());
-        Box::pin(async move {
+        PendingResponse::later(async move {
             let place = PATHS.iter().position(|path| *path == request.uri().path());
             let requests = Arc::clone(&handler.0.requests);
             let response = if matches!(request.uri().path(), "/livez" | "/readyz") {

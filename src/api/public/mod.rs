@@ -6,7 +6,6 @@
 mod cache_control;
 pub mod negotiate;
 
-use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -24,10 +23,11 @@ use self::negotiate::Wishes;
 use crate::clock::Clock;
 use crate::publish::document::{Document, Representation};
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
-use crate::server::Handler;
 use crate::server::body::Body;
 use crate::server::counts::Requests;
+use crate::server::listener::Peer;
 use crate::server::problem::Problem;
+use crate::server::{Handler, PendingResponse};
 
 /// The methods of every path.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -108,15 +108,13 @@ impl PublicHandler {
 }
 
 impl Handler for PublicHandler {
-    type Future = Ready<Response<Body>>;
-
-    fn answer(&self, request: Request<Incoming>) -> Self::Future {
+    fn answer(&self, request: Request<Incoming>, _: &Peer) -> PendingResponse {
         let reply = self.0.decide(&request);
         // The request's map is used again: hyper hands it on to the next request in turn, so that
         // no request allocates one.
         let mut headers = request.into_parts().0.headers;
         headers.clear();
-        ready(self.0.write(reply, headers))
+        PendingResponse::Ready(self.0.write(reply, headers))
     }
 
     fn refuse(&self, problem: Problem) -> Response<Body> {

@@ -14,7 +14,6 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +23,7 @@ use self::served::ServedPair;
 use super::activity::{Activity, ShutdownRequest};
 use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
+use super::listener::{Peer, Stream};
 use super::socket::Socket;
 use super::{Handler, connection};
 
@@ -65,48 +65,52 @@ impl TlsConfig {
 }
 
 /// Serves a connection from its handshake on.
-pub(super) async fn serve<T, H>(io: T, tls: TlsConfig, handler: H, permit: ConnectionPermit)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
-{
+pub(super) async fn serve(
+    stream: Box<dyn Stream>,
+    tls: TlsConfig,
+    handler: Arc<dyn Handler>,
+    peer: Peer,
+    permit: ConnectionPermit,
+) {
     let connections = Arc::clone(permit.connections());
     let patience = connections.limits().header_timeout;
     let activity = Arc::clone(&permit.activity);
-    let Some(stream) = handshake(io, tls.config, &activity, &connections, patience).await else {
+    let Some(stream) = handshake(stream, tls.config, &activity, &connections, patience).await
+    else {
         return;
     };
     if stream.get_ref().1.alpn_protocol() == Some(H2) {
-        connection::serve_http2(stream, handler, permit).await;
+        connection::serve_http2(stream, handler, peer, permit).await;
     } else {
         // Fairness among the connections is hyper's, as without TLS.
-        unconstrained(connection::serve_http1(stream, handler, permit)).await;
+        unconstrained(connection::serve_http1(stream, handler, peer, permit)).await;
     }
 }
 
 /// Refuses a connection in the words that its client understands, after the handshake.
-pub(super) async fn refuse<T, H>(io: T, tls: TlsConfig, handler: H, connections: Arc<Connections>)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
-{
+pub(super) async fn refuse(
+    stream: Box<dyn Stream>,
+    tls: TlsConfig,
+    handler: Arc<dyn Handler>,
+    connections: Arc<Connections>,
+) {
     let activity = Arc::new(Activity::new(0));
     if let Some(stream) =
-        handshake(io, tls.refusing, &activity, &connections, connection::LINGER).await
+        handshake(stream, tls.refusing, &activity, &connections, connection::LINGER).await
     {
         connection::refuse(stream, handler, connections).await;
     }
 }
 
 /// The handshake, for as long as somebody waits for it.
-async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
-    io: T,
+async fn handshake(
+    stream: Box<dyn Stream>,
     config: Arc<ServerConfig>,
     activity: &Arc<Activity>,
     connections: &Connections,
     patience: Duration,
-) -> Option<TlsStream<Socket<T>>> {
-    let mut socket = Socket::new(io, Arc::clone(activity));
+) -> Option<TlsStream<Socket>> {
+    let mut socket = Socket::new(stream, Arc::clone(activity));
     socket.allow(connections.limits().max_header_bytes);
     let accepted = timeout(patience, TlsAcceptor::from(config).accept(socket));
     match activity.run(ShutdownRequest::Graceful, accepted).await? {
