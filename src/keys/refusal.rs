@@ -314,6 +314,14 @@ impl RefusalReason {
         matches!(self, Self::AttributesWithoutKey | Self::KeyDeleted(_))
     }
 
+    /// The kid that it is about, where other keys of the same file may be good.
+    pub const fn kid(&self) -> Option<&Kid> {
+        match self {
+            Self::KidTaken { kid, .. } | Self::KidAlgorithm { kid, .. } => Some(kid),
+            _ => None,
+        }
+    }
+
     /// Whether a key that was good stays as it was because of this. Not where its files are gone
     /// and only their description is left.
     pub const fn holds_last_good_state(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::observation::Observation;
-use super::record::{NamedKey, Records};
+use super::record::{NamedKey, Place, Records};
 use crate::keys::entry::SeenKey;
 use crate::keys::lifecycle::after;
 use crate::keys::refusal::{RefusalReason, Refused};
@@ -55,6 +55,33 @@ impl<'a> Claims<'a> {
         }
         claims.refuse_other_algorithms(records);
         claims
+    }
+
+    /// The slots that can't be adopted, or not all of it.
+    pub(super) fn refused_parts<'b>(
+        &'b self,
+        observation: &Observation,
+    ) -> BTreeMap<&'b Slot, RefusedPart<'b>> {
+        let mut parts = BTreeMap::new();
+        for Refused { slot, reason, .. } in &self.refused {
+            if !reason.holds_last_good_state() {
+                continue;
+            }
+            let is_accepted = |seen: &SeenKey| {
+                let claims = self.accepted.get(&seen.thumbprint);
+                claims.is_some_and(|claims| claims.iter().any(|claim| claim.slot == slot))
+            };
+            let part = parts.entry(slot).or_insert_with(|| match observation.entries.get(slot) {
+                Some(Ok(entry)) if entry.keys.iter().any(is_accepted) => {
+                    RefusedPart::Kids(Vec::new())
+                }
+                _ => RefusedPart::All,
+            });
+            if let (RefusedPart::Kids(kids), Some(kid)) = (part, reason.kid()) {
+                kids.push(kid);
+            }
+        }
+        parts
     }
 
     /// Refuses deleted keys, and those that bring a kid that is remembered of another key.
@@ -155,6 +182,23 @@ impl<'a> Claims<'a> {
     }
 }
 
+/// What of an entry is refused.
+pub(super) enum RefusedPart<'a> {
+    All,
+    /// The kids that keys were refused for; others are accepted.
+    Kids(Vec<&'a Kid>),
+}
+
+impl RefusedPart<'_> {
+    /// Whether the key that lay there stays as it was.
+    pub(super) fn holds(&self, place: &Place) -> bool {
+        match self {
+            Self::All => true,
+            Self::Kids(kids) => kids.iter().any(|kid| place.kids.contains(kid)),
+        }
+    }
+}
+
 /// Drops refusals of incomplete entries, and of deleted keys, which other processes have changed since
 /// the records were `known`: those processes may be replacing or removing files one after the other.
 pub(super) fn ignore_unfinished(
@@ -222,26 +266,24 @@ impl std::fmt::Display for Contradiction {
     }
 }
 
-/// The first value that one of `values` has, and the contradictions to it.
+/// The first of the values that counts. Each comes with its slot and whether it may count; those that
+/// say something else are noted.
 pub(super) fn first<'s, T: PartialEq + Copy + 's>(
-    values: impl Iterator<Item = (&'s Slot, Option<T>)>,
+    values: impl IntoIterator<Item = (&'s Slot, Option<T>, bool)>,
     (kid, member): (&Kid, &'static str),
     contradictions: &mut BTreeSet<Contradiction>,
 ) -> Option<T> {
-    let mut first: Option<(&Slot, T)> = None;
-    for (slot, value) in values {
-        match (first, value) {
-            (None, Some(value)) => first = Some((slot, value)),
-            (Some((counts, known)), Some(value)) if known != value => {
-                contradictions.insert(Contradiction {
-                    kid: kid.clone(),
-                    member,
-                    counts: counts.clone(),
-                    ignored: slot.clone(),
-                });
-            }
-            _ => {}
+    let mut deciding: Option<&Slot> = None;
+    let mut first: Option<T> = None;
+    for (slot, value, may_count) in values {
+        let counts = *deciding.get_or_insert(slot);
+        let Some(value) = value.filter(|value| first != Some(*value)) else { continue };
+        if may_count && first.is_none() {
+            (deciding, first) = (Some(slot), Some(value));
+        } else {
+            let (kid, counts, ignored) = (kid.clone(), counts.clone(), slot.clone());
+            contradictions.insert(Contradiction { kid, member, counts, ignored });
         }
     }
-    first.map(|(_, value)| value)
+    first
 }

@@ -4,7 +4,6 @@
 //! works again. Other processes may change the directory: every update begins by reading their
 //! changes.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,26 +13,21 @@ use jiff::Timestamp;
 
 use super::handoff::{self, HandOff};
 use super::journal::CommitError;
-use super::record::{Record, Records};
+use super::memory::Memory;
+use super::record::Records;
 use super::served::{self, Confirmation, ServedDirectories, ServedMarker};
 use super::step::Step;
 use super::store::{self, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
 use super::succession::with_successions;
+use crate::keys::Audience;
 use crate::keys::lifecycle::Policy;
-use crate::keys::{Audience, Thumbprint};
 
 #[derive(Debug)]
 pub struct Ledger {
     /// Absent where records are kept in memory only.
     directory: Option<PathBuf>,
     store: Option<Store>,
-    records: Records,
-    /// Keys whose records on disk are missing or old.
-    to_write: BTreeSet<Thumbprint>,
-    to_remove: BTreeSet<Thumbprint>,
-    /// The keys that this process has forgotten, and when they were first seen: an older copy of the
-    /// directory does not bring them back.
-    forgotten: BTreeMap<Thumbprint, Timestamp>,
+    memory: Memory,
     /// The store's change count at which `records` equalled the disk.
     synced_at: Option<u64>,
     /// The store's fingerprint then, once it was taken: that takes a while where there are many keys.
@@ -71,10 +65,7 @@ impl Ledger {
         Self {
             directory,
             store: None,
-            records: Records::new(),
-            to_write: BTreeSet::new(),
-            to_remove: BTreeSet::new(),
-            forgotten: BTreeMap::new(),
+            memory: Memory::default(),
             synced_at: None,
             fingerprint: None,
             is_restored: false,
@@ -85,7 +76,7 @@ impl Ledger {
     }
 
     pub const fn records(&self) -> &Records {
-        &self.records
+        self.memory.records()
     }
 
     pub const fn persistence(&self) -> &Persistence {
@@ -107,8 +98,10 @@ impl Ledger {
         let Some(directory) = &self.directory else { return };
         let known = self.fingerprint.filter(|_| self.synced_at.is_some());
         if known.is_some() && store::fingerprint(directory).ok() != known {
+            // Its users count what they write; a copy that was put in place counts less.
+            let changes = self.store.as_ref().and_then(Store::changes);
+            self.is_restored |= changes.is_none_or(|changes| Some(changes) <= self.synced_at);
             self.synced_at = None;
-            self.is_restored = true;
             self.served = ServedMarker::default();
         }
     }
@@ -120,8 +113,8 @@ impl Ledger {
     /// so, and the next update tries again.
     pub fn update<T>(&mut self, decide: impl FnOnce(&Records) -> (Records, T)) -> T {
         let Some(directory) = self.directory.clone() else {
-            let (records, answer) = decide(&self.records);
-            self.records = records;
+            let (records, answer) = decide(self.records());
+            self.memory.adopt(records);
             return answer;
         };
         let (store, mut trouble) = match self.take_store(&directory) {
@@ -145,8 +138,8 @@ impl Ledger {
             self.merge(loaded);
             self.synced_at = None;
         }
-        let (records, answer) = decide(&self.records);
-        self.adopt(records);
+        let (records, answer) = decide(self.records());
+        self.memory.adopt(records);
         if let Some(lock) = &mut locked
             && let Err(error) = self.write(lock)
         {
@@ -173,15 +166,13 @@ impl Ledger {
         let store = self.take_store(&directory).map_err(CommitError::Ledger)?;
         let mut lock = store.lock(patience).map_err(CommitError::Ledger)?;
         self.refresh(&lock).map_err(CommitError::Ledger)?;
-        let decided = decide(&self.records).map_err(CommitError::Refused);
+        let decided = decide(self.records()).map_err(CommitError::Refused);
         let done = decided.and_then(|(step, answer)| {
             if !step.is_nothing() {
                 self.synced_at = None;
                 lock.commit(&step)?;
                 self.synced_at = Some(lock.changes());
-                for record in step.records {
-                    self.records.insert(record.public_key.thumbprint(), record);
-                }
+                self.memory.insert_written(step.records);
                 self.fingerprint = None;
             }
             Ok(answer)
@@ -205,7 +196,7 @@ impl Ledger {
     ) -> io::Result<HandOffStatus> {
         let Some(directory) = self.directory.clone() else { return Ok(HandOffStatus::Written) };
         // What other processes wrote was expected when they wrote it.
-        let records = with_successions(&self.records, now, policy);
+        let records = with_successions(self.memory.records(), now, policy);
         let current = |audience: &Audience| HandOff::of(&records, audience, now, policy);
         let due: Vec<(&Audience, Option<HandOff>)> = audiences
             .iter()
@@ -284,61 +275,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Merges what was read with what is in memory, which wins over older copies on disk.
-    fn merge(&mut self, mut loaded: LoadedRecords) {
-        self.to_write = loaded.incomplete;
-        for (key, first_seen) in &self.forgotten {
-            let is_old =
-                loaded.records.get(key).is_some_and(|found| found.first_seen <= *first_seen);
-            // A key that is back has a record of its own, which the older one must not end.
-            let is_back = self.records.contains_key(key);
-            if is_old && (self.is_restored || !is_back) {
-                loaded.records.remove(key);
-            }
-            // Another process that has not forgotten it yet does so by itself.
-            if is_old && self.is_restored && !is_back {
-                self.to_remove.insert(*key);
-            }
-        }
-        for (key, mine) in std::mem::take(&mut self.records) {
-            let merged = match loaded.records.get(&key) {
-                None => mine,
-                // The memory of equal records is shared with what others have taken of these.
-                Some(theirs) if *theirs == mine => mine,
-                Some(theirs) => mine.merged_with(theirs),
-            };
-            if loaded.records.get(&key) != Some(&merged) {
-                self.to_write.insert(key);
-            }
-            loaded.records.insert(key, merged);
-        }
-        self.to_write.retain(|key| loaded.records.contains_key(key));
-        self.is_restored = false;
-        self.records = loaded.records;
-    }
-
-    fn adopt(&mut self, records: Records) {
-        for (key, record) in &records {
-            let old = self.records.get(key);
-            if old.is_none_or(|old| !Arc::ptr_eq(old, record) && old != record) {
-                self.to_write.insert(*key);
-                self.to_remove.remove(key);
-            }
-        }
-        for (key, record) in &self.records {
-            if !records.contains_key(key) {
-                self.to_remove.insert(*key);
-                self.to_write.remove(key);
-                self.forgotten.insert(*key, record.first_seen);
-            }
-        }
-        self.records = records;
+    fn merge(&mut self, loaded: LoadedRecords) {
+        let is_restored = std::mem::take(&mut self.is_restored);
+        self.memory.merge(loaded.records, loaded.incomplete, is_restored);
     }
 
     fn write(&mut self, lock: &mut LockedStore<'_>) -> io::Result<()> {
-        let changed: Vec<Arc<Record>> =
-            self.to_write.iter().filter_map(|key| self.records.get(key)).cloned().collect();
-        let forgotten: Vec<Thumbprint> = self.to_remove.iter().copied().collect();
+        let (changed, forgotten) = self.memory.unwritten();
         if changed.is_empty() && forgotten.is_empty() {
             return Ok(());
         }
@@ -347,8 +290,7 @@ impl Ledger {
         self.synced_at = written.is_ok().then_some(lock.changes());
         written?;
         self.fingerprint = None;
-        self.to_write.clear();
-        self.to_remove.clear();
+        self.memory.written();
         Ok(())
     }
 }

@@ -2,13 +2,13 @@
 //! published for its grace, and one that was ended can't come back.
 //!
 //! The unit is the key, that is its public material. The files answer one question each: which name
-//! an audience signs with (`current`), what an operator should know (`overview`), which entry may declare which name (`claims`), what signers
-//! read ([`handoff`]), what is remembered of a key ([`record`]), how that is brought up to date and
-//! when it is forgotten ([`reconcile`]), when it
-//! ends for its successor (`succession`). What a bad file costs is said by `holds_last_good_state` in
-//! `keys/refusal.rs`. On disk, [`codec`] is the format of a record, [`store`] the directory of them,
-//! and [`journal`] makes several files change together. [`Ledger`] is the records in memory and on
-//! disk together.
+//! an audience signs with (`current`), what an operator should know (`overview`), which entry may
+//! declare which name (`claims`), what signers read ([`handoff`]), what is remembered of a key
+//! ([`record`]), how that is brought up to date and when it is forgotten ([`reconcile`]), when it ends
+//! for its successor (`succession`), which of two copies counts ([`memory`]). What a bad file costs is
+//! said by `holds_last_good_state` in `keys/refusal.rs`. On disk, [`codec`] is the format of a record,
+//! [`store`] the directory of them, and [`journal`] makes several files change together. [`Ledger`] is
+//! the records in memory and on disk together.
 
 mod change;
 mod claims;
@@ -18,6 +18,7 @@ mod files;
 pub mod handoff;
 pub mod journal;
 mod keeper;
+pub mod memory;
 mod observation;
 mod overview;
 pub mod reconcile;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::change::{Change, ChangeKind};
-use super::claims::{Claim, Claims, Contradiction, first, ignore_unfinished};
+use super::claims::{Claim, Claims, Contradiction, RefusedPart, first, ignore_unfinished};
 use super::observation::Observation;
 use super::record::{KeyName, NamedKey, Place, Record, Records};
 use super::succession;
@@ -78,12 +78,6 @@ pub fn reconcile(
     let claims = Claims::of(records, observation, context.retention);
     let mut refused = claims.refused.clone();
     ignore_unfinished(&mut refused, records, context.known);
-    let bad: BTreeSet<&Slot> = claims
-        .refused
-        .iter()
-        .filter(|refused| refused.reason.holds_last_good_state())
-        .map(|refused| &refused.slot)
-        .collect();
     let is_unread = |entry: &Result<_, Arc<Refused>>| {
         entry.as_ref().is_err_and(|refused| refused.reason.holds_last_good_state())
     };
@@ -93,7 +87,7 @@ pub fn reconcile(
         outcome: Reconciliation { refused, ..Reconciliation::default() },
         observation,
         context,
-        bad,
+        bad: claims.refused_parts(observation),
         present: &claims.present,
     };
     for (key, record) in records {
@@ -133,8 +127,8 @@ struct Update<'a> {
     outcome: Reconciliation,
     observation: &'a Observation,
     context: ReconcileContext<'a>,
-    /// The slots that can't be adopted.
-    bad: BTreeSet<&'a Slot>,
+    /// The slots that can't be adopted, and of those that can in part, the kids that are refused.
+    bad: BTreeMap<&'a Slot, RefusedPart<'a>>,
     /// Whether there is an entry that no key was read from.
     has_unread: bool,
     present: &'a BTreeSet<Thumbprint>,
@@ -326,7 +320,7 @@ impl Update<'_> {
             let mut place = place.clone();
             if self.observation.unreadable.iter().any(|subtree| subtree.covers(slot)) {
                 // It stays as it was.
-            } else if self.bad.contains(slot) {
+            } else if self.bad.get(slot).is_some_and(|part| part.holds(&place)) {
                 // The entry keeps its last good state, but nobody can sign by it, unless it is refused
                 // for something else than its private half.
                 let shown =
@@ -366,7 +360,7 @@ impl Update<'_> {
         let contradictions = &mut self.outcome.contradictions;
         // A kid has one algorithm, whatever the audience.
         let of_kid = deciding.iter().filter(|place| place.kids.contains(&name.kid));
-        let algorithms = of_kid.map(|place| (&place.slot, place.algorithm));
+        let algorithms = of_kid.map(|place| (&place.slot, place.algorithm, true));
         let declared = first(algorithms, (&name.kid, "the algorithm"), contradictions);
         let mut published = before.iter().filter(|known| known.name.kid == name.kid);
         let published = published.find(|known| known.was_published).map(|known| known.algorithm);
@@ -380,8 +374,11 @@ impl Update<'_> {
             None => KeyName::new(name.clone(), algorithm, slot, now),
         };
         let declaring = || deciding.iter().filter(|place| place.declares(name));
+        // Beside an entry with the private half, a public copy neither ends nor shortens anything.
+        let has_private = declaring().any(|place| place.private.is_there());
+        let counts = |place: &Place| place.private.is_there() == has_private;
         let mut date = |member, of: fn(&Declared) -> Option<Timestamp>| {
-            let values = declaring().map(|place| (&place.slot, of(&place.declared)));
+            let values = declaring().map(|place| (&place.slot, of(&place.declared), counts(place)));
             first(values, (&name.kid, member), contradictions)
         };
         let mut declared = Declared {
@@ -390,8 +387,11 @@ impl Update<'_> {
             invalidated_at: date("invalidatedAt", |declared| declared.invalidated_at),
             grace_period_sec: None,
         };
-        let ends = declaring().filter(|place| place.declared.invalidated_at.is_some());
-        let graces = ends.map(|place| (&place.slot, place.declared.grace_period_sec));
+        let end = declared.invalidated_at;
+        let ends =
+            declaring().filter(|place| end.is_some() && place.declared.invalidated_at == end);
+        let graces =
+            ends.map(|place| (&place.slot, place.declared.grace_period_sec, counts(place)));
         declared.grace_period_sec = first(graces, (&name.kid, "gracePeriodSec"), contradictions);
         next.declare(declared, now, policy);
         let dates = NamedKey { record, key: &next }.dates();

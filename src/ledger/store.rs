@@ -128,6 +128,11 @@ impl Store {
         there.is_some() && there == self.lock.metadata().map(identity).ok()
     }
 
+    /// The number of changes of all processes so far.
+    pub(super) fn changes(&self) -> Option<u64> {
+        read_count(&self.lock)
+    }
+
     /// Takes the lock without completing an interrupted step.
     pub(super) fn lock_as_is(&self, patience: Duration) -> io::Result<LockedStore<'_>> {
         let deadline = Instant::now() + patience;
@@ -154,7 +159,7 @@ impl Store {
             let gone = "the ledger's directory was removed or replaced";
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
         }
-        Ok(LockedStore { store: self, changes: read_count(&self.lock).unwrap_or(0) })
+        Ok(LockedStore { store: self, changes: self.changes().unwrap_or(0) })
     }
 }
 

@@ -25,7 +25,6 @@ use crate::ledger::{
     Change, Contradiction, HandOffStatus, Ledger, NamedKey, Overview, Persistence, Reconciliation,
     Records,
 };
-use crate::source::Slot;
 use crate::source::scan::DirectoryIdentity;
 use crate::source::watch::{Debounce, Watcher};
 
@@ -61,7 +60,8 @@ pub struct Reload {
     watcher: Watcher,
     look: KeyScan,
     reconciler: Reconciler,
-    refused: BTreeMap<(Slot, PathBuf), Refused>,
+    /// By file.
+    refused: BTreeMap<PathBuf, Vec<Refused>>,
     contradictions: BTreeSet<Contradiction>,
     has_published: bool,
     published: BTreeSet<Name>,
@@ -244,7 +244,7 @@ impl Reload {
             self.contradictions = contradictions;
         } else {
             // Without a new scan, what may be unfinished stays refused.
-            let before = self.refused.values();
+            let before = self.refused.values().flatten();
             refused.extend(before.filter(|refused| refused.reason.may_be_unfinished()).cloned());
         }
         self.log_changes(&changes, refused, now);
@@ -284,7 +284,7 @@ impl Reload {
             decided_at: now,
             last_good_scan: self.last_good_scan,
             records: self.ledger.records().clone(),
-            refused: self.refused.values().cloned().collect(),
+            refused: self.refused.values().flatten().cloned().collect(),
             notes: self.logged.current_notes(),
             contradictions: self.contradictions.clone(),
             damaged_files: self.ledger.damaged_files(),
@@ -326,20 +326,16 @@ impl Reload {
         for change in changes {
             log::key_changed(change, records, now, policy);
         }
-        let refused: BTreeMap<(Slot, PathBuf), Refused> = refused
-            .into_iter()
-            .filter(|refused| !refused.reason.is_passing())
-            .map(|refused| ((refused.slot.clone(), refused.file.clone()), refused))
-            .collect();
-        for (place, refusal) in &refused {
-            if self.refused.get(place) != Some(refusal) {
-                log::refused(refusal);
+        let before = std::mem::take(&mut self.refused);
+        for refused in refused.into_iter().filter(|refused| !refused.reason.is_passing()) {
+            if !before.get(&refused.file).is_some_and(|before| before.contains(&refused)) {
+                log::refused(&refused);
             }
+            self.refused.entry(refused.file.clone()).or_default().push(refused);
         }
-        for place in self.refused.keys().filter(|place| !refused.contains_key(*place)) {
-            log::no_longer_refused(&place.1);
+        for file in before.keys().filter(|file| !self.refused.contains_key(*file)) {
+            log::no_longer_refused(file);
         }
-        self.refused = refused;
         self.logged.log_persistence(self.ledger.persistence(), self.ledger.directory());
         self.logged.log_notes(&self.look);
         self.logged.log_contradictions(&self.contradictions);

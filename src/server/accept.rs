@@ -17,8 +17,9 @@ use tracing::warn;
 
 use super::activity::ShutdownRequest;
 use super::connections::Connections;
-use super::listener::{Listener, Peer, Stream};
-use super::socket::Socket;
+use super::listener::Listener;
+use super::peer::Peer;
+use super::socket::{Socket, Stream};
 use super::tls::{self, TlsConfig};
 use super::{Handler, connection};
 

@@ -27,7 +27,7 @@ use super::activity::{Protocol, ShutdownRequest, Wait};
 use super::body::Body;
 use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
-use super::listener::Peer;
+use super::peer::Peer;
 use super::problem::Problem;
 use super::service::HandlerService;
 use super::socket::OneBuffer;

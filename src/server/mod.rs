@@ -13,6 +13,7 @@ pub mod connections;
 pub mod counts;
 pub mod head;
 pub mod listener;
+pub mod peer;
 pub mod problem;
 mod service;
 mod socket;
@@ -26,7 +27,7 @@ use hyper::{Request, Response};
 
 pub use self::accept::serve;
 use self::body::Body;
-use self::listener::Peer;
+use self::peer::Peer;
 use self::problem::Problem;
 
 /// Answers the requests of one listener.

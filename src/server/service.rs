@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, Version};
 use super::activity::{Activity, ShutdownRequest};
 use super::body::Body;
 use super::connections::{ConnectionPermit, Connections};
-use super::listener::Peer;
+use super::peer::Peer;
 use super::problem::Problem;
 use super::{Handler, PendingResponse, head};
 

@@ -156,7 +156,9 @@ impl World {
                     } else {
                         Attributes { invalidated_at, ..Attributes::default() }
                     };
-                    self.put(&slot, lying.again(&slot, lying.kid.as_str(), said));
+                    let copy = lying.again(&slot, lying.kid.as_str(), said);
+                    let is_public = chance.percent(40);
+                    self.put(&slot, if is_public { copy.without_private() } else { copy });
                 }
                 // A twin: the same key by two names at once.
                 4 => {

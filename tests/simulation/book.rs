@@ -108,6 +108,8 @@ struct Place {
     audience: Audience,
     said: Attributes,
     has_private: bool,
+    /// Whether it can't be read now, so that nobody can sign by it.
+    is_torn: bool,
 }
 
 /// What a look did not show that was there before.
@@ -289,11 +291,12 @@ impl Life {
 /// Of several entries that declare a name, the first that says anything about a date counts.
 fn together(all: &[Attributes]) -> Attributes {
     let first = |of: fn(&Attributes) -> Option<Ms>| all.iter().find_map(of);
-    let ends = all.iter().filter(|said| said.invalidated_at.is_some());
+    let end = first(|said| said.invalidated_at);
+    let ends = all.iter().filter(|said| end.is_some() && said.invalidated_at == end);
     Attributes {
         valid_from: first(|said| said.valid_from),
         valid_to: first(|said| said.valid_to),
-        invalidated_at: first(|said| said.invalidated_at),
+        invalidated_at: end,
         grace: ends.into_iter().find_map(|said| said.grace),
     }
 }
@@ -316,7 +319,7 @@ impl Book {
         let mut good: BTreeSet<(&str, u8)> = BTreeSet::new();
         let mut taken: BTreeMap<&Kid, u8> = BTreeMap::new();
         for (slot, lying) in &directory.entries {
-            let Lying { material, kid, audience, attributes, is_bad, .. } = lying;
+            let Lying { material, kid, audience, attributes, is_bad, has_private, .. } = lying;
             let is_deleted = self.orders.get(material).is_some_and(|o| o.deleted_at.is_some());
             let holder = self.lives.get(kid).map(|life| life.material);
             let mut first = || *taken.entry(kid).or_insert(*material);
@@ -327,7 +330,7 @@ impl Book {
             good.insert((slot, *material));
             shown.insert(kid.clone());
             let (kid, audience, said) = (kid.clone(), audience.clone(), *attributes);
-            let place = Place { kid, audience, said, has_private: true };
+            let place = Place { kid, audience, said, has_private: *has_private, is_torn: false };
             self.places.insert((slot.clone(), *material), place);
         }
         self.places.retain(|at, place| {
@@ -337,9 +340,9 @@ impl Book {
             if bad.contains(at.0.as_str()) {
                 // What can't be adopted keeps what lay there, and nobody can sign by it.
                 shown.insert(place.kid.clone());
-                if place.has_private && before.halves.contains(at) {
-                    place.has_private = false;
-                } else if place.has_private {
+                if before.halves.contains(at) {
+                    place.is_torn = true;
+                } else if !place.is_torn {
                     missed.halves.insert(at.clone());
                 }
                 return true;
@@ -355,7 +358,10 @@ impl Book {
             let places = self.places.iter().filter(|(_, place)| place.kid == *kid);
             let mut places: Vec<_> = places.collect();
             places.sort_by_key(|(_, place)| !place.has_private);
-            let said: Vec<Attributes> = places.iter().map(|(_, place)| place.said).collect();
+            // Beside one with the private half, a public copy ends and shortens nothing.
+            let has_private = places[0].1.has_private;
+            let counting = places.iter().filter(|(_, place)| place.has_private == has_private);
+            let said: Vec<Attributes> = counting.map(|(_, place)| place.said).collect();
             let ((_, material), place) = places[0];
             if self.orders.get(material).is_some_and(|orders| orders.deleted_at.is_some()) {
                 continue;
@@ -429,7 +435,7 @@ impl Book {
             }
             let mut places = self.places.iter().filter(|(at, _)| at.1 == life.material);
             let can_sign =
-                places.any(|(_, place)| place.has_private && place.audience == life.audience);
+                places.any(|(_, p)| p.has_private && !p.is_torn && p.audience == life.audience);
             if can_sign != life.can_sign {
                 life.can_sign = can_sign;
                 life.changed_at = moment.now;
@@ -518,7 +524,7 @@ impl Book {
         life.hear(*attributes, moment, settings);
         self.lives.insert(kid.clone(), life);
         let (kid, audience, said) = (kid.clone(), audience.clone(), *attributes);
-        let place = Place { kid, audience, said, has_private: true };
+        let place = Place { kid, audience, said, has_private: true, is_torn: false };
         self.places.insert((slot.to_owned(), *material), place);
         self.refresh(moment, settings);
     }

@@ -51,6 +51,8 @@ pub struct Lying {
     pub attributes: Attributes,
     /// Whether a file of it is cut short.
     pub is_bad: bool,
+    /// Whether the private half is among them.
+    pub has_private: bool,
     entry: Arc<Entry>,
 }
 
@@ -92,16 +94,23 @@ impl Lying {
             audience: audience.clone(),
             attributes,
             is_bad: false,
+            has_private: true,
             entry,
         }
     }
 
     /// The same files with other attributes, or another name, or in another slot.
     pub fn again(&self, slot: &str, name: &str, attributes: Attributes) -> Self {
-        Self {
-            is_bad: self.is_bad,
-            ..Self::new(slot, self.material, name, &self.audience, attributes)
-        }
+        let again = Self::new(slot, self.material, name, &self.audience, attributes);
+        let again = if self.has_private { again } else { again.without_private() };
+        Self { is_bad: self.is_bad, ..again }
+    }
+
+    /// The public half alone.
+    pub fn without_private(self) -> Self {
+        let mut entry = Entry::clone(&self.entry);
+        entry.keys[0].private = PrivateHalf::default();
+        Self { has_private: false, entry: Arc::new(entry), ..self }
     }
 
     /// The same key for another audience.

@@ -13,6 +13,7 @@ use jwksd::api::public::PublicHandler;
 use jwksd::clock::Clock;
 use jwksd::keys::{Audience, Kid, Thumbprint};
 use jwksd::ledger::handoff::HandOff;
+use jwksd::ledger::memory::Memory;
 use jwksd::ledger::{Change, NamedKey, Observation, Record, Records, codec};
 use jwksd::publish::document::published_keys;
 use jwksd::publish::layout::Layout;
@@ -69,8 +70,8 @@ pub struct Disk {
     pub changes: u64,
     /// Whether nothing can be written.
     pub is_failing: bool,
-    /// Whether an older copy was put in its place, which nobody has mended yet.
-    is_restored: bool,
+    /// How often an older copy was put in its place.
+    restored: u64,
     /// The hand-off to the signers of each audience.
     pub told: BTreeMap<Audience, HandOff>,
 }
@@ -102,7 +103,7 @@ impl Disk {
 
     /// Somebody puts an older copy in its place.
     pub fn restore(&mut self, copy: BTreeMap<String, Vec<u8>>) {
-        self.is_restored = true;
+        self.restored += 1;
         self.files = copy;
         self.changes += 1;
     }
@@ -114,13 +115,11 @@ impl Disk {
 
 /// What a daemon keeps while it runs.
 pub struct Running {
-    pub records: Records,
-    /// The disk's count of changes that `records` are as of.
-    as_of: u64,
-    /// Whether the disk is behind the memory.
-    is_dirty: bool,
-    /// What it has forgotten, and when that was first seen.
-    forgotten: BTreeMap<Thumbprint, Timestamp>,
+    pub memory: Memory,
+    /// The disk's count of changes that its records are as of.
+    as_of: Option<u64>,
+    /// How many copies were put in the disk's place that it has seen.
+    restored: u64,
     reconciler: Reconciler,
     publisher: Publisher,
     handler: PublicHandler,
@@ -183,10 +182,9 @@ impl Replica {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let max_age = settings.max_age.unsigned_abs() / 1000;
         self.running = Some(Running {
-            records: Records::new(),
-            as_of: u64::MAX,
-            is_dirty: false,
-            forgotten: BTreeMap::new(),
+            memory: Memory::default(),
+            as_of: None,
+            restored: 0,
             reconciler: Reconciler::new(settings.reconcile, &self.clock),
             publisher,
             handler: PublicHandler::new(published, clock, max_age, true),
@@ -205,19 +203,20 @@ impl Replica {
         let running = self.running.as_mut()?;
         let now = self.clock.now();
         let policy = &settings.reconcile.policy;
-        let known = observation.is_some().then(|| running.records.clone());
+        let known = observation.is_some().then(|| running.memory.records().clone());
         if let Some(observation) = observation {
             running.observation = observation;
         }
         running.reconciler.observe(&self.clock);
-        if running.as_of != disk.changes && !running.is_dirty {
+        if running.as_of != Some(disk.changes) {
             running.refresh(disk);
         }
-        let Running { reconciler, records, observation, .. } = running;
+        let Running { reconciler, memory, observation, .. } = running;
         let mut outcome =
-            reconciler.reconcile(records, observation, known.as_ref(), now, &self.clock);
-        let after = std::mem::take(&mut outcome.records);
-        running.remember(after, disk);
+            reconciler.reconcile(memory.records(), observation, known.as_ref(), now, &self.clock);
+        memory.adopt(std::mem::take(&mut outcome.records));
+        running.write(disk);
+        let records = running.memory.records();
         let mut decided = Decided {
             wake_in: None,
             looks_again: known.is_some()
@@ -229,7 +228,7 @@ impl Replica {
             handed_off: Vec::new(),
             published: BTreeSet::new(),
         };
-        let keys = published_keys(&running.records, now, policy, false);
+        let keys = published_keys(records, now, policy, false);
         decided.published = keys.iter().map(|key| key.name.kid.clone()).collect();
         if std::mem::take(&mut self.dies_half_way) {
             self.running = None;
@@ -242,7 +241,7 @@ impl Replica {
         decided.is_served = true;
         if !disk.is_failing {
             for audience in &*AUDIENCES {
-                let hand_off = HandOff::of(&running.records, audience, now, policy);
+                let hand_off = HandOff::of(records, audience, now, policy);
                 if disk.told.get(audience) != hand_off.as_ref() {
                     decided.handed_off.push(audience.clone());
                     match hand_off {
@@ -253,7 +252,7 @@ impl Replica {
             }
             decided.is_handed_off = true;
         }
-        let next = next_change(&running.records, now, policy);
+        let next = next_change(records, now, policy);
         decided.wake_in = next.map(|next| {
             let wait = now.duration_until(next).as_millis();
             i64::try_from(wait).unwrap_or(Ms::MAX / 4).max(1)
@@ -283,51 +282,31 @@ impl Replica {
 }
 
 impl Running {
-    /// Takes over what others wrote. A record that is in memory alone is kept.
-    fn refresh(&mut self, disk: &mut Disk) {
-        let mut loaded = disk.read();
-        for (key, first_seen) in &self.forgotten {
-            if loaded.get(key).is_some_and(|record| record.first_seen <= *first_seen) {
-                loaded.remove(key);
-                self.is_dirty |= disk.is_restored;
-            }
-        }
-        disk.is_restored = false;
-        for (key, record) in &self.records {
-            let merged = loaded.get(key).map(|other| record.merged_with(other));
-            let merged = merged.unwrap_or_else(|| Arc::clone(record));
-            self.is_dirty |= loaded.get(key) != Some(&merged);
-            loaded.insert(*key, merged);
-        }
-        self.records = loaded;
-        self.as_of = disk.changes;
+    /// Takes over what others wrote.
+    fn refresh(&mut self, disk: &Disk) {
+        // Who starts takes what there is.
+        let is_restored = self.as_of.is_some() && self.restored < disk.restored;
+        self.memory.merge(disk.read(), BTreeSet::new(), is_restored);
+        (self.as_of, self.restored) = (Some(disk.changes), disk.restored);
     }
 
-    fn remember(&mut self, after: Records, disk: &mut Disk) {
-        let before = std::mem::replace(&mut self.records, after);
-        for (key, record) in before.iter().filter(|(key, _)| !self.records.contains_key(*key)) {
-            self.forgotten.insert(*key, record.first_seen);
-        }
-        if disk.is_failing {
-            self.is_dirty |= before != self.records;
+    fn write(&mut self, disk: &mut Disk) {
+        let (changed, forgotten) = self.memory.unwritten();
+        if changed.is_empty() && forgotten.is_empty() {
             return;
         }
-        let is_dirty = std::mem::take(&mut self.is_dirty);
-        let mut changes = u64::from(is_dirty);
-        if is_dirty {
-            disk.files.clear();
+        if disk.is_failing {
+            self.as_of = None;
+            return;
         }
-        for (key, record) in &self.records {
-            if is_dirty || before.get(key).is_none_or(|before| !Arc::ptr_eq(before, record)) {
-                disk.write(record);
-                changes = 1;
-            }
+        for record in &changed {
+            disk.write(record);
         }
-        for key in before.keys().filter(|key| !self.records.contains_key(*key)) {
+        for key in &forgotten {
             disk.remove(key);
-            changes = 1;
         }
-        disk.changes += changes;
-        self.as_of = disk.changes;
+        disk.changes += 1;
+        self.memory.written();
+        self.as_of = Some(disk.changes);
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::errors::ApiError;
 use crate::config::AdminJwt;
 use crate::publish::snapshot::SnapshotReader;
-use crate::server::listener::Peer;
+use crate::server::peer::Peer;
 use crate::token::{self, Expected};
 
 /// What lets a caller in.

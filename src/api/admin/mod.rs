@@ -35,7 +35,7 @@ use crate::publish::reload::Signal;
 use crate::publish::status::ReloadStatus;
 use crate::server::body::Body;
 use crate::server::counts::Requests;
-use crate::server::listener::Peer;
+use crate::server::peer::Peer;
 use crate::server::problem::Problem;
 use crate::server::{Handler, PendingResponse};
 

@@ -39,7 +39,7 @@ use crate::sandbox::Confinement;
 use crate::server::body::Body;
 use crate::server::connections::Connections;
 use crate::server::counts::Requests;
-use crate::server::listener::Peer;
+use crate::server::peer::Peer;
 use crate::server::problem::Problem;
 use crate::server::{Handler, PendingResponse, tls};
 

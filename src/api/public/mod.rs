@@ -25,7 +25,7 @@ use crate::publish::document::{Document, Representation};
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::server::body::Body;
 use crate::server::counts::Requests;
-use crate::server::listener::Peer;
+use crate::server::peer::Peer;
 use crate::server::problem::Problem;
 use crate::server::{Handler, PendingResponse};
 

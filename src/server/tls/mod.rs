@@ -23,8 +23,8 @@ use self::served::ServedPair;
 use super::activity::{Activity, ShutdownRequest};
 use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
-use super::listener::{Peer, Stream};
-use super::socket::Socket;
+use super::peer::Peer;
+use super::socket::{Socket, Stream};
 use super::{Handler, connection};
 
 /// HTTP/2, as ALPN names it (RFC 9113 §3.2).

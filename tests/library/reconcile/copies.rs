@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use jwksd::keys::entry::SeenKey;
+use jwksd::keys::entry::{Declared, Entry, SeenKey};
 use jwksd::keys::lifecycle::Phase;
-use jwksd::keys::refusal::RefusalReason;
+use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Algorithm, Audience};
 use jwksd::ledger::ChangeKind;
 use jwksd::publish::document::published_keys;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::common::keys::{kid, public_key, seen};
 use super::{
     DAY, GRACE, PROPAGATION, RETENTION, World, alias, at, invalidated, now_and_then, of, public,
-    rsa, slot, thumbprint,
+    rsa, secs, slot, thumbprint,
 };
 
 /// The kids of the set of all and of that of `client`, as they are served.
@@ -90,7 +90,10 @@ fn what_contradicts_is_named_by_member_and_what_is_left_out_contradicts_nothing(
     assert_eq!(members(&world), [""; 0]);
     let ended = |grace| invalidated(seen("k", 1), 20, grace);
     world.put("a", vec![public(ended(Some(60)))]).put("b", vec![ended(None)]).look(30);
+    assert_eq!(members(&world), ["b a gracePeriodSec"], "a copy's grace does not count");
+    world.put("a", vec![public(ended(None))]).look(30);
     assert_eq!(members(&world), [""; 0], "a default grace is none that was declared");
+    world.put("a", vec![public(ended(Some(60)))]);
     world.put("b", vec![ended(Some(120))]).look(30);
     assert_eq!(members(&world), ["b a gracePeriodSec"]);
     // Copies under other names are about something else.
@@ -98,6 +101,63 @@ fn what_contradicts_is_named_by_member_and_what_is_left_out_contradicts_nothing(
     world.put("c", vec![SeenKey { kid: kid("l"), ..public(declare(-10, DAY)) }]);
     world.look(40);
     assert_eq!(members(&world), [""; 0]);
+}
+
+#[test]
+fn a_public_copy_ends_and_shortens_nothing_beside_an_entry_with_the_private_half() {
+    let with = |declared| SeenKey { declared, ..public(seen("k", 1)) };
+    let declared = Declared {
+        valid_to: Some(at(-10)),
+        invalidated_at: Some(at(-10)),
+        grace_period_sec: Some(secs(1)),
+        ..Declared::default()
+    };
+    let mut world = World::default();
+    world.put("a", vec![with(declared)]).put("b", vec![seen("k", 1)]).look(0);
+    assert_eq!(world.phase("k", 0), Phase::Active);
+    let named: Vec<_> = world.last.contradictions.iter().map(|named| named.member).collect();
+    assert_eq!(named, ["invalidatedAt", "validTo"]);
+    let copy = &world.last.contradictions.first().unwrap();
+    assert_eq!((copy.counts.path(), copy.ignored.path()), ("b", "a"));
+    // A grace is that of its end: the end of another entry has none to lend.
+    let ended = |at, grace| {
+        let mut key = invalidated(seen("k", 1), at, grace);
+        key.declared.valid_to = None;
+        key
+    };
+    let mut other = World::default();
+    other.put("a", vec![ended(20, None)]).put("b", vec![ended(30, Some(1))]).look(40);
+    assert_eq!(other.phase("k", 20 + GRACE - 1), Phase::Grace);
+    // A torn file has a private half that can't be read now.
+    world.spoil("b", RefusalReason::Truncated).look(10);
+    assert_eq!(world.phase("k", 10), Phase::Active);
+    // Alone, it says what there is to be said.
+    world.remove("b").look(20);
+    assert_eq!(world.phase("k", 20), Phase::Expired);
+}
+
+#[test]
+fn a_refused_member_holds_the_key_whose_kid_it_brings_and_no_other() {
+    let mut world = World::default();
+    world.put("set", vec![seen("n", 1), seen("k", 2), seen("m", 3)]).look(0);
+    let taken = SeenKey { kid: kid("m"), ..seen("x", 4) };
+    world.put("set", vec![seen("k", 2), taken.clone()]).look(10);
+    assert_eq!(world.refusals(), [("set", "kid-taken")]);
+    assert_eq!(world.phase("n", 10), Phase::Grace, "it was taken out");
+    assert_eq!((world.phase("k", 10), world.phase("m", 10)), (Phase::Active, Phase::Active));
+    // A member that can't be a key costs and holds nothing.
+    let reason = RefusalReason::Member {
+        name: "member 2".to_owned(),
+        reason: Box::new(RefusalReason::Symmetric),
+    };
+    let refused = vec![Refused { slot: slot("set"), file: slot("set").full_path(), reason }];
+    let entry = Entry { slot: slot("set"), keys: vec![seen("k", 2)], refused, notes: Vec::new() };
+    world.observation.entries.insert(slot("set"), Ok(Arc::new(entry)));
+    world.look(20);
+    assert_eq!((world.phase("k", 20), world.phase("m", 20)), (Phase::Active, Phase::Grace));
+    // Where nothing of it can be adopted, all of it stays as it was.
+    world.put("set", vec![taken]).look(30);
+    assert_eq!(world.phase("k", 30), Phase::Active);
 }
 
 #[test]
