@@ -32,7 +32,8 @@ impl World {
     pub fn act(&mut self, number: usize) {
         let mut chance = Random::new(self.seed, 1000 + u64::try_from(number).unwrap());
         match chance.index(100) {
-            0..50 => self.change_files(number, &mut chance),
+            0..50 if !self.is_reactivating() => self.change_files(number, &mut chance),
+            0..50 => {}
             50..74 => self.give_an_order(number, &mut chance),
             _ => self.break_something(&mut chance),
         }
@@ -208,7 +209,7 @@ impl World {
         let audience = AUDIENCES[usize::from(chance.percent(30))].clone();
         match chance.index(10) {
             0..3 => {
-                let grace = chance.pick(&[0, MINUTE, whole, whole, 2 * whole]);
+                let grace = chance.pick(&[0, MINUTE, whole, whole, whole, whole, 2 * whole]);
                 self.give(Order::Invalidate { kid, grace });
             }
             3..6 => self.give(Order::Reactivate { kid }),
@@ -264,8 +265,13 @@ impl World {
                 self.schedule(while_, Event::LightsOn(place));
             }
             4 if !self.settings.is_shared => {
-                self.tell(|| format!("disk {place} can't be written for {while_} ms"));
-                self.disks[place].is_failing = true;
+                if chance.percent(50) {
+                    self.tell(|| format!("disk {place} can't be written for {while_} ms"));
+                    self.disks[place].is_failing = true;
+                } else {
+                    self.tell(|| format!("ledger {place} is locked for {while_} ms"));
+                    self.disks[place].is_locked = true;
+                }
                 self.schedule(while_, Event::DiskWorks(place));
             }
             5 => {
@@ -293,16 +299,17 @@ impl World {
         let down = self.random.between(SECOND, 20 * MINUTE);
         self.schedule(down, Event::Start(index));
         let disk = self.replicas[index].disk;
-        if self.settings.is_shared {
-            return;
+        let Self { disks, books, forgotten, settings, now, replicas, .. } = self;
+        let is_behind = disks[disk].is_failing || disks[disk].is_locked;
+        let mut kids = disks[disk].kids();
+        // What the others that share the ledger know is not lost.
+        for replica in replicas.iter().filter(|replica| replica.disk == disk) {
+            kids.extend(replica.kids());
         }
-        let Self { disks, books, forgotten, settings, now, .. } = self;
-        let is_behind = disks[disk].is_failing;
-        let kids = disks[disk].kids();
         let gone = books[disk].lives.keys().filter(|kid| !kids.contains(*kid));
         for kid in gone.cloned().collect::<Vec<_>>() {
             books[disk].forget(&kid);
-            forgotten.insert(kid);
+            forgotten.insert(kid, *now + settings.aftermath());
         }
         for life in books[disk].lives.values_mut() {
             // What it last knew of it was in its memory alone.

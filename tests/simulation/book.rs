@@ -61,8 +61,6 @@ pub struct Life {
     pub end: Option<End>,
     /// The same without what is planned for a successor.
     given: Option<End>,
-    /// When it was seen first.
-    pub seen_at: Ms,
     /// When any of this changed last.
     pub changed_at: Ms,
     pub lost_at: Option<Ms>,
@@ -155,7 +153,6 @@ impl Life {
             valid_to: None,
             end: None,
             given: None,
-            seen_at: moment.now,
             changed_at: moment.now,
             lost_at: None,
             removal_grace: 0,
@@ -176,9 +173,7 @@ impl Life {
     /// What was noted now was noted by a clock that is far off. Its grace, its wait and the tokens
     /// of that time are over by then.
     pub fn doubt(&mut self, now: Ms, settings: &Settings) {
-        let longest =
-            settings.propagation + 2 * (settings.grace + settings.lifetime) + settings.max_age;
-        self.dubious_until = self.dubious_until.max(now + longest);
+        self.dubious_until = self.dubious_until.max(now + settings.aftermath());
         self.is_misdated = true;
     }
 
@@ -369,8 +364,15 @@ impl Book {
             let life = self.lives.entry(kid.clone());
             let life = life.or_insert_with(|| Life::new(*material, &place.audience, moment));
             if shown.contains(kid) {
+                let said = together(&said);
+                let is_gone = life.lost_at.is_some_and(|at| at + life.removal_grace <= moment.now);
+                let is_over = life.planned_until() <= moment.clock();
+                if is_gone || is_over && (life.lost_at.is_some() || said != life.said) {
+                    // Consumers have let go of it. Where it is back, it has to be fetched again.
+                    life.first_served = None;
+                }
                 life.find_again(moment);
-                life.hear(together(&said), moment, settings);
+                life.hear(said, moment, settings);
             }
         }
         for (kid, life) in &mut self.lives {
@@ -389,8 +391,13 @@ impl Book {
         self.refresh(moment, settings);
     }
 
-    /// Works out anew what follows from orders, plans and declarations.
+    /// Works out anew what follows from orders, plans and declarations, as who serves does.
     pub fn refresh(&mut self, moment: Moment, settings: &Settings) {
+        self.work_out(moment, settings, true);
+    }
+
+    /// The same without deciding that a successor has taken over, which is left to who serves.
+    fn work_out(&mut self, moment: Moment, settings: &Settings, decides: bool) {
         let mut planned: BTreeMap<u8, End> = BTreeMap::new();
         let materials: Vec<u8> = self.orders.keys().copied().collect();
         for material in materials {
@@ -400,7 +407,7 @@ impl Book {
                 continue;
             };
             let Some(at) = self.takes_over_at(&successor, not_before, settings) else { continue };
-            if at <= moment.clock() {
+            if decides && at <= moment.clock() {
                 // Noticed late, it begins when it is noticed.
                 let at = if at + SECOND < moment.clock() { moment.clock() } else { at };
                 let orders = self.orders.get_mut(&material).unwrap();
@@ -470,7 +477,7 @@ impl Book {
         if let Some(orders) = self.orders_about(kid) {
             orders.end = both(orders.end, Some(end));
         }
-        self.refresh(moment, settings);
+        self.work_out(moment, settings, false);
     }
 
     pub fn succeed(
@@ -484,7 +491,7 @@ impl Book {
             let successor = successor.clone();
             orders.succession = Some(Succession { successor, not_before, grace });
         }
-        self.refresh(moment, settings);
+        self.work_out(moment, settings, false);
     }
 
     /// Takes back what was ordered and is declared now.
@@ -505,7 +512,7 @@ impl Book {
         orders.is_reached = false;
         orders.succession = None;
         orders.masked.extend(masked);
-        self.refresh(moment, settings);
+        self.work_out(moment, settings, false);
     }
 
     pub fn delete(&mut self, kid: &Kid, moment: Moment, settings: &Settings) {
@@ -514,7 +521,7 @@ impl Book {
             let material = self.lives[kid].material;
             self.places.retain(|at, _| at.1 != material);
         }
-        self.refresh(moment, settings);
+        self.work_out(moment, settings, false);
     }
 
     /// A key that was issued.
@@ -526,7 +533,7 @@ impl Book {
         let (kid, audience, said) = (kid.clone(), audience.clone(), *attributes);
         let place = Place { kid, audience, said, has_private: true, is_torn: false };
         self.places.insert((slot.to_owned(), *material), place);
-        self.refresh(moment, settings);
+        self.work_out(moment, settings, false);
     }
 
     /// Forgets a name, and the key with its last one.

@@ -10,7 +10,8 @@ use crate::Ms;
 use crate::book::{Life, Moment};
 use crate::consumers::{Held, KeySet};
 use crate::directory::public;
-use crate::world::{AUDIENCES, NOTICE, SECOND, SKEW, World};
+use crate::replica::Replica;
+use crate::world::{AUDIENCES, HOUR, NOTICE, SECOND, SKEW, World};
 
 impl World {
     /// Asks a replica and checks its answer.
@@ -29,14 +30,14 @@ impl World {
         let replica = &self.replicas[index];
         let (disk, clock) = (replica.disk, replica.clock.shows());
         if self.is_off(disk) {
-            self.tally.count("excused: clock");
+            self.tally.count("not checked: clock");
             return;
         }
         let lives = &self.books[disk].lives;
         let mut found = Vec::new();
         for (kid, member) in &set.0 {
             let Some(life) = Kid::new(kid).ok().and_then(|kid| lives.get(&kid)) else {
-                if !self.forgotten.iter().any(|gone| gone.as_str() == kid) {
+                if !self.forgotten.keys().any(|gone| gone.as_str() == kid) {
                     found.push(format!("replica {index} serves {kid}, which it can't know"));
                 }
                 continue;
@@ -194,10 +195,20 @@ impl World {
         let Self {
             books, replicas, settings, directories, forgotten, collided, given_up, now, ..
         } = &mut *self;
-        let Some(life) = books[replicas[index].disk].forget(kid) else { return };
+        let disk = replicas[index].disk;
+        // Who has not given it up yet still knows what it was when it comes back.
+        let Some(life) = books[disk].lives.get(kid).cloned() else { return };
+        let remembers = |(other, replica): (usize, &Replica)| {
+            other != index && replica.disk == disk && replica.remembers(kid, life.material)
+        };
+        // One may remember it for longer, but not hold its kid against another key.
+        if collided.contains(kid) || !replicas.iter().enumerate().any(remembers) {
+            books[disk].forget(kid);
+        }
         given_up.insert(kid.clone(), *now);
         if is_off || life.is_misdated || collided.contains(kid) {
-            forgotten.insert(kid.clone());
+            // Consumers may have the former key by that kid, for half a day at most.
+            forgotten.insert(kid.clone(), *now + settings.aftermath().max(12 * HOUR));
         }
         let clock = replicas[index].clock.shows();
         let lost = life.lost_at.map_or(Ms::MAX, |at| at + life.removal_grace - NOTICE);
@@ -210,7 +221,9 @@ impl World {
                 && lying.material == life.material
                 && (lying.kid == *kid || life.deleted_at.is_some())
         });
-        if !forgotten.contains(kid) && (clock + 4 * SKEW < end.saturating_add(retention) || lies) {
+        if !forgotten.contains_key(kid)
+            && (clock + 4 * SKEW < end.saturating_add(retention) || lies)
+        {
             self.violate(format!("replica {index} forgets {kid} at {clock}: {life:?}"));
         }
     }

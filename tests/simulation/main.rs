@@ -152,5 +152,8 @@ fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
     // A simulation that checks nothing finds nothing.
     assert!(seeds * 200 < count("tokens presented"), "{counts:#?}");
     assert!(seeds * 200 < count("sets checked"), "{counts:#?}");
-    assert!(refused < count("tokens presented") / 4, "{counts:#?}");
+    let presented = count("tokens presented");
+    // Few fleets may have more that can be excused than many have.
+    let part = if seeds < 300 { 25 } else { 100 };
+    assert!(refused < presented / part, "{refused} of {presented} are excused: {counts:#?}");
 }

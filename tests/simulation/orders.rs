@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::book::{Life, Missed, Moment};
 use crate::directory::{Attributes, Lying};
+use crate::replica::Disk;
 use crate::world::{DELIVERY, Event, HOUR, MINUTE, NOTICE, World};
 use crate::{Ms, START};
 
@@ -40,21 +41,31 @@ impl World {
         let order = Rc::new(order);
         for disk in 0..self.disks.len() {
             let delay = self.random.between(0, DELIVERY);
+            self.waiting.insert((disk, self.now), Rc::clone(&order));
             self.schedule(delay, Event::Order(disk, Rc::clone(&order), self.now));
         }
     }
 
+    /// Whether an end is being taken back. Whoever does so changes no files meanwhile, which would
+    /// reach some ledgers before the order and others after it.
+    pub fn is_reactivating(&self) -> bool {
+        self.waiting.values().any(|order| matches!(**order, Order::Reactivate { .. }))
+    }
+
     pub fn order(&mut self, disk: usize, order: &Rc<Order>, given: Ms) {
-        if self.disks[disk].is_failing || self.directories[disk].is_dark {
+        // Whoever waits for a ledger gives it no later order before.
+        let is_next = self.waiting.range((disk, Ms::MIN)..(disk, given)).next().is_none();
+        let Disk { is_failing, is_locked, .. } = self.disks[disk];
+        if is_failing || is_locked || self.directories[disk].is_dark || !is_next {
             self.try_again(disk, order, given);
             return;
         }
         if matches!(**order, Order::Reactivate { .. }) && self.is_behind(disk) {
             // Whoever takes an end back looks first whether everybody has the same files.
-            self.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
-            self.note_late(order, given);
+            self.try_again(disk, order, given);
             return;
         }
+        self.waiting.remove(&(disk, given));
         // The command runs beside the first of the ledger's replicas.
         let replica = self.replicas.iter().position(|replica| replica.disk == disk).unwrap();
         let moment = self.moment(replica);
@@ -73,7 +84,6 @@ impl World {
                 self.tell(|| format!("ledger {disk}: {order:?} at {now}"));
                 self.commit(disk, &known, step, &remembered);
                 self.note_late(order, given);
-                self.note_crossed(disk, order, given);
             }
             Err(refusal) => {
                 self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
@@ -93,6 +103,7 @@ impl World {
     /// It is refused; whoever gave it tries again.
     fn try_again(&mut self, disk: usize, order: &Rc<Order>, given: Ms) {
         self.note_late(order, given);
+        self.waiting.insert((disk, given), Rc::clone(order));
         self.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
     }
 
@@ -104,14 +115,6 @@ impl World {
             // Tokens of the time in which they did not agree.
             let over = self.now + self.settings.lifetime + 2 * HOUR;
             self.late_orders.insert(kid.clone(), over);
-        }
-    }
-
-    fn note_crossed(&mut self, disk: usize, order: &Order, given: Ms) {
-        let Order::Reactivate { kid } = order else { return };
-        let Some(life) = self.books[disk].lives.get(kid) else { return };
-        if *self.met.entry((kid.clone(), given)).or_insert(life.said) != life.said {
-            self.crossed.insert(kid.clone());
         }
     }
 

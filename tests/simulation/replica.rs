@@ -21,6 +21,7 @@ use jwksd::publish::reconciler::{Reconciler, next_change};
 use jwksd::publish::snapshot::{self, Publisher};
 
 use crate::book::Missed;
+use crate::directory::public;
 use crate::world::{AUDIENCES, Settings};
 use crate::{Ms, at};
 
@@ -70,6 +71,8 @@ pub struct Disk {
     pub changes: u64,
     /// Whether nothing can be written.
     pub is_failing: bool,
+    /// Whether a process that stands still holds its lock.
+    pub is_locked: bool,
     /// How often an older copy was put in its place.
     restored: u64,
     /// The hand-off to the signers of each audience.
@@ -260,6 +263,18 @@ impl Replica {
         Some(decided)
     }
 
+    /// Every kid that it knows of.
+    pub fn kids(&self) -> BTreeSet<Kid> {
+        let records = self.running.iter().map(|running| running.memory.records());
+        records.flat_map(NamedKey::all).map(|named| named.kid().clone()).collect()
+    }
+
+    pub fn remembers(&self, kid: &Kid, material: u8) -> bool {
+        let records = self.running.as_ref().map(|running| running.memory.records());
+        let record = records.and_then(|records| records.get(&public(material).thumbprint()));
+        record.is_some_and(|record| record.named().any(|named| named.kid() == kid))
+    }
+
     /// What is served to a GET that has `etag` already.
     pub fn get(&self, etag: Option<&str>) -> Option<Got> {
         let handler = &self.running.as_ref()?.handler;
@@ -295,7 +310,7 @@ impl Running {
         if changed.is_empty() && forgotten.is_empty() {
             return;
         }
-        if disk.is_failing {
+        if disk.is_failing || disk.is_locked {
             self.as_of = None;
             return;
         }

@@ -10,15 +10,15 @@ use std::time::Duration;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Audience, Kid};
+use jwksd::ledger::ChangeKind;
 use jwksd::ledger::handoff::HandOff;
-use jwksd::ledger::{Change, ChangeKind};
 use jwksd::operations::OperationSettings;
 use jwksd::publish::reconciler;
 
 use crate::Ms;
 use crate::book::{Book, Missed, Moment};
 use crate::consumers::{Cache, Consumer, Keeps, KeySet, MODELS, Model};
-use crate::directory::{Attributes, Directory, place};
+use crate::directory::{Directory, place};
 use crate::orders::Order;
 use crate::random::Random;
 use crate::replica::{Disk, Replica, SkewedClock};
@@ -63,6 +63,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How long a key shows that a ledger did not know it for a while.
+    pub fn aftermath(&self) -> Ms {
+        self.propagation + 2 * (self.grace + self.lifetime) + self.max_age
+    }
+
     /// How long before its end a key has to stop signing, so that its last token expires first.
     pub const fn outlives(&self) -> Ms {
         self.lifetime + 5 * MINUTE
@@ -158,8 +163,8 @@ pub struct World {
     pub tokens: Vec<Token>,
     pub sets: HashMap<Rc<str>, Rc<KeySet>>,
     pub materials: u8,
-    /// Kids whose records a crash took with it.
-    pub forgotten: BTreeSet<Kid>,
+    /// Kids whose records a crash took with it, and until when that shows.
+    pub forgotten: BTreeMap<Kid, Ms>,
     /// Kids whose records were given up in their time by one replica at least, and when last.
     pub given_up: BTreeMap<Kid, Ms>,
     /// Kids whose files went from a copy without having been good there, and when.
@@ -168,11 +173,8 @@ pub struct World {
     pub collided: BTreeSet<Kid>,
     /// Orders that reached a ledger later than operators can count on, and their keys.
     pub late_orders: BTreeMap<Kid, Ms>,
-    /// What the files of its key said where an order came first.
-    pub met: BTreeMap<(Kid, Ms), Attributes>,
-    /// Keys of orders that met other files at one ledger than at another: which was the newest
-    /// intent, they do not agree.
-    pub crossed: BTreeSet<Kid>,
+    /// Orders that a ledger was not given yet, by when they were meant.
+    pub waiting: BTreeMap<(usize, Ms), Rc<Order>>,
     pub acts: Vec<bool>,
     pub removed: Vec<(String, crate::directory::Lying)>,
     pub violation: Option<String>,
@@ -218,13 +220,12 @@ impl World {
             tokens: Vec::new(),
             sets: HashMap::new(),
             materials: 0,
-            forgotten: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             given_up: BTreeMap::new(),
             never_good: BTreeMap::new(),
             collided: BTreeSet::new(),
             late_orders: BTreeMap::new(),
-            met: BTreeMap::new(),
-            crossed: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             acts: Vec::new(),
             removed: Vec::new(),
             violation: None,
@@ -329,7 +330,7 @@ impl World {
             Event::Order(disk, order, given) => self.order(disk, &order, given),
             Event::DiskWorks(disk) => {
                 self.tell(|| format!("disk {disk} works again"));
-                self.disks[disk].is_failing = false;
+                (self.disks[disk].is_failing, self.disks[disk].is_locked) = (false, false);
                 self.recovered_at[disk] = self.now;
                 self.wake_up(disk);
             }
@@ -337,7 +338,8 @@ impl World {
                 let of_disk = |replica: &&Replica| replica.disk == disk;
                 // Who starts from an old copy, or has not written for long, knows no better.
                 let is_known = self.replicas.iter().filter(of_disk).any(|r| r.running.is_some());
-                if is_known && !self.disks[disk].is_failing {
+                let Disk { is_failing, is_locked, .. } = self.disks[disk];
+                if is_known && !is_failing && !is_locked {
                     if let Some(copy) = self.backups[disk].take() {
                         self.tell(|| format!("ledger {disk} is restored"));
                         self.disks[disk].restore(copy);
@@ -460,24 +462,23 @@ impl World {
         } else {
             self.books[disk].refresh(moment, &self.settings);
         }
-        self.doubt_what_came_back(disk);
         let replica = &mut self.replicas[index];
         let before = self.disks[disk].changes;
         let Some(decided) = replica.decide(observation, &mut self.disks[disk], &self.settings)
         else {
             return;
         };
-        let is_added = |change: &Change| change.kind == ChangeKind::Added;
-        if !is_look && decided.changes.iter().any(is_added) {
-            // A name has become free for what was refused before.
-            let Self { books, directories, settings, .. } = self;
-            books[disk].look(&directories[place], &mut Missed::default(), moment, settings);
-        }
         for change in &decided.changes {
             self.tell(|| format!("replica {index}: {} {:?}", change.name.kid, change.kind));
             if change.kind == ChangeKind::Forgotten {
                 self.check_forgotten(index, &change.name.kid);
             }
+        }
+        let is_change = |kind| decided.changes.iter().any(|change| change.kind == kind);
+        if is_change(ChangeKind::Forgotten) || !is_look && is_change(ChangeKind::Added) {
+            // A name has become free for what was refused before.
+            let Self { books, directories, settings, .. } = self;
+            books[disk].look(&directories[place], &mut Missed::default(), moment, settings);
         }
         if before != self.disks[disk].changes && self.settings.is_shared {
             self.wake_up(disk);
@@ -508,18 +509,6 @@ impl World {
             }
         }
         self.watch_changes(disk);
-    }
-
-    /// Of two that share a ledger, the one that has not given up a key yet (its clock was set) still
-    /// knows what it was when it comes back.
-    fn doubt_what_came_back(&mut self, disk: usize) {
-        let Self { books, given_up, settings, now, .. } = self;
-        for (kid, life) in &mut books[disk].lives {
-            let gone_at = given_up.get(kid).filter(|_| settings.is_shared);
-            if life.seen_at == *now && gone_at.is_some_and(|at| *now < at + HOUR + POLL) {
-                life.doubt(*now, settings);
-            }
-        }
     }
 
     fn handed_off(&mut self, disk: usize, audience: &Audience) {
@@ -669,7 +658,7 @@ fn settings(random: &mut Random) -> Settings {
     let removal_grace = if random.percent(10) { 0 } else { grace };
     let is_shared = random.percent(50);
     let horizon = random.between(8, 30) * HOUR;
-    let retention = random.pick(&[6 * HOUR, 30 * 24 * HOUR]);
+    let retention = random.pick(&[11 * HOUR, 30 * 24 * HOUR]);
     let duration = |ms: Ms| Duration::from_millis(ms.unsigned_abs());
     let policy = Policy {
         announce: duration(announce),
