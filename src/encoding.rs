@@ -46,3 +46,8 @@ pub(crate) mod base64_list {
         list.iter().map(decode).collect()
     }
 }
+
+/// A word for a shell, whatever it holds (POSIX Shell Command Language §2.2.2).
+pub fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

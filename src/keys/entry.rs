@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::algorithm::Algorithm;
 use super::attributes::{self, Attributes};
-use super::ids::{Audience, Kid};
+use super::ids::{Audience, Kid, Thumbprint};
 use super::material::{self, Chain, JsonKey, Part};
 use super::public_key::{Curve, Numbers, PublicKey};
 use super::refusal::{RefusalReason, Refused};
@@ -27,6 +27,10 @@ pub struct Entry {
     pub keys: Vec<SeenKey>,
     /// The members of a JWK Set that are refused; they cost no other one.
     pub refused: Vec<Refused>,
+    /// The keys of those members of which as much can be read.
+    pub refused_keys: BTreeSet<Thumbprint>,
+    /// Whether a member was passed over of which not even that can be read.
+    pub has_unread: bool,
     /// What was passed over or looks odd, one sentence each, for people.
     pub notes: Vec<String>,
 }
@@ -108,21 +112,27 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
         .into_iter()
         .map(|(file, reason)| refuse(&file, reason))
         .collect();
+    let has_unread = halves.has_unread;
     let (materials, mut notes) = halves
         .finish()
         .map_err(|(file, reason)| refuse(file.as_deref().unwrap_or(&first), reason))?;
     let mut keys: Vec<SeenKey> = Vec::with_capacity(materials.len());
+    let mut refused_keys = BTreeSet::new();
     let several = materials.len() > 1;
     for material in materials {
-        let file = material.file.clone();
+        let (file, key) = (material.file.clone(), material.public.thumbprint());
         match describe(material, &attributes, several, &files.slot, rules, &mut notes) {
             Ok(key) => keys.push(key),
             Err((FaultSource::Attributes, reason)) => return Err(refuse(&declared_in, reason)),
             Err((FaultSource::Material, reason)) if !several => return Err(refuse(&file, reason)),
             Err((FaultSource::Material, reason)) if reason.is_of_no_use() => {
+                refused_keys.insert(key);
                 notes.push(format!("a member of the set was passed over: {}", reason.cause()));
             }
-            Err((FaultSource::Material, reason)) => refused.push(refuse(&file, reason)),
+            Err((FaultSource::Material, reason)) => {
+                refused_keys.insert(key);
+                refused.push(refuse(&file, reason));
+            }
         }
     }
     if let (true, Some(first)) = (keys.is_empty(), refused.first()) {
@@ -132,7 +142,7 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
         return Err(refuse(&first, RefusalReason::NoSigningKey));
     }
     check_names(&keys).map_err(|reason| refuse(&declared_in, reason))?;
-    Ok(Entry { slot: files.slot.clone(), keys, refused, notes })
+    Ok(Entry { slot: files.slot.clone(), keys, refused, refused_keys, has_unread, notes })
 }
 
 fn is_attributes(path: &Path) -> bool {
@@ -168,6 +178,7 @@ struct Halves {
     chain: Option<Chain>,
     jwks: Vec<(JsonKey, PathBuf)>,
     refused: Vec<(PathBuf, RefusalReason)>,
+    has_unread: bool,
     notes: Vec<String>,
 }
 
@@ -205,7 +216,10 @@ impl Halves {
                 }
             }
             Part::Jwk(key) => self.add_jwk(key, file),
-            Part::PassedOver(note) => self.notes.push(note),
+            Part::PassedOver(note) => {
+                self.has_unread = true;
+                self.notes.push(note);
+            }
             Part::Refused(reason) => self.refused.push((file.to_owned(), reason)),
         }
         Ok(())

@@ -318,7 +318,8 @@ impl End {
     /// The same end after the clock was seen at `instant`. A clock that is set back behind an end that
     /// was reached was wrong when it showed that: the grace is counted from the corrected clock.
     pub fn observed_at(self, instant: Timestamp) -> Self {
-        let is_set_back = self.is_reached && after(instant, CLOCK_STEP) < self.at;
+        let tolerated = if self.grace.is_zero() { Duration::ZERO } else { CLOCK_STEP };
+        let is_set_back = self.is_reached && after(instant, tolerated) < self.at;
         let at = if is_set_back { instant } else { self.at };
         Self { at, is_reached: self.is_reached || at <= instant, ..self }
     }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::algorithm::Algorithm;
 use super::ids::{InvalidKid, Kid, Thumbprint};
+use crate::encoding::shell_word;
 use crate::source::Slot;
 use crate::source::scan::FileProblem;
 
@@ -278,7 +279,8 @@ impl RefusalReason {
             Self::KidTaken { kid, until, .. } => return kid_taken_remedy(kid, *until),
             Self::Member { reason, .. } => return reason.remedy(),
             Self::KidAlgorithm { .. } => {
-                "give it another keyId in STEM.meta.json, or take the algorithm out of there"
+                "give it another keyId in STEM.meta.json (or another kid, where it is a member of a JWK Set), \
+                 or take the algorithm out of there"
             }
             Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
             Self::BadAttributes(_) => {
@@ -314,14 +316,6 @@ impl RefusalReason {
         matches!(self, Self::AttributesWithoutKey | Self::KeyDeleted(_))
     }
 
-    /// The kid that it is about, where other keys of the same file may be good.
-    pub const fn kid(&self) -> Option<&Kid> {
-        match self {
-            Self::KidTaken { kid, .. } | Self::KidAlgorithm { kid, .. } => Some(kid),
-            _ => None,
-        }
-    }
-
     /// Whether a key that was good stays as it was because of this. Not where its files are gone
     /// and only their description is left.
     pub const fn holds_last_good_state(&self) -> bool {
@@ -330,14 +324,14 @@ impl RefusalReason {
 }
 
 fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
-    let own = "give the new key a kid of its own (keyId in STEM.meta.json), or leave it out to have \
-               the thumbprint";
+    let own = "give the new key a kid of its own (keyId in STEM.meta.json, or kid of the member in a \
+               JWK Set), or leave it out to have the thumbprint";
     match until {
         Some(until) => format!("{own}; the kid is free from {until:.0} on"),
         None => format!(
-            "{own}; to free the kid, end that key for good: jwksd keys delete --yes -- '{}' (the kid \
+            "{own}; to free the kid, end that key for good: jwksd keys delete --yes -- {} (the kid \
              is free when nobody can remember it, keys.retention later)",
-            kid.as_str().escape_default()
+            shell_word(kid.as_str())
         ),
     }
 }

@@ -2,13 +2,14 @@
 //! because a name is another key's, or has another algorithm.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::observation::Observation;
 use super::record::{NamedKey, Place, Records};
-use crate::keys::entry::SeenKey;
+use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::after;
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::keys::{Kid, Thumbprint};
@@ -48,6 +49,8 @@ impl<'a> Claims<'a> {
         // Stable: they are in the order of slots already.
         candidates.sort_by_key(|claim| !claim.seen.private.is_there());
         claims.present.extend(candidates.iter().map(Claim::key));
+        let entries = observation.entries.values().filter_map(|entry| entry.as_ref().ok());
+        claims.present.extend(entries.flat_map(|entry| &entry.refused_keys));
         claims.refuse_those_of_others(&mut candidates, records, retention);
         claims.refuse_all_but_one(&mut candidates);
         for claim in candidates {
@@ -60,28 +63,30 @@ impl<'a> Claims<'a> {
     /// The slots that can't be adopted, or not all of it.
     pub(super) fn refused_parts<'b>(
         &'b self,
-        observation: &Observation,
+        observation: &'b Observation,
     ) -> BTreeMap<&'b Slot, RefusedPart<'b>> {
-        let mut parts = BTreeMap::new();
-        for Refused { slot, reason, .. } in &self.refused {
-            if !reason.holds_last_good_state() {
-                continue;
-            }
-            let is_accepted = |seen: &SeenKey| {
+        let refused = self.refused.iter().filter(|refused| refused.reason.holds_last_good_state());
+        let has_refused = |entry: &Result<Arc<Entry>, _>| {
+            entry.as_ref().is_ok_and(|entry| !entry.refused_keys.is_empty())
+        };
+        let in_part = observation.entries.iter().filter(|(_, entry)| has_refused(entry));
+        let slots = refused.map(|refused| &refused.slot).chain(in_part.map(|(slot, _)| slot));
+        let part = |slot: &'b Slot| {
+            let is_accepted = |seen: &&SeenKey| {
                 let claims = self.accepted.get(&seen.thumbprint);
                 claims.is_some_and(|claims| claims.iter().any(|claim| claim.slot == slot))
             };
-            let part = parts.entry(slot).or_insert_with(|| match observation.entries.get(slot) {
-                Some(Ok(entry)) if entry.keys.iter().any(is_accepted) => {
-                    RefusedPart::Kids(Vec::new())
+            match observation.entries.get(slot) {
+                Some(Ok(entry)) if entry.keys.iter().any(|seen| is_accepted(&seen)) => {
+                    let refused = || entry.keys.iter().filter(|seen| !is_accepted(seen));
+                    let mut keys = entry.refused_keys.clone();
+                    keys.extend(refused().map(|seen| seen.thumbprint));
+                    RefusedPart::Members { keys, kids: refused().flat_map(SeenKey::kids).collect() }
                 }
                 _ => RefusedPart::All,
-            });
-            if let (RefusedPart::Kids(kids), Some(kid)) = (part, reason.kid()) {
-                kids.push(kid);
             }
-        }
-        parts
+        };
+        slots.map(|slot| (slot, part(slot))).collect()
     }
 
     /// Refuses deleted keys, and those that bring a kid that is remembered of another key.
@@ -185,16 +190,21 @@ impl<'a> Claims<'a> {
 /// What of an entry is refused.
 pub(super) enum RefusedPart<'a> {
     All,
-    /// The kids that keys were refused for; others are accepted.
-    Kids(Vec<&'a Kid>),
+    /// These keys, and these kids; others are accepted.
+    Members {
+        keys: BTreeSet<Thumbprint>,
+        kids: Vec<&'a Kid>,
+    },
 }
 
 impl RefusedPart<'_> {
     /// Whether the key that lay there stays as it was.
-    pub(super) fn holds(&self, place: &Place) -> bool {
+    pub(super) fn holds(&self, key: Thumbprint, place: &Place) -> bool {
         match self {
             Self::All => true,
-            Self::Kids(kids) => kids.iter().any(|kid| place.kids.contains(kid)),
+            Self::Members { keys, kids } => {
+                keys.contains(&key) || kids.iter().any(|kid| place.kids.contains(kid))
+            }
         }
     }
 }
@@ -241,7 +251,10 @@ impl Claim<'_> {
 impl NamedKey<'_> {
     /// Until when the kid can't be another key's, where that is known.
     fn reserved(&self, retention: Duration) -> Option<Timestamp> {
-        let until = self.record.deleted_at.or(self.dates().published_until())?;
+        // What lies there still is not forgotten.
+        let is_gone = self.key.loss.is_some() || self.record.deleted_at.is_some();
+        let until =
+            self.record.deleted_at.or(self.dates().published_until()).filter(|_| is_gone)?;
         Some(after(until, retention))
     }
 }

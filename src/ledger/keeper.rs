@@ -19,8 +19,8 @@ use super::served::{self, Confirmation, ServedDirectories, ServedMarker};
 use super::step::Step;
 use super::store::{self, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
 use super::succession::with_successions;
-use crate::keys::Audience;
 use crate::keys::lifecycle::Policy;
+use crate::keys::{Audience, Thumbprint};
 
 #[derive(Debug)]
 pub struct Ledger {
@@ -30,7 +30,7 @@ pub struct Ledger {
     memory: Memory,
     /// The store's change count at which `records` equalled the disk.
     synced_at: Option<u64>,
-    /// The store's fingerprint then, once it was taken: that takes a while where there are many keys.
+    /// The store's fingerprint then.
     fingerprint: Option<u64>,
     /// Whether the directory was changed behind the back of its users since then.
     is_restored: bool,
@@ -239,9 +239,6 @@ impl Ledger {
     /// Records for other processes that the current records are served, with these key directories.
     pub fn mark_served(&mut self, keys: &[Arc<Path>]) {
         self.served_directories.hold(keys);
-        if let (Some(directory), None) = (&self.directory, self.fingerprint) {
-            self.fingerprint = store::fingerprint(directory).ok();
-        }
         if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at) {
             self.served.write(directory, synced_at);
         }
@@ -269,9 +266,11 @@ impl Ledger {
         if self.synced_at == Some(lock.changes()) {
             return Ok(());
         }
+        // Its users count upwards.
+        self.is_restored |= self.synced_at.is_some_and(|synced_at| lock.changes() < synced_at);
+        self.fingerprint = store::fingerprint(lock.directory()).ok();
         self.merge(lock.load()?);
         self.synced_at = Some(lock.changes());
-        self.fingerprint = None;
         Ok(())
     }
 
@@ -285,11 +284,18 @@ impl Ledger {
         if changed.is_empty() && forgotten.is_empty() {
             return Ok(());
         }
+        let keys: Vec<Thumbprint> =
+            changed.iter().map(|record| record.public_key.thumbprint()).collect();
+        let fingerprint = |lock: &LockedStore<'_>| {
+            store::fingerprint_of_records(lock.directory(), keys.iter().chain(&forgotten))
+        };
+        let before = fingerprint(lock);
         let written = lock.write(&changed, &forgotten);
         // After a failed write, the next update reads the records again.
         self.synced_at = written.is_ok().then_some(lock.changes());
         written?;
-        self.fingerprint = None;
+        // What others change meanwhile, behind the back of the users, still shows.
+        self.fingerprint = self.fingerprint.map(|known| known ^ before ^ fingerprint(lock));
         self.memory.written();
         Ok(())
     }

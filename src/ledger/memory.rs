@@ -16,6 +16,8 @@ pub struct Memory {
     /// Keys whose records on disk are missing or old.
     to_write: BTreeSet<Thumbprint>,
     to_remove: BTreeSet<Thumbprint>,
+    /// What the disk had of the records that are not written yet.
+    unwritten_since: BTreeMap<Thumbprint, Arc<Record>>,
     /// The keys that this process has forgotten, and when they were first seen.
     forgotten: BTreeMap<Thumbprint, Timestamp>,
 }
@@ -52,7 +54,14 @@ impl Memory {
                 None => mine,
                 // The memory of equal records is shared with what others have taken of these.
                 Some(theirs) if *theirs == mine => mine,
-                Some(theirs) => mine.merged_with(theirs),
+                Some(theirs) => {
+                    let base = self.unwritten_since.get(&key);
+                    let merged = mine.merged_with(theirs, base.map(|base| &**base));
+                    if base.is_some() {
+                        self.unwritten_since.insert(key, Arc::clone(theirs));
+                    }
+                    merged
+                }
             };
             if read.get(&key) != Some(&merged) {
                 self.to_write.insert(key);
@@ -68,6 +77,9 @@ impl Memory {
         for (key, record) in &records {
             let old = self.records.get(key);
             if old.is_none_or(|old| !Arc::ptr_eq(old, record) && old != record) {
+                if let Some(old) = old.filter(|_| !self.to_write.contains(key)) {
+                    self.unwritten_since.insert(*key, Arc::clone(old));
+                }
                 self.to_write.insert(*key);
                 self.to_remove.remove(key);
             }
@@ -92,6 +104,7 @@ impl Memory {
     pub fn written(&mut self) {
         self.to_write.clear();
         self.to_remove.clear();
+        self.unwritten_since.clear();
     }
 
     /// Takes over records that are on disk already.

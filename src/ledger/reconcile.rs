@@ -14,7 +14,7 @@ use super::claims::{Claim, Claims, Contradiction, RefusedPart, first, ignore_unf
 use super::observation::Observation;
 use super::record::{KeyName, NamedKey, Place, Record, Records};
 use super::succession;
-use crate::keys::entry::Declared;
+use crate::keys::entry::{Declared, Entry};
 use crate::keys::lifecycle::{Phase, Policy, after};
 use crate::keys::refusal::Refused;
 use crate::keys::{Name, Thumbprint};
@@ -78,8 +78,9 @@ pub fn reconcile(
     let claims = Claims::of(records, observation, context.retention);
     let mut refused = claims.refused.clone();
     ignore_unfinished(&mut refused, records, context.known);
-    let is_unread = |entry: &Result<_, Arc<Refused>>| {
-        entry.as_ref().is_err_and(|refused| refused.reason.holds_last_good_state())
+    let is_unread = |entry: &Result<Arc<Entry>, Arc<Refused>>| match entry {
+        Ok(entry) => entry.has_unread,
+        Err(refused) => refused.reason.holds_last_good_state(),
     };
     let mut update = Update {
         has_unread: !observation.unreadable.is_empty()
@@ -320,7 +321,7 @@ impl Update<'_> {
             let mut place = place.clone();
             if self.observation.unreadable.iter().any(|subtree| subtree.covers(slot)) {
                 // It stays as it was.
-            } else if self.bad.get(slot).is_some_and(|part| part.holds(&place)) {
+            } else if self.bad.get(slot).is_some_and(|part| part.holds(key, &place)) {
                 // The entry keeps its last good state, but nobody can sign by it, unless it is refused
                 // for something else than its private half.
                 let shown =

@@ -200,23 +200,30 @@ impl Record {
     }
 
     /// This record together with another copy of it: the newer one of them, without anything that
-    /// an order or a deletion ended coming back.
-    pub fn merged_with(self: &Arc<Self>, other: &Arc<Self>) -> Arc<Self> {
+    /// an order or a deletion ended coming back. Where both were made of `base`, and only one has news
+    /// of what was seen of the key, that is kept.
+    pub fn merged_with(self: &Arc<Self>, other: &Arc<Self>, base: Option<&Self>) -> Arc<Self> {
         // Two copies of one revision come from two ledgers; every process takes the same.
         let rank =
             |record: &Self| (record.revision, serde_json::to_vec(record).unwrap_or_default());
         let newer = if rank(self) < rank(other) { other } else { self };
+        let seen = |record: &'_ Self| (record.names.clone(), record.places.clone());
+        let seeing = match base.map(seen) {
+            Some(before) if before == seen(other) => self,
+            Some(before) if before == seen(self) => other,
+            _ => newer,
+        };
         let orders = match self.orders.rank().cmp(&other.orders.rank()) {
             Ordering::Greater => &self.orders,
             Ordering::Less => &other.orders,
             Ordering::Equal => &newer.orders,
         };
         let deleted_at = [self.deleted_at, other.deleted_at].into_iter().flatten().min();
-        if newer.orders == *orders && newer.deleted_at == deleted_at {
+        if newer.orders == *orders && newer.deleted_at == deleted_at && Arc::ptr_eq(seeing, newer) {
             return Arc::clone(newer);
         }
         let revision = newer.revision + 1;
-        Arc::new(Self { orders: Arc::clone(orders), deleted_at, revision, ..Self::clone(newer) })
+        Arc::new(Self { orders: Arc::clone(orders), deleted_at, revision, ..Self::clone(seeing) })
     }
 
     /// Gives back memory that lists were made larger for than they became: most have one member.
@@ -320,7 +327,7 @@ impl Place {
         self.file().is_some() || self.private.signer.is_some()
     }
 
-    pub(super) fn declares(&self, name: &Name) -> bool {
+    pub(crate) fn declares(&self, name: &Name) -> bool {
         self.audience == name.audience && self.kids.contains(&name.kid)
     }
 
@@ -404,5 +411,11 @@ impl<'a> NamedKey<'a> {
 
     pub fn can_sign(&self) -> bool {
         self.signing_place().is_some()
+    }
+
+    /// Whether it is a pair in this audience, though the private half may not be readable now.
+    pub fn has_private_half(&self) -> bool {
+        let mut places = self.record.places.iter();
+        places.any(|place| place.audience == self.key.name.audience && place.private.is_there())
     }
 }

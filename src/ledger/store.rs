@@ -337,16 +337,33 @@ pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
 /// What the directory's files look like without being read: changes when any of them is replaced,
 /// written or removed, by whomever.
 pub(super) fn fingerprint(directory: &Path) -> io::Result<u64> {
-    let mut all = 0;
-    for copy in [directory.to_owned(), directory.join(MIRROR)] {
-        for name in names(&copy)?.into_iter().filter(|name| name.ends_with(RECORD)) {
-            let file = fs::symlink_metadata(copy.join(&name))?;
-            let mut hasher = DefaultHasher::new();
-            (name, file.ino(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
-            all ^= hasher.finish().rotate_left(u32::from(copy == directory));
-        }
-    }
-    Ok(all)
+    let copies = [directory.to_owned(), directory.join(MIRROR)];
+    let found = copies.map(|copy| Ok::<_, io::Error>((names(&copy)?, copy)));
+    found.into_iter().try_fold(0, |all, found| {
+        let (names, copy) = found?;
+        let records = names.iter().filter(|name| name.ends_with(RECORD));
+        Ok(records.fold(all, |all, name| all ^ fingerprint_of(&copy, name)))
+    })
+}
+
+/// What the files of these records add to the [`fingerprint`].
+pub(super) fn fingerprint_of_records<'a>(
+    directory: &Path,
+    records: impl Iterator<Item = &'a Thumbprint>,
+) -> u64 {
+    let mirror = directory.join(MIRROR);
+    records.map(codec::file_name).fold(0, |all, name| {
+        all ^ fingerprint_of(directory, &name) ^ fingerprint_of(&mirror, &name)
+    })
+}
+
+/// Zero where there is no such file.
+fn fingerprint_of(directory: &Path, name: &str) -> u64 {
+    fs::symlink_metadata(directory.join(name)).map_or(0, |file| {
+        let mut hasher = DefaultHasher::new();
+        (directory, name, file.ino(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
+        hasher.finish()
+    })
 }
 
 /// The files of the directory that were set aside, by whomever, and lie there still.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Decision, KeyPair, OperationContext, OperationError, OperationSettings, files, find};
+use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::{End, Policy};
 use crate::keys::{Audience, Kid, Thumbprint};
-use crate::ledger::record::DateOrder;
+use crate::ledger::record::{DateOrder, Place};
 use crate::ledger::{
     NamedKey, Overview, Record, Records, Step, Warning, WarningKind, with_successions,
 };
@@ -22,7 +23,7 @@ pub fn invalidate(
     terms: &OperationSettings,
 ) -> Result<Decision<KeyPair>, OperationError> {
     let now = *now;
-    let named = find(records, kid)?;
+    let named = find(records, kid, terms)?;
     let mut after = records.clone();
     let mut step = Step::default();
     put(&mut after, &mut step, ended(named.record, End::planned(now, grace), now));
@@ -50,13 +51,23 @@ pub fn reactivate(
     terms: &OperationSettings,
 ) -> Result<Decision<KeyPair>, OperationError> {
     let (now, policy) = (*now, &terms.policy);
-    let named = find(records, kid)?;
+    let named = find(records, kid, terms)?;
     let record = named.record;
-    // Without a daemon, nobody has recorded the loss yet.
-    let lies_somewhere =
-        record.places.iter().any(|place| observation.entries.contains_key(&place.slot));
-    if !lies_somewhere {
+    // Without a daemon, nobody has recorded the loss yet. An entry that can't be read keeps its keys.
+    let key = record.public_key.thumbprint();
+    let lies_in = |place: &&Place| match observation.entries.get(&place.slot) {
+        Some(Ok(entry)) => entry.keys.iter().any(|seen| seen.thumbprint == key),
+        Some(Err(_)) => true,
+        None => false,
+    };
+    let mut places = record.places.iter().filter(lies_in).peekable();
+    if places.peek().is_none() {
         return Err(OperationError::FilesMissing(kid.clone()));
+    }
+    if !places.any(|place| place.declares(named.name())) {
+        let why = "is a name that no entry declares any more: declare it again (keyId or \
+                   keyIdAliases in STEM.meta.json), or name one that is declared";
+        return Err(OperationError::BadRequest { member: "KID", why: why.to_owned() });
     }
     let dates = named.dates();
     let bad = |member, why: &str| Err(OperationError::BadRequest { member, why: why.to_owned() });
@@ -105,12 +116,12 @@ pub fn reactivate(
 
 /// Returns the files of the key too, some of which the step removes.
 pub fn delete(
-    OperationContext { records, now, .. }: &OperationContext,
+    OperationContext { records, observation, now }: &OperationContext,
     kid: &Kid,
     terms: &OperationSettings,
 ) -> Result<(Decision<KeyPair>, Vec<PathBuf>), OperationError> {
     let now = *now;
-    let named = find(records, kid)?;
+    let named = find(records, kid, terms)?;
     let mut answer = KeyPair::of(named, records, now, terms);
     let mut next = named.record.clone();
     next.deleted_at = Some(now);
@@ -126,9 +137,16 @@ pub fn delete(
     let mut lying = Vec::new();
     for place in &named.record.places {
         let files = files::of_entry(&place.slot);
-        let is_shared =
-            after.values().any(|other| other.places.iter().any(|other| other.slot == place.slot));
-        if !is_shared && files::is_ours(&place.slot) {
+        // Another key may have taken its place, or lie beside it.
+        let is_deleted = |seen: &SeenKey| {
+            after.get(&seen.thumbprint).is_some_and(|record| record.deleted_at.is_some())
+        };
+        let is_needless = observation.entries.get(&place.slot).is_some_and(|entry| {
+            let holds_no_other =
+                |entry: &Entry| entry.refused.is_empty() && entry.keys.iter().all(is_deleted);
+            entry.as_ref().is_ok_and(|entry| holds_no_other(entry))
+        });
+        if is_needless && files::is_ours(&place.slot) {
             step.remove.extend(files.iter().cloned());
         }
         lying.extend(files);

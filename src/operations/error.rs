@@ -118,7 +118,7 @@ impl OperationError {
             Self::UnsupportedAlgorithm(_) => "choose one of them",
             Self::KeyIdTaken(_) => "choose another id, or none to get a UUID",
             Self::RotationPlanned { .. } => "wait for it, or rotate all the same with --again",
-            Self::FilesMissing(_) => "put the key's files back: that reactivates it",
+            Self::FilesMissing(_) => "put the key's files back, and then give this order again",
             Self::ReadOnly { .. } => {
                 "issue the key where the directory comes from (the Secret, the deployment), or name \
                  a writable key directory first"

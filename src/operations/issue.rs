@@ -14,6 +14,7 @@ use super::{
     Decision, KeyPair, OperationContext, OperationError, OperationSettings, Operations, decide,
     generate,
 };
+use crate::encoding::shell_word;
 use crate::keys::entry::{self, SeenKey};
 use crate::keys::lifecycle::{End, Phase, after};
 use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
@@ -234,6 +235,7 @@ pub fn succeed(
             };
             decide::put(&mut after, &mut step, ended);
         }
+        left_alone.extend(without_private_halves(&name, records, &replaced, begin, terms));
         // A key ends under all its names: that of another audience has no successor here.
         for (key, _) in &replaced {
             let left =
@@ -305,8 +307,8 @@ fn begin(
     }
 }
 
-/// The key pairs of the audience of `successor` that are active at `at`, each under the name that it
-/// signs with.
+/// The key pairs of the audience of `successor` that are active at `at`, each under a name that it
+/// has there. A pair whose private half can't be read now is one all the same.
 fn replaced_by(
     successor: &Name,
     records: &Records,
@@ -317,12 +319,37 @@ fn replaced_by(
     for (key, record) in records {
         let signs = |named: &NamedKey<'_>| {
             *named.audience() == successor.audience
-                && named.can_sign()
+                && named.has_private_half()
                 && named.dates().at(at, &terms.policy).phase == Phase::Active
         };
         replaced.extend(record.named().find(signs).map(|named| (*key, named.name().clone())));
     }
     replaced
+}
+
+/// A warning for each active key of which only the public half lies here: whoever signs by it may go
+/// on.
+fn without_private_halves(
+    successor: &Name,
+    records: &Records,
+    replaced: &[(Thumbprint, Name)],
+    at: Timestamp,
+    terms: &OperationSettings,
+) -> Vec<String> {
+    let stays = |named: &NamedKey<'_>| {
+        let key = named.record.public_key.thumbprint();
+        *named.audience() == successor.audience
+            && named.dates().at(at, &terms.policy).phase == Phase::Active
+            && !replaced.iter().any(|(replaced, _)| *replaced == key)
+    };
+    let staying = NamedKey::all(records).filter(stays).map(|named| {
+        format!(
+            "the key {kid} stays active, for only its public half lies here: where nobody signs by it \
+             any more, end it: jwksd keys invalidate -- {kid}",
+            kid = shell_word(named.kid().as_str())
+        )
+    });
+    staying.collect()
 }
 
 /// A warning about a successor that begins before consumers have it.

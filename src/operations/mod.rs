@@ -54,6 +54,8 @@ pub struct OperationSettings {
     /// The first key directory (absolute), where new keys are written.
     pub directory: Arc<Path>,
     pub state: Arc<Path>,
+    /// Whether the beginning of a kid stands for it, as people want it who type.
+    pub takes_prefixes: bool,
 }
 
 /// How long an operation waits for the lock. Each takes a few milliseconds, and many may queue.
@@ -112,6 +114,13 @@ impl Operations {
     pub fn new(terms: Arc<OperationSettings>, scanner: KeyScanner) -> Self {
         let ledger = Ledger::new(Some(terms.state.to_path_buf()));
         Self { terms, scanner, ledger, clock: None }
+    }
+
+    /// For programs, which name keys by their whole kids.
+    #[must_use]
+    pub fn with_whole_kids(mut self) -> Self {
+        Arc::make_mut(&mut self.terms).takes_prefixes = false;
+        self
     }
 
     /// The same with a clock: an operation that waits for its turn is dated by when it comes.
@@ -290,7 +299,7 @@ impl OperationSettings {
         kid: &Kid,
         now: Timestamp,
     ) -> Result<KeyPair, OperationError> {
-        Ok(KeyPair::of(find(records, kid)?, records, now, self))
+        Ok(KeyPair::of(find(records, kid, self)?, records, now, self))
     }
 
     /// # Errors
@@ -347,20 +356,30 @@ fn known(
 /// The shortest beginning of a kid that stands for it.
 const SHORTEST_PREFIX: usize = 6;
 
-/// The key with the name `kid`, or with the only kid that begins so. A deleted key is not found.
-fn find<'a>(records: &'a Records, kid: &Kid) -> Result<NamedKey<'a>, OperationError> {
-    let alive = || NamedKey::all(records).filter(|named| named.record.deleted_at.is_none());
+/// The key with the name `kid`, or with the only kid that begins so. A deleted key is not found, and
+/// its kid stands for no other one.
+fn find<'a>(
+    records: &'a Records,
+    kid: &Kid,
+    terms: &OperationSettings,
+) -> Result<NamedKey<'a>, OperationError> {
+    let is_alive = |named: &NamedKey<'_>| named.record.deleted_at.is_none();
+    let alive = || NamedKey::all(records).filter(is_alive);
     // A kid that several audiences have is looked for where entries declare it.
     let found =
         alive().filter(|named| named.kid() == kid).min_by_key(|named| named.key.loss.is_some());
     let begin = |named: &NamedKey<'_>| {
         SHORTEST_PREFIX <= kid.as_str().len() && named.kid().as_str().starts_with(kid.as_str())
     };
+    let is_deleted = || NamedKey::all(records).any(|named| named.kid() == kid);
     let by_prefix = || {
+        if is_deleted() || !terms.takes_prefixes {
+            return Err(OperationError::NotFound(kid.clone()));
+        }
         let kids: BTreeSet<&Kid> = alive().filter(begin).map(|named| named.kid()).collect();
         match kids.into_iter().collect::<Vec<_>>()[..] {
             [] => Err(OperationError::NotFound(kid.clone())),
-            [only] => find(records, only),
+            [only] => find(records, only, terms),
             [..] => Err(OperationError::BadRequest {
                 member: "KID",
                 why: format!("\"{kid}\" is the beginning of several: write more of it"),

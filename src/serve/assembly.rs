@@ -176,6 +176,7 @@ pub fn operations(config: &Config) -> Operations {
         rules: key_rules(config),
         directory,
         state: state_directory(config).into(),
+        takes_prefixes: true,
     };
     Operations::new(Arc::new(terms), scanner(config)).with_clock(Arc::new(SystemClock))
 }

@@ -117,7 +117,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         let worker = Worker::new(sockets, certificates.public.as_ref(), serve);
         workers.push(worker.map_err(ServeError::System)?);
     }
-    let operations = operations(config);
+    let operations = operations(config).with_whole_kids();
     let operation_settings = Arc::clone(operations.terms());
     if !admin.listeners.is_empty() {
         let access = admin_access(config, reader.clone());

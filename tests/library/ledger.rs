@@ -534,12 +534,12 @@ proptest! {
     /// Whoever merges which copy with which comes to the same, and nothing comes back by it.
     #[test]
     fn a_merge_takes_nothing_back(one in copies_of_a_record(), other in copies_of_a_record()) {
-        let both = one.merged_with(&other);
-        prop_assert_eq!(&both, &other.merged_with(&one));
-        prop_assert_eq!(&one.merged_with(&one), &one);
+        let both = one.merged_with(&other, None);
+        prop_assert_eq!(&both, &other.merged_with(&one, None));
+        prop_assert_eq!(&one.merged_with(&one, None), &one);
         for copy in [&one, &other] {
-            prop_assert_eq!(&both.merged_with(copy), &both);
-            prop_assert_eq!(&copy.merged_with(&both), &both);
+            prop_assert_eq!(&both.merged_with(copy, None), &both);
+            prop_assert_eq!(&copy.merged_with(&both, None), &both);
             prop_assert!(both.revision >= copy.revision);
             prop_assert!(both.deleted_at.is_some() || copy.deleted_at.is_none());
             prop_assert!(both.orders.number >= copy.orders.number);
@@ -604,4 +604,62 @@ fn records_are_readable_by_all_and_writable_by_their_owner_alone() {
         let mode = fs::metadata(copy).unwrap().permissions().mode();
         assert_eq!(mode & 0o022, 0);
     }
+}
+
+#[test]
+fn an_older_copy_brings_nothing_back_where_the_next_write_comes_before_the_next_poll() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let mut ledger = Ledger::new(Some(state.clone()));
+    touch(&mut ledger, "a", 1);
+    ledger.mark_served(&[]);
+    let older = copy_of(&state);
+    touch(&mut ledger, "a", 1);
+    ledger.mark_served(&[]);
+    let records = older.iter().filter(|(file, _)| file.extension().is_some());
+    write_all(&records.cloned().collect::<Vec<_>>());
+    touch(&mut ledger, "b", 2);
+    ledger.mark_served(&[]);
+    ledger.verify();
+    ledger.update(|records| (records.clone(), ()));
+    assert_eq!(ledger.records()[&key(1)].revision, 2);
+    assert_eq!(read(&state), *ledger.records());
+}
+
+#[test]
+fn a_loss_that_could_not_be_written_is_kept_whatever_was_ordered_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let [mut daemon, mut command] = [(); 2].map(|()| Ledger::new(Some(state.to_owned())));
+    touch(&mut daemon, "a", 1);
+    command.update(|records| (records.clone(), ()));
+    let holder = Store::open(state).unwrap();
+    let lock = holder.lock(std::time::Duration::from_secs(5)).unwrap();
+    let loss = End::noticed(Timestamp::UNIX_EPOCH, std::time::Duration::from_secs(9));
+    daemon.update(|records| {
+        let mut records = records.clone();
+        let record = Arc::make_mut(records.get_mut(&key(1)).unwrap());
+        record.names[0].loss = Some(loss);
+        record.revision += 1;
+        (records, ())
+    });
+    drop(lock);
+    for number in 1..4 {
+        command.update(|records| {
+            let mut records = records.clone();
+            let record = Arc::make_mut(records.get_mut(&key(1)).unwrap());
+            record.orders = Arc::new(Orders { number, ..Orders::default() });
+            record.revision += 1;
+            (records, ())
+        });
+    }
+    for _ in 0..2 {
+        daemon.update(|records| (records.clone(), ()));
+        command.update(|records| (records.clone(), ()));
+    }
+    for ledger in [&daemon, &command] {
+        let record = &ledger.records()[&key(1)];
+        assert_eq!((record.names[0].loss, record.orders.number), (Some(loss), 3));
+    }
+    assert_eq!(read(state), *daemon.records());
 }

@@ -88,8 +88,21 @@ impl Default for World {
 impl World {
     fn put(&mut self, path: &str, keys: Vec<SeenKey>) -> &mut Self {
         let slot = slot(path);
-        let entry = Entry { slot: slot.clone(), keys, refused: Vec::new(), notes: Vec::new() };
+        let entry = Entry {
+            slot: slot.clone(),
+            keys,
+            refused: Vec::new(),
+            refused_keys: BTreeSet::new(),
+            has_unread: false,
+            notes: Vec::new(),
+        };
         self.observation.entries.insert(slot, Ok(Arc::new(entry)));
+        self
+    }
+
+    fn change(&mut self, path: &str, change: impl FnOnce(&mut Entry)) -> &mut Self {
+        let entry = self.observation.entries.get_mut(&slot(path)).unwrap().as_mut().unwrap();
+        change(Arc::make_mut(entry));
         self
     }
 

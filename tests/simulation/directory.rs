@@ -1,6 +1,6 @@
 //! Key directories: which key lies in which slot, and what its attributes file says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -86,6 +86,8 @@ impl Lying {
             slot: Slot::new(place(), slot),
             keys: vec![key],
             refused: vec![],
+            refused_keys: BTreeSet::new(),
+            has_unread: false,
             notes: vec![],
         });
         Self {

@@ -688,6 +688,7 @@ fn settings(random: &mut Random) -> Settings {
             rules,
             directory: place(),
             state: place(),
+            takes_prefixes: false,
         },
         max_age,
         lifetime,

@@ -235,3 +235,21 @@ fn a_read_only_directory_keeps_the_file_and_not_the_key() {
     command.arg("keys").args(issue).arg("--keys").arg(&keys);
     refused(&wrap_in(&mut command, &read_only).output().unwrap());
 }
+
+#[test]
+fn a_deletion_removes_no_file_that_holds_another_key_by_now() {
+    let mut world = World::new();
+    let key = world.published_key();
+    let file = world.file(&key);
+    let taken = world.issue(plain_issue()).unwrap().file;
+    // Refused, for the kid is the other key's; the remedy is to delete that one.
+    fs::rename(&taken, &file).unwrap();
+    let attributes = json!({ "keyId": key }).to_string();
+    fs::write(file.with_extension("meta.json"), &attributes).unwrap();
+    world.look();
+    let pem = fs::read(&file).unwrap();
+    world.operations.delete(&key, world.now).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), pem);
+    assert_eq!(fs::read_to_string(file.with_extension("meta.json")).unwrap(), attributes);
+    assert!(!world.is_published(&key));
+}

@@ -222,6 +222,7 @@ fn operations(keys: &Path) -> Operations {
         rules: rules(),
         directory: Arc::from(keys),
         state: Arc::from(keys.join(".jwksd")),
+        takes_prefixes: true,
     };
     Operations::new(Arc::new(terms), scanner(keys))
 }

@@ -115,6 +115,39 @@ fn a_beginning_of_six_characters_stands_for_the_only_kid_that_has_it() {
 }
 
 #[test]
+fn the_kid_of_a_deleted_key_stands_for_no_other_one() {
+    let mut world = World::new();
+    for name in ["client-2026", "client-2026-11"] {
+        world.issue(Issue { kid: Some(kid(name)), ..plain_issue() }).unwrap();
+    }
+    world.look();
+    world.operations.delete(&kid("client-2026"), world.now).unwrap();
+    // As where the first answer was lost.
+    let again = world.operations.delete(&kid("client-2026"), world.now);
+    assert!(matches!(again, Err(OperationError::NotFound(_))), "{again:?}");
+    assert_eq!(world.show(&kid("client-2026-11")).phase, Phase::Active);
+    // Programs name keys by their whole kids.
+    let mut operations = super::operations(world.keys()).with_whole_kids();
+    let shown = operations.show(&kid("client-2026-1"), world.now);
+    assert!(matches!(shown, Err(OperationError::NotFound(_))), "{shown:?}");
+}
+
+#[test]
+fn a_name_that_no_entry_declares_any_more_is_not_said_to_be_active_again() {
+    let mut world = World::new();
+    let [key, alias, _] = key_of_four_names(&mut world);
+    let file = world.file(&key);
+    fs::write(file.with_extension("meta.json"), json!({ "keyId": key }).to_string()).unwrap();
+    world.look();
+    world.look();
+    world.operations.invalidate(&key, Duration::ZERO, world.now).unwrap();
+    let refused = world.operations.reactivate(&alias, None, None, world.now);
+    let Err(OperationError::BadRequest { why, .. }) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("no entry declares any more"), "{why}");
+    assert_eq!(world.show(&key).phase, Phase::Retired, "and nothing else is taken back by it");
+}
+
+#[test]
 fn a_kid_that_two_audiences_have_is_one_beginning() {
     let mut world = World::new();
     let [key, ..] = key_of_four_names(&mut world);

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use jwksd::encoding::base64url;
 use jwksd::keys::lifecycle::Phase;
-use jwksd::keys::{Audience, Kid};
+use jwksd::keys::{Audience, Kid, Numbers};
 use jwksd::operations::{Issue, KeyPair, OperationError, Start};
 use serde_json::json;
 
@@ -284,4 +285,36 @@ fn a_key_that_two_audiences_share_ends_in_both_and_the_answer_tells_whom_that_le
     assert_eq!(issued.replaced[0].names.len(), 2);
     assert!(tells(&issued.key, "the audience human has no key left"), "{:?}", issued.key.warnings);
     assert!(!tells(&issued.key, "the audience client has no key left"));
+}
+
+#[test]
+fn a_key_whose_private_half_cannot_be_read_is_rotated_like_any_other() {
+    let mut world = World::new();
+    let old = world.published_key();
+    world.pass(DAY);
+    let file = world.file(&old);
+    fs::write(&file, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    world.look();
+    world.look();
+    let rotated = world.rotate();
+    let replaced: Vec<_> = rotated.replaced.iter().map(|pair| pair.key_id.clone()).collect();
+    assert_eq!(replaced, [old]);
+}
+
+#[test]
+fn a_rotation_leaves_keys_alone_that_others_sign_with_and_says_so() {
+    let mut world = World::new();
+    let other = world.published_key();
+    let file = world.file(&other);
+    let public = world.record(&other).public_key;
+    let Numbers::Ed25519 { x } = public.numbers() else { panic!("{public:?}") };
+    let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(x) }).to_string();
+    fs::write(file.with_extension("json"), jwk).unwrap();
+    fs::remove_file(&file).unwrap();
+    world.look();
+    world.look();
+    let rotated = world.rotate();
+    assert!(rotated.replaced.is_empty());
+    let words = format!("the key '{other}' stays active");
+    assert!(tells(&rotated.key, &words), "{:?}", rotated.key.warnings);
 }

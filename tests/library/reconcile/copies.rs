@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jwksd::keys::entry::{Declared, Entry, SeenKey};
+use jwksd::keys::entry::{Declared, SeenKey};
 use jwksd::keys::lifecycle::Phase;
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Algorithm, Audience};
@@ -145,15 +145,26 @@ fn a_refused_member_holds_the_key_whose_kid_it_brings_and_no_other() {
     assert_eq!(world.refusals(), [("set", "kid-taken")]);
     assert_eq!(world.phase("n", 10), Phase::Grace, "it was taken out");
     assert_eq!((world.phase("k", 10), world.phase("m", 10)), (Phase::Active, Phase::Active));
+    // A member that is refused for its own kid or algorithm is that key all the same.
+    let moved = SeenKey { kid: kid("m"), ..seen("k", 2) };
+    world.put("set", vec![seen("z", 5), moved]).look(12);
+    assert_eq!(world.phase("k", 12), Phase::Active);
+    world.put("set", vec![seen("z", 5), seen("m", 3)]);
+    let key = thumbprint(2);
+    world.change("set", |entry| entry.refused_keys = [key].into()).look(14);
+    let refused = world.change("set", |entry| {
+        let reason = RefusalReason::UnknownAlgorithm("RS1".to_owned());
+        entry.refused = vec![Refused { slot: slot("set"), file: slot("set").full_path(), reason }];
+    });
+    refused.look(14);
+    assert_eq!((world.phase("k", 14), world.phase("m", 14)), (Phase::Active, Phase::Active));
     // A member that can't be a key costs and holds nothing.
     let reason = RefusalReason::Member {
         name: "member 2".to_owned(),
         reason: Box::new(RefusalReason::Symmetric),
     };
     let refused = vec![Refused { slot: slot("set"), file: slot("set").full_path(), reason }];
-    let entry = Entry { slot: slot("set"), keys: vec![seen("k", 2)], refused, notes: Vec::new() };
-    world.observation.entries.insert(slot("set"), Ok(Arc::new(entry)));
-    world.look(20);
+    world.put("set", vec![seen("k", 2)]).change("set", |entry| entry.refused = refused).look(20);
     assert_eq!((world.phase("k", 20), world.phase("m", 20)), (Phase::Active, Phase::Grace));
     // Where nothing of it can be adopted, all of it stays as it was.
     world.put("set", vec![taken]).look(30);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jwksd::keys::entry::Entry;
 use jwksd::keys::lifecycle::{End, Phase};
 use jwksd::keys::refusal::RefusalReason;
 use jwksd::ledger::record::{DateOrder, Succession};
@@ -225,4 +226,32 @@ fn a_key_that_ended_long_before_it_was_deleted_is_remembered_from_its_deletion_o
     assert!(world.missed.contains(&Missed::Deleted(thumbprint(1))));
     world.look_once(deleted + RETENTION);
     assert!(world.records.is_empty());
+}
+
+#[test]
+fn a_key_is_not_forgotten_while_it_may_lie_in_a_member_of_a_set_that_is_not_adopted() {
+    let known = |entry: &mut Entry| entry.refused_keys = [thumbprint(1)].into();
+    let unknown = |entry: &mut Entry| entry.has_unread = true;
+    for change in [&known as &dyn Fn(&mut Entry), &unknown] {
+        let mut world = World::default();
+        world.put("set", vec![seen("r", 2), seen("k", 1)]).look(0);
+        world.end(1, End::planned(at(10), Duration::ZERO));
+        world.put("set", vec![seen("r", 2)]).change("set", change).look(20);
+        for seconds in [RETENTION, 2 * RETENTION, 2 * RETENTION + 1] {
+            world.look(seconds);
+        }
+        world.put("set", vec![seen("r", 2), seen("k", 1)]).look(2 * RETENTION + 2);
+        assert_eq!(world.phase("k", 2 * RETENTION + 2), Phase::Retired);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_a_little_brings_nothing_back_that_ended_at_once() {
+    for back in [1, 2, 3] {
+        let mut world = World::default();
+        world.put("a", vec![seen("k", 1)]).look(0);
+        world.end(1, End::noticed(at(100), Duration::ZERO));
+        world.look(100 - back);
+        assert_eq!(world.phase("k", 100 - back), Phase::Retired, "{back} s");
+    }
 }

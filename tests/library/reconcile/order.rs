@@ -62,7 +62,14 @@ fn copies() -> impl Strategy<Value = Vec<Copy>> {
 fn show(world: &mut World, copies: &[Copy], index: usize) {
     let slot = copies[index].slot(index);
     let keys = vec![copies[index].entry()];
-    let entry = Entry { slot: slot.clone(), keys, refused: Vec::new(), notes: Vec::new() };
+    let entry = Entry {
+        slot: slot.clone(),
+        keys,
+        refused: Vec::new(),
+        refused_keys: [].into(),
+        has_unread: false,
+        notes: Vec::new(),
+    };
     world.observation.entries.insert(slot, Ok(Arc::new(entry)));
 }
 
