@@ -467,6 +467,12 @@ impl Book {
         (successor.can_sign && !is_over).then_some(at)
     }
 
+    /// Whether a private half lies in its audience, readable or not.
+    pub fn is_pair(&self, life: &Life) -> bool {
+        let mut places = self.places.iter().filter(|(at, _)| at.1 == life.material);
+        places.any(|(_, place)| place.has_private && place.audience == life.audience)
+    }
+
     fn orders_about(&mut self, kid: &Kid) -> Option<&mut Orders> {
         let material = self.lives.get(kid)?.material;
         Some(self.orders.entry(material).or_default())

@@ -208,9 +208,8 @@ impl World {
         let from = shown(plan.valid_from).unwrap_or_default().max(moment.clock());
         let Self { books, settings, .. } = self;
         let book = &mut books[disk];
-        let is_replaced =
-            |life: &Life| life.audience == *audience && life.is_active(from) && life.can_sign;
-        let old = book.lives.iter().filter(|(_, life)| is_replaced(life));
+        let is_replaced = |life: &Life| life.audience == *audience && life.is_active(from);
+        let old = book.lives.iter().filter(|(_, life)| is_replaced(life) && book.is_pair(life));
         let old: Vec<Kid> = old.map(|(kid, _)| kid.clone()).collect();
         book.issue(&slot, &lying, moment, settings);
         for kid in old.iter().filter(|_| replaces.is_some()) {
