@@ -300,6 +300,9 @@ impl World {
         self.schedule(down, Event::Start(index));
         let disk = self.replicas[index].disk;
         let Self { disks, books, forgotten, settings, now, replicas, .. } = self;
+        let recent = books[disk].lives.iter().filter(|(_, life)| *now < life.changed_at + NOTICE);
+        let recent: Vec<Kid> = recent.map(|(kid, _)| kid.clone()).collect();
+        replicas[index].unsettled.extend(recent);
         let is_behind = disks[disk].is_failing || disks[disk].is_locked;
         let mut kids = disks[disk].kids();
         // What the others that share the ledger know is not lost.
@@ -335,6 +338,10 @@ impl World {
             replica.off_until = Ms::MAX;
         } else if was_off {
             replica.off_until = now + NOTICE;
+        }
+        if was_off {
+            let moment = self.moment(index);
+            self.books[disk].restate(moment);
         }
         if was_off || SKEW < offset.abs() {
             // What was noted by that clock may be wrong for good, and so may a loss that it saw.

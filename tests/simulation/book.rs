@@ -467,6 +467,15 @@ impl Book {
         (successor.can_sign && !is_over).then_some(at)
     }
 
+    /// The clock was set right: dates that lie ahead come at other times than it seemed.
+    pub fn restate(&mut self, moment: Moment) {
+        for life in self.lives.values_mut() {
+            if let Some((from, until)) = life.end {
+                life.stop(from, until, Kind::Invalidation, moment);
+            }
+        }
+    }
+
     /// Whether a private half lies in its audience, readable or not.
     pub fn is_pair(&self, life: &Life) -> bool {
         let mut places = self.places.iter().filter(|(at, _)| at.1 == life.material);

@@ -87,6 +87,13 @@ impl World {
             }
             Err(refusal) => {
                 self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
+                // One ledger may have forgotten one of the names of a key, and not another.
+                if matches!(refusal, OperationError::NotFound(_))
+                    && let Some(order) = self.by_another_name(disk, order)
+                {
+                    self.order(disk, &Rc::new(order), given);
+                    return;
+                }
                 // The key has not arrived here yet.
                 if matches!(refusal, OperationError::NotFound(_))
                     && self.overdue_since(disk).is_some()
@@ -98,6 +105,21 @@ impl World {
         }
         self.watch_changes(disk);
         self.wake_up(disk);
+    }
+
+    /// The same order under a name that this ledger knows.
+    fn by_another_name(&self, disk: usize, order: &Order) -> Option<Order> {
+        let kid = order.kid()?;
+        let material = self.books.iter().find_map(|book| Some(book.lives.get(kid)?.material))?;
+        let mut lives = self.books[disk].lives.iter();
+        let (kid, _) = lives.find(|(known, life)| life.material == material && *known != kid)?;
+        let kid = kid.clone();
+        Some(match order {
+            Order::Invalidate { grace, .. } => Order::Invalidate { kid, grace: *grace },
+            Order::Reactivate { .. } => Order::Reactivate { kid },
+            Order::Delete { .. } => Order::Delete { kid },
+            Order::Issue { .. } => return None,
+        })
     }
 
     /// It is refused; whoever gave it tries again.

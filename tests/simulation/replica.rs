@@ -148,6 +148,8 @@ pub struct Replica {
     /// When its clock was set last.
     pub stepped_at: Ms,
     pub started_at: Ms,
+    /// What it may not have noticed for sure when it died.
+    pub unsettled: BTreeSet<Kid>,
     /// What the look before missed, as far as can be told from outside.
     pub missed: Missed,
     /// The ids that it published last.

@@ -200,6 +200,7 @@ impl World {
             set_back_at: Ms::MIN,
             stepped_at: Ms::MIN,
             started_at: 0,
+            unsettled: BTreeSet::new(),
             missed: Missed::default(),
             published: BTreeSet::new(),
         };
@@ -441,6 +442,12 @@ impl World {
         self.replicas[replica].start(&self.settings);
         self.replicas[replica].started_at = self.now;
         self.replicas[replica].missed = Missed::default();
+        let disk = self.replicas[replica].disk;
+        for kid in std::mem::take(&mut self.replicas[replica].unsettled) {
+            if let Some(life) = self.books[disk].lives.get_mut(&kid) {
+                life.changed_at = self.now;
+            }
+        }
         if 0 < self.now {
             let place = self.replicas[replica].directory;
             self.recovered_at[place] = self.now;
