@@ -109,11 +109,10 @@ impl World {
 
     /// The same order under a name that this ledger knows.
     fn by_another_name(&self, disk: usize, order: &Order) -> Option<Order> {
-        let kid = order.kid()?;
+        let kid = order.kid().filter(|kid| !self.books[disk].lives.contains_key(kid))?;
         let material = self.books.iter().find_map(|book| Some(book.lives.get(kid)?.material))?;
         let mut lives = self.books[disk].lives.iter();
-        let (kid, _) = lives.find(|(known, life)| life.material == material && *known != kid)?;
-        let kid = kid.clone();
+        let kid = lives.find(|(_, life)| life.material == material)?.0.clone();
         Some(match order {
             Order::Invalidate { grace, .. } => Order::Invalidate { kid, grace: *grace },
             Order::Reactivate { .. } => Order::Reactivate { kid },
