@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
         }
     })?;
     let jwk = JwkMembers(&object);
-    let parts = match (jwk.find("kty"), jwk.find("keys")) {
+    let parts = match (jwk.find("kty"), object.find("keys")) {
         (Some(_), None) => vec![key(jwk, opener)?],
         (None, Some(Json::List(keys))) => members(keys, opener)?,
         (None, Some(_)) => return Err(bad("\"keys\" is no list")),
@@ -44,7 +44,7 @@ fn members(keys: &[Json], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalR
     for (number, member) in (1..).zip(keys) {
         let (name, read) = match member {
             Json::Object(object) => {
-                let kid = object.find("kid").and_then(Json::as_text).map(redact_long);
+                let kid = JwkMembers(object).find("kid").and_then(Json::as_text).map(redact_long);
                 let name =
                     kid.map_or_else(String::new, |kid| format!(" (\"{}\")", escape_name(&kid)));
                 (name, key(JwkMembers(object), opener))
@@ -187,8 +187,14 @@ fn rsa_pair(jwk: JwkMembers<'_>) -> Result<SigningKey, RefusalReason> {
 struct JwkMembers<'a>(&'a JsonObject);
 
 impl<'a> JwkMembers<'a> {
+    /// A member that says something: some programs write those that they have nothing for as null, or
+    /// as a list of nothing.
     fn find(self, name: &str) -> Option<&'a Json> {
-        self.0.find(name)
+        self.0.find(name).filter(|value| match value {
+            Json::Null => false,
+            Json::List(values) => !values.is_empty(),
+            _ => true,
+        })
     }
 
     fn text(self, name: &str) -> Result<Option<&'a str>, RefusalReason> {

@@ -114,3 +114,17 @@ fn the_key_with_a_certificate_of_rfc_7517_appendix_b() {
     assert_eq!(from, Some("2013-02-21T23:29:15Z".parse().unwrap()));
     assert_eq!(to, Some("2018-08-14T22:29:15Z".parse().unwrap()));
 }
+
+#[test]
+fn members_without_a_value_are_as_good_as_absent() {
+    // As serializers write them that know no absence (RFC 7517 §4 leaves all but kty open).
+    let entry = entry(&json!({
+        "kty": "RSA", "n": N, "e": "AQAB", "kid": null, "use": null, "alg": null, "key_ops": [],
+        "k": null, "d": null, "p": null, "oth": [], "x5c": [], "x5t": null,
+    }));
+    let key = &entry.keys[0];
+    assert_eq!((key.kid.as_str(), key.algorithm), (RSA_THUMBPRINT, None));
+    assert!(!key.private.is_there());
+    let refused = read("key", &[("key.json", json!({ "keys": [] }).to_string())], &rules());
+    assert_eq!(refused.unwrap_err().reason.code(), "no-key");
+}
