@@ -145,6 +145,19 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(
     checked_list(deserializer, str::parse)
 }
 
+pub(super) fn host_names<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    checked_list(deserializer, |name| {
+        let is_plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let is_name = !name.is_empty() && name.bytes().all(is_plain);
+        is_name
+            .then(|| name.to_owned())
+            .ok_or("a host name without a port is expected, as in \"status.example.com\"")
+    })
+}
+
 pub(super) fn file_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     checked(deserializer, |mode| {
         let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);

@@ -53,7 +53,7 @@ pub struct Config {
     pub lifecycle: LifecycleConfig,
     pub publish: PublishConfig,
     pub public: ListenerConfig,
-    pub ops: ListenerConfig,
+    pub ops: OpsConfig,
     pub admin: AdminConfig,
     pub issue: IssueConfig,
     pub limits: ConnectionLimits,
@@ -102,7 +102,15 @@ pub struct PublishConfig {
     pub cors: bool,
 }
 
-/// `[public]` and `[ops]`, of which the latter has no setting for TLS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpsConfig {
+    #[serde(deserialize_with = "members::addresses")]
+    pub listen: Vec<ListenAddress>,
+    #[serde(deserialize_with = "members::host_names")]
+    pub hosts: Vec<String>,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {

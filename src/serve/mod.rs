@@ -140,6 +140,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         certificates: certificates.served(),
         stopping: Arc::clone(&stopping),
         in_force,
+        hosts: config.ops.hosts.clone(),
     });
     let mut ops_servers = ServerGroup::new(config.drain);
     ops_servers.add(ops_sockets.listeners, &(Arc::new(handler) as _), &ops_connections);

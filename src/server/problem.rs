@@ -72,6 +72,8 @@ problems! {
         "The request did not arrive in time.";
     TargetTooLong: 414 URI_TOO_LONG "URI Too Long", "URI_TOO_LONG",
         "The request's target is too long.";
+    HostUnknown: 421 MISDIRECTED_REQUEST "Misdirected Request", "MISDIRECTED_REQUEST",
+        "Over loopback, an IP address, localhost or a name of ops.hosts is to be asked for.";
     HeadTooLarge: 431 REQUEST_HEADER_FIELDS_TOO_LARGE "Request Header Fields Too Large",
         "HEADER_TOO_LARGE", "The request has too many header fields or too many bytes of them.";
     Defect: 500 INTERNAL_SERVER_ERROR "Internal Server Error", "INTERNAL_ERROR",
@@ -86,7 +88,8 @@ impl Problem {
     /// Whether the connection can't be used any more: where the next request begins is unknown, or
     /// doubtful.
     pub(crate) const fn closes(self) -> bool {
-        !matches!(self, Self::NotFound | Self::MethodNotAllowed | Self::NothingPublished)
+        use Problem::{HostUnknown, MethodNotAllowed, NotFound, NothingPublished};
+        !matches!(self, NotFound | MethodNotAllowed | HostUnknown | NothingPublished)
     }
 
     pub fn response(self) -> Response<Body> {

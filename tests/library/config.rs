@@ -63,6 +63,7 @@ fn every_setting_has_a_variable() {
         ("publish.issuer", "https://id.example"),
         ("public.listen", "127.0.0.1:1,[::1]:2"),
         ("ops.listen", "unix:/run/ops.sock"),
+        ("ops.hosts", "status.example"),
         ("admin.listen", "[]"),
         ("admin.socket_mode", "0660"),
         ("admin.allowed_uids", "1,2"),

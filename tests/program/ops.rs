@@ -4,6 +4,8 @@ use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 
 use common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd};
@@ -318,4 +320,28 @@ fn more_keys_than_monitoring_takes_are_counted_and_not_listed() {
     assert!(end("k102") && end("k003") && !end("k002"), "the newest are listed");
     let unlisted = metrics["jwksd_unlisted_keys{audience=\"client\"}"];
     assert!((unlisted - 3.0).abs() < 1e-9, "{unlisted}");
+}
+
+#[test]
+fn over_loopback_a_name_that_was_made_to_lead_here_gets_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    drop_key(directory.path(), "client");
+    let daemon = Daemon::start_with(directory.path(), |command| {
+        command.env("JWKSD_OPS_HOSTS", "status.example")
+    });
+    let status = |host: &str| {
+        let mut stream = TcpStream::connect(daemon.address_of("ops").to_string()).unwrap();
+        let head = format!("GET /status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let refused = status("evil.example:9090");
+    assert!(refused.starts_with("HTTP/1.1 421 "), "{refused}");
+    assert!(refused.contains("application/problem+json") && refused.contains("ops.hosts"));
+    assert!(!refused.contains("keyId"), "{refused}");
+    for host in ["localhost:9090", "127.0.0.1", "[::1]:9090", "STATUS.example:80"] {
+        assert!(status(host).starts_with("HTTP/1.1 200 "), "{host}");
+    }
 }

@@ -87,10 +87,12 @@ impl World {
             }
             Err(refusal) => {
                 self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
-                // One ledger may have forgotten one of the names of a key, and not another.
-                if matches!(refusal, OperationError::NotFound(_))
-                    && let Some(order) = self.by_another_name(disk, order)
-                {
+                // One ledger may have forgotten one of the names of a key, or not declare it any more.
+                let is_about_the_name = matches!(
+                    refusal,
+                    OperationError::NotFound(_) | OperationError::BadRequest { member: "KID", .. }
+                );
+                if is_about_the_name && let Some(order) = self.by_another_name(disk, order) {
                     self.order(disk, &Rc::new(order), given);
                     return;
                 }
@@ -109,10 +111,12 @@ impl World {
 
     /// The same order under a name that this ledger knows.
     fn by_another_name(&self, disk: usize, order: &Order) -> Option<Order> {
-        let kid = order.kid().filter(|kid| !self.books[disk].lives.contains_key(kid))?;
+        let lives = &self.books[disk].lives;
+        let is_declared = |life: &Life| life.lost_at.is_none();
+        let kid = order.kid().filter(|kid| !lives.get(kid).is_some_and(is_declared))?;
         let material = self.books.iter().find_map(|book| Some(book.lives.get(kid)?.material))?;
-        let mut lives = self.books[disk].lives.iter();
-        let kid = lives.find(|(_, life)| life.material == material)?.0.clone();
+        let is_it = |life: &Life| life.material == material && is_declared(life);
+        let kid = lives.iter().find(|(_, life)| is_it(life))?.0.clone();
         Some(match order {
             Order::Invalidate { grace, .. } => Order::Invalidate { kid, grace: *grace },
             Order::Reactivate { .. } => Order::Reactivate { kid },

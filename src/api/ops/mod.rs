@@ -10,6 +10,7 @@
 //!
 //! It shows and changes nothing, and holds nothing secret.
 
+mod host;
 mod measure;
 mod page;
 mod readiness;
@@ -61,6 +62,8 @@ pub struct OpsSources {
     pub stopping: Arc<AtomicBool>,
     /// What the program gave up.
     pub in_force: Confinement,
+    /// The names that are answered over loopback, see [`host`].
+    pub hosts: Vec<String>,
 }
 
 /// Where the public listener is.
@@ -132,7 +135,12 @@ impl OpsHandler {
 }
 
 impl Handler for OpsHandler {
-    fn answer(&self, request: Request<Incoming>, _: &Peer) -> PendingResponse {
+    fn answer(&self, request: Request<Incoming>, peer: &Peer) -> PendingResponse {
+        if !host::is_answered(peer, host(&request), &self.0.hosts) {
+            let problem = Problem::HostUnknown;
+            self.0.requests.count(None, problem.status());
+            return PendingResponse::Ready(problem.response());
+        }
         let handler = self.clone();
         let (head, _) = request.into_parts();
         let request = Request::from_parts(head, ());
