@@ -34,6 +34,7 @@ pub struct Ledger {
     fingerprint: Option<u64>,
     /// Whether the directory was changed behind the back of its users since then.
     is_restored: bool,
+    damaged_files: Vec<PathBuf>,
     persistence: Persistence,
     served: ServedMarker,
     served_directories: ServedDirectories,
@@ -69,6 +70,7 @@ impl Ledger {
             synced_at: None,
             fingerprint: None,
             is_restored: false,
+            damaged_files: Vec::new(),
             persistence: Persistence::Memory,
             served: ServedMarker::default(),
             served_directories: ServedDirectories::default(),
@@ -87,15 +89,17 @@ impl Ledger {
         self.directory.as_deref()
     }
 
-    /// The files of the directory that were found damaged and set aside.
-    pub fn damaged_files(&self) -> Vec<PathBuf> {
-        self.directory.as_deref().map(store::set_aside).unwrap_or_default()
+    /// The files of the directory that were found damaged and set aside, by whomever, as of the last
+    /// [`Self::verify`] or the last time that records were read.
+    pub fn damaged_files(&self) -> &[PathBuf] {
+        &self.damaged_files
     }
 
     /// Finds out whether the directory was changed behind the back of its users, by a restored
     /// backup, say. The next update then writes what is newer in memory.
     pub fn verify(&mut self) {
         let Some(directory) = &self.directory else { return };
+        self.damaged_files = store::set_aside(directory);
         let known = self.fingerprint.filter(|_| self.synced_at.is_some());
         if known.is_some() && store::fingerprint(directory).ok() != known {
             // Its users count what they write; a copy that was put in place counts less.
@@ -270,6 +274,7 @@ impl Ledger {
         self.is_restored |= self.synced_at.is_some_and(|synced_at| lock.changes() < synced_at);
         self.fingerprint = store::fingerprint(lock.directory()).ok();
         self.merge(lock.load()?);
+        self.damaged_files = store::set_aside(lock.directory());
         self.synced_at = Some(lock.changes());
         Ok(())
     }

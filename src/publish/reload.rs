@@ -287,7 +287,7 @@ impl Reload {
             refused: self.refused.values().flatten().cloned().collect(),
             notes: self.logged.current_notes(),
             contradictions: self.contradictions.clone(),
-            damaged_files: self.ledger.damaged_files(),
+            damaged_files: self.ledger.damaged_files().to_vec(),
             watcher: self.watcher.state().clone(),
             persistence: self.ledger.persistence().clone(),
             ledger: self.ledger.directory().map(Path::to_owned),

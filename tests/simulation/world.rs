@@ -536,10 +536,16 @@ impl World {
         let Self { books, replicas, settings, .. } = self;
         let mut too_soon = Vec::new();
         let of_disk = |replica: &&Replica| replica.disk == disk;
+        // What was away by a wrong clock alone has not ended meanwhile.
+        let is_set = moment.now < replicas[index].stepped_at + NOTICE;
         for (kid, life) in &mut books[disk].lives {
             if published.contains(kid)
                 && (life.first_served.is_none()
-                    || !replicas.iter().filter(of_disk).any(|other| other.published.contains(kid)))
+                    || !is_set
+                        && !replicas
+                            .iter()
+                            .filter(of_disk)
+                            .any(|other| other.published.contains(kid)))
             {
                 let clock = moment.clock() + 2 * SKEW;
                 if life.first_served.is_none()

@@ -246,12 +246,17 @@ fn a_key_is_not_forgotten_while_it_may_lie_in_a_member_of_a_set_that_is_not_adop
 }
 
 #[test]
-fn a_clock_that_is_set_back_a_little_brings_nothing_back_that_ended_at_once() {
+fn a_clock_that_is_set_back_a_little_brings_nothing_back_that_had_ended() {
     for back in [1, 2, 3] {
         let mut world = World::default();
         world.put("a", vec![seen("k", 1)]).look(0);
         world.end(1, End::noticed(at(100), Duration::ZERO));
         world.look(100 - back);
         assert_eq!(world.phase("k", 100 - back), Phase::Retired, "{back} s");
+        let mut world = World::default();
+        world.put("a", vec![seen("k", 1)]).look(0);
+        world.end(1, End::noticed(at(100), Duration::from_secs(60)));
+        world.look(100 - back);
+        assert_eq!(world.phase("k", 100 - back), Phase::Grace, "{back} s");
     }
 }
