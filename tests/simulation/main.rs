@@ -8,7 +8,7 @@
 //! something that happened.
 //!
 //! `JWKSD_SEEDS=10000 cargo test --test simulation` tries that many seeds (60 where nothing is
-//! said; CI tries six hundred, optimised by the settings in `.ci/optimised`), from
+//! said; CI tries two thousand, optimised by the settings in `.ci/optimised`), from
 //! `JWKSD_FIRST_SEED` on. `JWKSD_SEED=1234 cargo test --test simulation -- --nocapture` plays one
 //! again, leaves out the acts that do not matter (unless `JWKSD_WHOLE` is set), and prints what
 //! happened.
