@@ -327,7 +327,10 @@ fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
     let own = "give the new key a kid of its own (keyId in STEM.meta.json, or kid of the member in a \
                JWK Set), or leave it out to have the thumbprint";
     match until {
-        Some(until) => format!("{own}; the kid is free from {until:.0} on"),
+        // What lies there still is not forgotten.
+        Some(until) => format!(
+            "{own}; the kid is free from {until:.0} on, where the key that has it lies nowhere any more"
+        ),
         None => format!(
             "{own}; to free the kid, end that key for good: jwksd keys delete --yes -- {} (the kid \
              is free when nobody can remember it, keys.retention later)",

@@ -251,10 +251,7 @@ impl Claim<'_> {
 impl NamedKey<'_> {
     /// Until when the kid can't be another key's, where that is known.
     fn reserved(&self, retention: Duration) -> Option<Timestamp> {
-        // What lies there still is not forgotten.
-        let is_gone = self.key.loss.is_some() || self.record.deleted_at.is_some();
-        let until =
-            self.record.deleted_at.or(self.dates().published_until()).filter(|_| is_gone)?;
+        let until = self.record.deleted_at.or(self.dates().published_until())?;
         Some(after(until, retention))
     }
 }

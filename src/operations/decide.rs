@@ -64,11 +64,7 @@ pub fn reactivate(
     if places.peek().is_none() {
         return Err(OperationError::FilesMissing(kid.clone()));
     }
-    if !places.any(|place| place.declares(named.name())) {
-        let why = "is a name that no entry declares any more: declare it again (keyId or \
-                   keyIdAliases in STEM.meta.json), or name one that is declared";
-        return Err(OperationError::BadRequest { member: "KID", why: why.to_owned() });
-    }
+    let is_declared = places.any(|place| place.declares(named.name()));
     let dates = named.dates();
     let bad = |member, why: &str| Err(OperationError::BadRequest { member, why: why.to_owned() });
     let from = valid_from.or(dates.valid_from);
@@ -110,7 +106,13 @@ pub fn reactivate(
     let mut after = records.clone();
     let mut step = Step::default();
     put(&mut after, &mut step, next);
-    let answer = KeyPair::of(named.in_records(&after), &after, now, terms);
+    let mut answer = KeyPair::of(named.in_records(&after), &after, now, terms);
+    if !is_declared {
+        answer.warnings.push(format!(
+            "no entry declares the kid {kid} any more, so that this name stays as it is, whatever was \
+             ordered of the key: declare it again (keyId or keyIdAliases in STEM.meta.json)"
+        ));
+    }
     Ok(Decision { step, answer })
 }
 
