@@ -87,12 +87,10 @@ impl World {
             }
             Err(refusal) => {
                 self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
-                // One ledger may have forgotten one of the names of a key, or not declare it any more.
-                let is_about_the_name = matches!(
-                    refusal,
-                    OperationError::NotFound(_) | OperationError::BadRequest { member: "KID", .. }
-                );
-                if is_about_the_name && let Some(order) = self.by_another_name(disk, order) {
+                // One ledger may have forgotten one of the names of a key, and not another.
+                if matches!(refusal, OperationError::NotFound(_))
+                    && let Some(order) = self.by_another_name(disk, order)
+                {
                     self.order(disk, &Rc::new(order), given);
                     return;
                 }
