@@ -216,8 +216,8 @@ impl Halves {
                 }
             }
             Part::Jwk(key) => self.add_jwk(key, file),
-            Part::PassedOver(note) => {
-                self.has_unread = true;
+            Part::PassedOver { note, is_unread } => {
+                self.has_unread |= is_unread;
                 self.notes.push(note);
             }
             Part::Refused(reason) => self.refused.push((file.to_owned(), reason)),

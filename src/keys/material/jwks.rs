@@ -56,8 +56,13 @@ fn members(keys: &[Json], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalR
             Err(reason) if reason.is_of_no_use() => {
                 let note =
                     format!("member {number}{name} of the set was passed over: {}", reason.cause());
+                // A type or curve that is not supported is that of no key of ours.
+                let is_unread = !matches!(
+                    reason,
+                    RefusalReason::UnsupportedKey(_) | RefusalReason::UnsupportedCurve(_)
+                );
                 first_failure.get_or_insert(reason);
-                Part::PassedOver(note)
+                Part::PassedOver { note, is_unread }
             }
             Err(reason) => {
                 let name = format!("member {number}{name}");
@@ -88,13 +93,13 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
         return Err(RefusalReason::Symmetric);
     }
     if let Some(purpose) = jwk.text("use")?.filter(|purpose| *purpose != "sig") {
-        return Ok(Part::PassedOver(format!(
-            "a key for \"{}\" was passed over",
-            escape_name(&redact_long(purpose))
-        )));
+        let purpose = escape_name(&redact_long(purpose));
+        let note = format!("a key for \"{purpose}\" was passed over");
+        return Ok(Part::PassedOver { note, is_unread: false });
     }
     if !jwk.is_for_signatures()? {
-        return Ok(Part::PassedOver("a key that is not for signatures was passed over".to_owned()));
+        let note = "a key that is not for signatures was passed over".to_owned();
+        return Ok(Part::PassedOver { note, is_unread: false });
     }
     let is_private = PRIVATE.iter().any(|name| jwk.find(name).is_some());
     if is_private && jwk.find("d").is_none() {

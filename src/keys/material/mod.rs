@@ -28,7 +28,11 @@ pub enum Part {
     Certificates(Chain),
     Jwk(JsonKey),
     /// A JWK that is not for signatures, with a note that says so.
-    PassedOver(String),
+    PassedOver {
+        note: String,
+        /// Whether it may be a key of ours that can't be read as it stands.
+        is_unread: bool,
+    },
     /// A member of a JWK Set that is refused; it costs no other one.
     Refused(RefusalReason),
 }

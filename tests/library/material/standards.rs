@@ -128,3 +128,18 @@ fn members_without_a_value_are_as_good_as_absent() {
     let refused = read("key", &[("key.json", json!({ "keys": [] }).to_string())], &rules());
     assert_eq!(refused.unwrap_err().reason.code(), "no-key");
 }
+
+#[test]
+fn a_set_says_whether_a_member_may_be_a_key_that_cannot_be_read() {
+    let rsa = json!({"kty": "RSA", "n": N, "e": "AQAB", "alg": "RS256"});
+    for (member, is_unread) in [
+        (json!({"kty": "RSA", "n": N, "e": "AQAB", "use": "enc"}), false),
+        (json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA"}), false),
+        (json!({"kty": "EC", "crv": "secp256k1", "x": "AAAA", "y": "AAAA"}), false),
+        (json!({"kty": "RSA", "e": "AQAB"}), true),
+        (json!({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}), true),
+    ] {
+        let found = entry(&json!({ "keys": [rsa, member] }));
+        assert_eq!((found.keys.len(), found.has_unread), (1, is_unread), "{member}");
+    }
+}
