@@ -1,6 +1,6 @@
 //! Bytes as text, and their digest.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -22,6 +22,18 @@ pub fn base64url(bytes: &[u8]) -> String {
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+/// A digest of each part and its length.
+pub(crate) fn sha256_of_parts(parts: impl Iterator<Item = impl AsRef<[u8]>>) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&part.as_ref().len().to_le_bytes());
+        context.update(part.as_ref());
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
     hash
 }
 

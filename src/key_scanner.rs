@@ -1,11 +1,12 @@
 //! Scans every key directory, and parses the entries whose bytes are new. Keeps a digest of each
 //! entry and what it was parsed to, never its bytes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::encoding::sha256;
+use crate::encoding::sha256_of_parts;
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::ledger::Observation;
@@ -121,11 +122,12 @@ impl KeyScan {
 fn digest(files: &EntryFiles) -> [u8; 32] {
     let parts = files.files.iter().flat_map(|file| {
         let (kind, content) = match &file.content {
-            Ok(FileContent::Bytes(bytes)) => ("bytes", sha256(bytes)),
-            Ok(FileContent::NotOpened) => ("left closed", [0; 32]),
-            Err(problem) => ("problem", sha256(format!("{problem:?}").as_bytes())),
+            Ok(FileContent::Bytes(bytes)) => ("bytes", Cow::Borrowed(&***bytes)),
+            Ok(FileContent::NotOpened) => ("left closed", Cow::Borrowed(&[][..])),
+            Err(problem) => ("problem", Cow::Owned(format!("{problem:?}").into_bytes())),
         };
-        [sha256(file.path.as_os_str().as_encoded_bytes()), sha256(kind.as_bytes()), content]
+        let path = file.path.as_os_str().as_encoded_bytes();
+        [Cow::Borrowed(path), Cow::Borrowed(kind.as_bytes()), content]
     });
-    sha256(parts.collect::<Vec<_>>().as_flattened())
+    sha256_of_parts(parts)
 }

@@ -27,7 +27,8 @@ pub(super) fn run(
     };
     let inspection = serve::inspect(config, now)?;
     let policy = &config.lifecycle.policy;
-    let keys = published_keys(&inspection.outcome.records, at, policy, config.publish.certificates);
+    let keys =
+        published_keys(&inspection.outcome.records, at, policy, config.publish.certificates, &[]);
     let documents = render(&layout, &keys, at, None);
     let document = documents.get(index).map(Arc::as_ref);
     let mut body = document.map(|document| document.identity.body.to_vec()).unwrap_or_default();

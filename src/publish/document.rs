@@ -14,14 +14,13 @@ use hyper::header::HeaderValue;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::layout::{DocumentKind, Layout};
 use crate::encoding::{hex, sha256};
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Algorithm, Audience, Kid, Name};
-use crate::ledger::{NamedKey, Records};
+use crate::ledger::{NamedKey, Record, Records};
 
 /// A document as it is served.
 #[derive(Debug, Clone)]
@@ -53,13 +52,15 @@ pub struct Representation {
 pub struct PublishedKey {
     pub name: Name,
     pub until: Option<Timestamp>,
-    jwk: Box<RawValue>,
+    jwk: Arc<str>,
+    /// What the JWK was made of.
+    record: Arc<Record>,
 }
 
 impl PublishedKey {
     /// The JWK in JSON (RFC 7517 §4).
     pub fn jwk(&self) -> &str {
-        self.jwk.get()
+        &self.jwk
     }
 
     pub(super) fn until(&self, until: Option<Timestamp>) -> Self {
@@ -72,7 +73,8 @@ impl PublishedKey {
 }
 
 /// Every key that is published at `now`, once for each of its names: the latest `validFrom` first,
-/// open ones last, then by kid. `certificates` adds the chains.
+/// open ones last, then by kid. `certificates` adds the chains. JWKs are taken over from `before`
+/// where their record is the same.
 ///
 /// # Panics
 /// Never: a JWK is plain data.
@@ -81,33 +83,40 @@ pub fn published_keys(
     now: Timestamp,
     policy: &Policy,
     certificates: bool,
+    before: &[PublishedKey],
 ) -> Vec<PublishedKey> {
+    let before: HashMap<&Name, &PublishedKey> = before.iter().map(|key| (&key.name, key)).collect();
     let mut keys = Vec::new();
-    for named in NamedKey::all(records) {
+    for (record, named) in
+        records.values().flat_map(|record| record.named().map(move |named| (record, named)))
+    {
         let dates = named.dates();
         let state = dates.at(now, policy);
         if !state.phase.is_published() {
             continue;
         }
-        let chain =
-            Some(&*named.key.certificates).filter(|chain| certificates && !chain.is_empty());
-        let jwk = Jwk {
-            kid: named.kid(),
-            algorithm: named.key.algorithm,
-            public: &named.record.public_key,
-            certificates: chain,
-        };
-        let key = PublishedKey {
-            name: named.name().clone(),
-            until: state.published_until,
-            jwk: serde_json::value::to_raw_value(&jwk).expect("a JWK is plain data"),
-        };
+        let known = before.get(named.name()).filter(|key| Arc::ptr_eq(&key.record, record));
+        let jwk = known.map_or_else(|| jwk(&named, certificates), |key| Arc::clone(&key.jwk));
+        let record = Arc::clone(record);
+        let key =
+            PublishedKey { name: named.name().clone(), until: state.published_until, jwk, record };
         keys.push((std::cmp::Reverse(dates.valid_from), key));
     }
     keys.sort_by(|(from, key), (other_from, other)| {
         (from, &key.name.kid, &key.name).cmp(&(other_from, &other.name.kid, &other.name))
     });
     keys.into_iter().map(|(_, key)| key).collect()
+}
+
+fn jwk(named: &NamedKey<'_>, certificates: bool) -> Arc<str> {
+    let chain = Some(&*named.key.certificates).filter(|chain| certificates && !chain.is_empty());
+    let jwk = Jwk {
+        kid: named.kid(),
+        algorithm: named.key.algorithm,
+        public: &named.record.public_key,
+        certificates: chain,
+    };
+    serde_json::to_string(&jwk).expect("a JWK is plain data").into()
 }
 
 /// The keys of a document at `now`, and until when each is in it. A kid that several audiences have
@@ -190,8 +199,15 @@ pub(crate) fn render(
 
 /// A JWK Set (RFC 7517 §5).
 fn key_set(keys: &[(&PublishedKey, Option<Timestamp>)]) -> Vec<u8> {
-    let jwks: Vec<&str> = keys.iter().map(|(key, _)| key.jwk()).collect();
-    [r#"{"keys":["#, &jwks.join(","), "]}"].concat().into_bytes()
+    let length: usize = keys.iter().map(|(key, _)| key.jwk.len() + 1).sum();
+    let mut body = Vec::with_capacity(length + 11);
+    body.extend_from_slice(br#"{"keys":["#);
+    for (index, (key, _)) in keys.iter().enumerate() {
+        body.extend_from_slice(if index == 0 { b"" } else { b"," });
+        body.extend_from_slice(key.jwk.as_bytes());
+    }
+    body.extend_from_slice(b"]}");
+    body
 }
 
 /// Metadata (OIDC Discovery §3, RFC 8414 §2), as far as a publisher of keys can know it. The

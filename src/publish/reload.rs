@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::document::published_keys;
 use super::log;
 use super::reconciler::{ReconcileSettings, Reconciler, next_change};
-use super::snapshot::Publisher;
+use super::snapshot::{Publisher, Snapshot};
 use super::status::{ReloadStatus, ScanCounts};
 use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
@@ -300,7 +300,9 @@ impl Reload {
     fn publish(&mut self, now: Timestamp) -> bool {
         let ReloadSettings { reconcile: ReconcileSettings { policy, .. }, certificates, .. } =
             &self.settings;
-        let keys = published_keys(self.ledger.records(), now, policy, *certificates);
+        let before = self.publisher.current();
+        let before = before.as_deref().map_or(&[][..], Snapshot::keys);
+        let keys = published_keys(self.ledger.records(), now, policy, *certificates, before);
         // With no record and an incomplete scan the set of keys is unknown: 503 is the honest
         // answer.
         let has_seen_all = self.look.observation.unreadable.is_empty() && !self.look.is_unsettled;

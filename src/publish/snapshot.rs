@@ -69,6 +69,11 @@ impl SnapshotReader {
 pub struct Publisher(Arc<SwapPoint>);
 
 impl Publisher {
+    /// What was published last.
+    pub(super) fn current(&self) -> Option<Arc<Snapshot>> {
+        self.0.current.load_full()
+    }
+
     /// Publishes `keys`. Returns the snapshot where any byte differs from the one before.
     pub fn publish(&self, keys: Vec<PublishedKey>, now: Timestamp) -> Option<Arc<Snapshot>> {
         let keys: Arc<[PublishedKey]> = keys.into();

@@ -172,7 +172,7 @@ fn an_end_that_is_told_ahead_comes_no_later_than_any_told_and_takes_nothing_out_
     let a = Name { audience: Audience::new("client"), kid: a };
     let layout = Layout::new(&[], "/jwks", None);
     let (publisher, published) = snapshot::channel(Arc::new(layout));
-    publisher.publish(published_keys(&records, now, &policy, false), now);
+    publisher.publish(published_keys(&records, now, &policy, false, &[]), now);
     let end = || published.at(now).unwrap().documents[0].next_end;
     assert_eq!(end(), None);
     // One that has come is left to what is published next, which may have a key in its place.

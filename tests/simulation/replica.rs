@@ -233,7 +233,7 @@ impl Replica {
             handed_off: Vec::new(),
             published: BTreeSet::new(),
         };
-        let keys = published_keys(records, now, policy, false);
+        let keys = published_keys(records, now, policy, false, &[]);
         decided.published = keys.iter().map(|key| key.name.kid.clone()).collect();
         if std::mem::take(&mut self.dies_half_way) {
             self.running = None;

@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 
 use self::access::{Access, Caller};
 use self::errors::ApiError;
-use self::routes::{Route, Routed};
+use self::routes::{Route, RouteMatch};
 use crate::audit::{Attempt, AttemptOutcome};
 use crate::clock::Clock;
 use crate::operations::{
@@ -149,7 +149,7 @@ impl AdminContext {
         head: &Parts,
         body: Incoming,
         peer: &Peer,
-        routed: Routed,
+        routed: RouteMatch,
         attempt: &mut Attempt,
         now: Timestamp,
     ) -> Result<Called, ApiError> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::errors::ApiError;
-use super::routes::{Route, Routed};
+use super::routes::{Route, RouteMatch};
 use crate::keys::attributes::{LONGEST_GRACE, parse_instant};
 use crate::keys::{Algorithm, Audience, Kid};
 use crate::operations::{Issue, OperationError, Start};
@@ -39,11 +39,11 @@ pub(super) struct IssueRequest {
     /// From when it may sign; from now on where absent.
     #[schemars(with = "Option<Timestamp>")]
     #[serde(default)]
-    valid_from: Option<Instant>,
+    valid_from: Option<Rfc3339>,
     /// From when it is expired; 365 days after validFrom, or as configured, where absent.
     #[schemars(with = "Option<Timestamp>")]
     #[serde(default)]
-    valid_to: Option<Instant>,
+    valid_to: Option<Rfc3339>,
     /// Whether the audience's other active key pairs are invalidated as of the new one's start.
     #[serde(default)]
     invalidate_current: Option<bool>,
@@ -68,18 +68,18 @@ pub(super) struct ReactivateRequest {
     /// A new start of its validity.
     #[schemars(with = "Option<Timestamp>")]
     #[serde(default)]
-    valid_from: Option<Instant>,
+    valid_from: Option<Rfc3339>,
     /// A new end of its validity; needed where the old one lies in the past.
     #[schemars(with = "Option<Timestamp>")]
     #[serde(default)]
-    valid_to: Option<Instant>,
+    valid_to: Option<Rfc3339>,
 }
 
 /// A time by RFC 3339 §5.6, and in no other form of ISO 8601.
 #[derive(Debug, Clone, Copy)]
-struct Instant(Timestamp);
+struct Rfc3339(Timestamp);
 
-impl<'de> Deserialize<'de> for Instant {
+impl<'de> Deserialize<'de> for Rfc3339 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
         let wrong = "no time as in \"2026-11-01T00:00:00Z\" (RFC 3339)";
@@ -120,7 +120,7 @@ impl JsonSchema for Grace {
 }
 
 /// The call that a request makes.
-pub(super) fn parse(routed: &Routed, body: &[u8], query: &str) -> Result<Call, ApiError> {
+pub(super) fn parse(routed: &RouteMatch, body: &[u8], query: &str) -> Result<Call, ApiError> {
     Ok(match routed.route {
         Route::List | Route::OpenApi => Call::List,
         Route::Show => Call::Show(routed.kid()?),
@@ -210,8 +210,8 @@ fn audience_in(query: &str) -> Result<Audience, ApiError> {
 mod tests {
     use super::*;
 
-    fn routed(route: Route) -> Routed {
-        Routed { route, kid: Some("a".to_owned()) }
+    fn routed(route: Route) -> RouteMatch {
+        RouteMatch { route, kid: Some("a".to_owned()) }
     }
 
     fn refusal(route: Route, body: &str) -> String {

@@ -24,7 +24,7 @@ const KEY_PAIRS: &str = "/oauth/keys/keypair";
 
 /// A request's route, with the id in its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Routed {
+pub(super) struct RouteMatch {
     pub(super) route: Route,
     /// The id as it was given, decoded; that it is a kid is not known yet.
     pub(super) kid: Option<String>,
@@ -94,7 +94,7 @@ pub(super) fn place(method: &Method, path: &str) -> Option<usize> {
 }
 
 /// The route of a request.
-pub(super) fn find(method: &Method, path: &str) -> Result<Routed, ApiError> {
+pub(super) fn find(method: &Method, path: &str) -> Result<RouteMatch, ApiError> {
     let (routes, kid): (&[Route], Option<&str>) = match path.strip_prefix(KEY_PAIRS) {
         _ if path == "/openapi.json" => (&[Route::OpenApi], None),
         Some("") => (&[Route::List, Route::Issue], None),
@@ -115,10 +115,10 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Routed, ApiError> {
         return Err(ApiError::MethodNotAllowed(methods.join(", ")));
     };
     let kid = kid.map(|kid| percent_decode_str(kid).decode_utf8_lossy().into_owned());
-    Ok(Routed { route, kid })
+    Ok(RouteMatch { route, kid })
 }
 
-impl Routed {
+impl RouteMatch {
     /// The key's id. What can't be an id belongs to no key.
     pub(super) fn kid(&self) -> Result<Kid, ApiError> {
         let text = self.kid.as_deref().unwrap_or_default();

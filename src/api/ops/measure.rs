@@ -43,7 +43,7 @@ struct Family {
 }
 
 /// A key with its dates and what holds for it now.
-type Known<'a> = (NamedKey<'a>, Dates, KeyState);
+type MeasuredKey<'a> = (NamedKey<'a>, Dates, KeyState);
 
 /// How many published keys of an audience have series of their own.
 const MOST_KEYS: usize = 100;
@@ -146,7 +146,7 @@ impl Measured {
         now: Timestamp,
     ) {
         let overview = Overview::of(&view.records, now, policy);
-        let states: Vec<Known> = NamedKey::all(&view.records)
+        let states: Vec<MeasuredKey> = NamedKey::all(&view.records)
             .map(|named| (named, named.dates(), named.dates().at(now, policy)))
             .collect();
         let mut counts: BTreeMap<(&Audience, Phase), u32> = BTreeMap::new();
@@ -224,10 +224,10 @@ impl Measured {
     /// of its key set. More than anybody publishes would be more than any monitoring takes.
     fn listed<'a>(
         &mut self,
-        published: impl Iterator<Item = &'a Known<'a>>,
+        published: impl Iterator<Item = &'a MeasuredKey<'a>>,
         audiences: &[Audience],
-    ) -> Vec<&'a Known<'a>> {
-        let mut listed: Vec<&Known> = published.collect();
+    ) -> Vec<&'a MeasuredKey<'a>> {
+        let mut listed: Vec<&MeasuredKey> = published.collect();
         listed.sort_by_key(|(named, dates, _)| {
             (named.audience(), Reverse(dates.valid_from), named.kid())
         });
@@ -249,7 +249,7 @@ impl Measured {
         listed
     }
 
-    fn signers(&mut self, states: &[Known<'_>], overview: &Overview, policy: &Policy) {
+    fn signers(&mut self, states: &[MeasuredKey<'_>], overview: &Overview, policy: &Policy) {
         let current = || states.iter().filter(|(named, _, _)| overview.is_current(named.name()));
         let family = self.family("current_key_info", "The key that an audience signs with");
         for (named, _, _) in current() {

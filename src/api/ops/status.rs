@@ -26,8 +26,8 @@ pub(super) struct StatusReport {
     pub(super) checks: Readiness,
     pub(super) last_good_scan: Option<Timestamp>,
     pub(super) next_change: Option<Timestamp>,
-    pub(super) watcher: Kept,
-    pub(super) ledger: Kept,
+    pub(super) watcher: ComponentStatus,
+    pub(super) ledger: ComponentStatus,
     pub(super) sandbox: Sandbox,
     pub(super) current: Vec<CurrentKey>,
     pub(super) keys: Vec<KeyStatus>,
@@ -54,7 +54,7 @@ pub(super) struct ServedCertificate {
 /// How something is kept up.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Kept {
+pub(super) struct ComponentStatus {
     /// `events` or `polling`; `disk`, `memory` or `failing`.
     pub(super) state: &'static str,
     /// Why it is not the first of these, or where it is.
@@ -67,13 +67,13 @@ pub(super) struct Kept {
 pub(super) struct Sandbox {
     /// The ABI of Landlock that is in force; 0 where it is not.
     pub(super) landlock_abi: u8,
-    pub(super) restrictions: Vec<Restricted>,
+    pub(super) restrictions: Vec<RestrictionStatus>,
 }
 
 /// One of the things that it should have given up.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Restricted {
+pub(super) struct RestrictionStatus {
     pub(super) name: &'static str,
     pub(super) holds: bool,
     /// What it comes to, or why it is not in force.
@@ -177,10 +177,12 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         checks: readiness.clone(),
         last_good_scan: view.and_then(|view| view.last_good_scan),
         next_change: keys.iter().filter_map(|key| key.pair.next_change).min(),
-        watcher: view.map_or(Kept::nothing_yet(), |view| Kept::of_watcher(&view.watcher)),
-        ledger: view.map_or(Kept::nothing_yet(), |view| {
+        watcher: view.map_or(ComponentStatus::nothing_yet(), |view| {
+            ComponentStatus::of_watcher(&view.watcher)
+        }),
+        ledger: view.map_or(ComponentStatus::nothing_yet(), |view| {
             let directory = view.ledger.as_ref().map(|path| path.display().to_string());
-            Kept::of_ledger(&view.persistence, directory.unwrap_or_default())
+            ComponentStatus::of_ledger(&view.persistence, directory.unwrap_or_default())
         }),
         sandbox: Sandbox::of(&sources.in_force),
         current,
@@ -202,7 +204,7 @@ fn damaged_records(view: &ReloadStatus) -> Vec<String> {
     view.damaged_files.iter().map(|file| file.display().to_string()).collect()
 }
 
-impl Kept {
+impl ComponentStatus {
     fn nothing_yet() -> Self {
         Self { state: "starting", detail: "nothing was looked at yet".to_owned() }
     }
@@ -229,7 +231,7 @@ impl Sandbox {
     fn of(in_force: &Confinement) -> Self {
         let restricted = |restriction: &Restriction| {
             let Restriction { name, holds, detail } = restriction.clone();
-            Restricted { name, holds, detail }
+            RestrictionStatus { name, holds, detail }
         };
         let restrictions = in_force.restrictions.iter().map(restricted).collect();
         Self { landlock_abi: in_force.landlock_abi, restrictions }

@@ -19,7 +19,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 
 use self::cache_control::CacheControl;
-use self::negotiate::Wishes;
+use self::negotiate::Preferences;
 use crate::clock::Clock;
 use crate::publish::document::{Document, Representation};
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
@@ -70,14 +70,14 @@ struct PublicContext {
 }
 
 /// What is answered, before it is written.
-enum Reply {
-    Document { snapshot: Arc<Snapshot>, index: usize, choice: Choice },
+enum ResponseKind {
+    Document { snapshot: Arc<Snapshot>, index: usize, selection: Selection },
     Options { is_preflight: bool },
     Problem(Problem),
 }
 
 /// How one request gets its document.
-struct Choice {
+struct Selection {
     cache_control: HeaderValue,
     is_gzip: bool,
     is_jwk_set: bool,
@@ -109,21 +109,21 @@ impl PublicHandler {
 
 impl Handler for PublicHandler {
     fn answer(&self, request: Request<Incoming>, _: &Peer) -> PendingResponse {
-        let reply = self.0.decide(&request);
+        let kind = self.0.decide(&request);
         // The request's map is used again: hyper hands it on to the next request in turn, so that
         // no request allocates one.
         let mut headers = request.into_parts().0.headers;
         headers.clear();
-        PendingResponse::Ready(self.0.write(reply, headers))
+        PendingResponse::Ready(self.0.write(kind, headers))
     }
 
     fn refuse(&self, problem: Problem) -> Response<Body> {
-        self.0.write(Reply::Problem(problem), HeaderMap::new())
+        self.0.write(ResponseKind::Problem(problem), HeaderMap::new())
     }
 }
 
 impl PublicContext {
-    fn decide<B>(&self, request: &Request<B>) -> Reply {
+    fn decide<B>(&self, request: &Request<B>) -> ResponseKind {
         let path = request.uri().path();
         let is_options = *request.method() == Method::OPTIONS;
         let layout = self.published.layout();
@@ -131,48 +131,52 @@ impl PublicContext {
         let Some(index) = index else {
             // The asterisk asks about the server as a whole (RFC 9110 §9.3.7).
             let is_server = is_options && path == "*";
-            return if is_server { options(request) } else { Reply::Problem(Problem::NotFound) };
+            return if is_server {
+                options(request)
+            } else {
+                ResponseKind::Problem(Problem::NotFound)
+            };
         };
         if is_options {
             return options(request);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Reply::Problem(Problem::MethodNotAllowed);
+            return ResponseKind::Problem(Problem::MethodNotAllowed);
         }
         let now = self.clock.now();
         match self.published.at(now) {
             Some(snapshot) => {
-                let choice = self.choose(&snapshot.documents[index], request.headers(), now);
-                Reply::Document { snapshot, index, choice }
+                let selection = self.choose(&snapshot.documents[index], request.headers(), now);
+                ResponseKind::Document { snapshot, index, selection }
             }
-            None => Reply::Problem(Problem::NothingPublished),
+            None => ResponseKind::Problem(Problem::NothingPublished),
         }
     }
 
-    fn choose(&self, document: &Document, headers: &HeaderMap, now: Timestamp) -> Choice {
-        let wishes = Wishes::of(headers);
-        let etag = &representation(document, wishes.gzip).etag;
-        Choice {
+    fn choose(&self, document: &Document, headers: &HeaderMap, now: Timestamp) -> Selection {
+        let preferences = Preferences::of(headers);
+        let etag = &representation(document, preferences.gzip).etag;
+        Selection {
             cache_control: self.cache_control.of(document.next_end, now),
-            is_gzip: wishes.gzip,
-            is_jwk_set: document.is_key_set && wishes.jwk_set,
-            is_unchanged: wishes.is_conditional && is_unchanged(document, etag, headers),
+            is_gzip: preferences.gzip,
+            is_jwk_set: document.is_key_set && preferences.jwk_set,
+            is_unchanged: preferences.is_conditional && is_unchanged(document, etag, headers),
         }
     }
 
-    /// Writes the reply into `headers`, which are empty.
-    fn write(&self, reply: Reply, headers: HeaderMap) -> Response<Body> {
-        match reply {
-            Reply::Document { snapshot, index, choice } => {
-                let response = self.write_document(&snapshot.documents[index], choice, headers);
+    /// Writes the kind into `headers`, which are empty.
+    fn write(&self, kind: ResponseKind, headers: HeaderMap) -> Response<Body> {
+        match kind {
+            ResponseKind::Document { snapshot, index, selection } => {
+                let response = self.write_document(&snapshot.documents[index], selection, headers);
                 self.requests.count(Some(index), response.status());
                 response
             }
-            Reply::Options { is_preflight } => {
+            ResponseKind::Options { is_preflight } => {
                 self.requests.count(None, StatusCode::NO_CONTENT);
                 self.write_options(is_preflight, headers)
             }
-            Reply::Problem(problem) => {
+            ResponseKind::Problem(problem) => {
                 self.requests.count(None, problem.status());
                 self.write_problem(problem)
             }
@@ -182,22 +186,22 @@ impl PublicContext {
     fn write_document(
         &self,
         document: &Document,
-        choice: Choice,
+        selection: Selection,
         mut headers: HeaderMap,
     ) -> Response<Body> {
-        let representation = representation(document, choice.is_gzip);
-        let (status, body) = if choice.is_unchanged {
+        let representation = representation(document, selection.is_gzip);
+        let (status, body) = if selection.is_unchanged {
             // What follows are the fields of the 200 that steer caches (RFC 9110 §15.4.5).
             (StatusCode::NOT_MODIFIED, Body::empty())
         } else {
-            headers.insert(CONTENT_TYPE, if choice.is_jwk_set { JWK_SET } else { JSON });
-            if choice.is_gzip {
+            headers.insert(CONTENT_TYPE, if selection.is_jwk_set { JWK_SET } else { JSON });
+            if selection.is_gzip {
                 headers.insert(CONTENT_ENCODING, GZIP);
             }
             // hyper leaves the body out where the method is HEAD, and keeps its length.
             (StatusCode::OK, Body::from(representation.body.clone()))
         };
-        headers.insert(CACHE_CONTROL, choice.cache_control);
+        headers.insert(CACHE_CONTROL, selection.cache_control);
         headers.insert(ETAG, representation.etag.clone());
         headers.insert(LAST_MODIFIED, document.last_modified.clone());
         headers.insert(VARY, NEGOTIATED);
@@ -241,11 +245,11 @@ fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body
     response
 }
 
-fn options<B>(request: &Request<B>) -> Reply {
+fn options<B>(request: &Request<B>) -> ResponseKind {
     let headers = request.headers();
     let is_preflight =
         headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    Reply::Options { is_preflight }
+    ResponseKind::Options { is_preflight }
 }
 
 fn representation(document: &Document, is_gzip: bool) -> &Representation {

@@ -13,7 +13,7 @@ pub const JWK_SET: &str = "application/jwk-set+json";
 type Quality = u16;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct Preferences {
     /// See [`wants_gzip`].
     pub gzip: bool,
     /// See [`names_jwk_set`].
@@ -22,19 +22,19 @@ pub struct Wishes {
     pub is_conditional: bool,
 }
 
-impl Wishes {
+impl Preferences {
     /// Reads `headers` once; most requests wish for nothing.
     pub fn of(headers: &HeaderMap) -> Self {
-        let mut wishes = Self::default();
+        let mut preferences = Self::default();
         for name in headers.keys() {
             match *name {
-                ACCEPT => wishes.jwk_set = names_jwk_set(headers),
-                ACCEPT_ENCODING => wishes.gzip = wants_gzip(headers),
-                IF_NONE_MATCH | IF_MODIFIED_SINCE => wishes.is_conditional = true,
+                ACCEPT => preferences.jwk_set = names_jwk_set(headers),
+                ACCEPT_ENCODING => preferences.gzip = wants_gzip(headers),
+                IF_NONE_MATCH | IF_MODIFIED_SINCE => preferences.is_conditional = true,
                 _ => {}
             }
         }
-        wishes
+        preferences
     }
 }
 

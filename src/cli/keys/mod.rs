@@ -122,7 +122,7 @@ pub(super) enum KeysCommand {
         #[arg(value_name = "KID", value_parser = kid, allow_hyphen_values = true)]
         kid: Kid,
         #[command(flatten)]
-        end: End,
+        end: EndFlags,
     },
     /// Take the invalidation of a key back
     Reactivate {
@@ -153,7 +153,7 @@ pub(super) enum KeysCommand {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct End {
+pub(super) struct EndFlags {
     /// How long it stays published, as in 90s, 1h or 7d
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = grace)]
     grace: Option<Duration>,

@@ -92,7 +92,8 @@ impl KeySet {
 /// The set as it would be served now.
 pub(super) fn of_directories(config: &Config, now: Timestamp) -> Result<KeySet, Failure> {
     let inspection = serve::inspect(config, now)?;
-    let keys = published_keys(&inspection.outcome.records, now, &config.lifecycle.policy, false);
+    let keys =
+        published_keys(&inspection.outcome.records, now, &config.lifecycle.policy, false, &[]);
     let layout = serve::layout(config);
     let documents = render(&layout, &keys, now, None);
     let index = layout.contents().iter().position(|content| *content == DocumentKind::KeySet(None));

@@ -99,7 +99,7 @@ fn keeps_both_promises(named: NamedKey<'_>, records: &Records) {
         );
         assert!(state.next_change.is_none_or(|next| instant < next), "{instant}: {state:?}");
         assert!(dates.deleted_at.is_none() || state.phase == Phase::Deleted);
-        let published = published_keys(records, instant, &POLICY, false);
+        let published = published_keys(records, instant, &POLICY, false, &[]);
         let found = published.iter().find(|key| key.name == *named.name());
         assert_eq!(found.is_some(), is_published);
         if let Some(key) = found {

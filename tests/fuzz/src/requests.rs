@@ -113,7 +113,7 @@ static HANDLERS: LazyLock<Vec<(u64, PublicHandler)>> = LazyLock::new(|| {
     let records: Records = [(public.thumbprint(), Arc::new(record))].into();
     let at = |seconds: u64| {
         let (publisher, published) = channel(Arc::clone(&layout));
-        publisher.publish(published_keys(&records, START, &POLICY, false), START);
+        publisher.publish(published_keys(&records, START, &POLICY, false, &[]), START);
         let clock = ManualClock::new(START);
         clock.advance(Duration::from_secs(seconds));
         (seconds, PublicHandler::new(published, Arc::new(clock), MAX_AGE, true))

@@ -153,7 +153,10 @@ impl World {
     /// The keys that would be served at an instant, if nothing happens until then.
     fn published_at(&mut self, at: Timestamp) -> BTreeSet<Kid> {
         let records = self.records();
-        published_keys(&records, at, &POLICY, false).into_iter().map(|key| key.name.kid).collect()
+        published_keys(&records, at, &POLICY, false, &[])
+            .into_iter()
+            .map(|key| key.name.kid)
+            .collect()
     }
 
     fn is_published(&mut self, kid: &Kid) -> bool {

@@ -22,7 +22,7 @@ use super::{
 fn served(world: &World, seconds: i64) -> [Vec<String>; 2] {
     let layout = Layout::new(&[Audience::new("client")], "/.well-known/jwks.json", None);
     let (publisher, _reader) = channel(Arc::new(layout));
-    let keys = published_keys(&world.records, at(seconds), &world.policy, false);
+    let keys = published_keys(&world.records, at(seconds), &world.policy, false, &[]);
     let snapshot = publisher.publish(keys, at(seconds)).unwrap();
     [0, 1].map(|index| {
         let set: Value = serde_json::from_slice(&snapshot.documents[index].identity.body).unwrap();
