@@ -10,7 +10,7 @@
 //! config       flags, environment, file, defaults  ->  a valid Config
 //! audit        who did what to which key, in the log
 //! logging      the form of the log
-//! ownership    who owns the files that root makes
+//! ownership    whom a command becomes that root runs
 //! sandbox      the paths that are needed  ->  access to everything else given up
 //! ledger       records + an observation + now  ->  records, kept on disk; which key signs
 //! key_scanner  every key directory  ->  an observation

@@ -1,22 +1,28 @@
-//! Whose the files are that root makes: their directory's owner's. A daemon that runs without
-//! privileges has to read and replace what an operator's command wrote.
+//! What a command that root runs gives up: it becomes the user whose files it works on, for good.
+//! What it makes belongs to that user then, and it can do no more than that user can, wherever the
+//! user's files lead to.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::io;
 use std::path::Path;
 
-use rustix::fs::{Gid, Uid, fchown, stat};
+use rustix::fs::{Gid, Uid, lstat, stat};
+use rustix::process::geteuid;
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Gives a file or directory that root made to the owner of the directory that it lies in. Where
-/// that can't be, or need not be, it stays as it is.
-pub(crate) fn own_as(made: &File, directory: &Path) {
-    if !rustix::process::geteuid().is_root() {
-        return;
+/// Becomes the owner of the first of `paths` that is somebody else's than root's, where this process
+/// is root's. To be called while there is one thread.
+///
+/// # Errors
+/// Where the system refuses that; nothing may be done then.
+pub(crate) fn become_owner<'a>(paths: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
     }
-    if let Ok(owner) = stat(directory)
-        && owner.st_uid != 0
-    {
-        let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
-        let _ = fchown(made.as_fd(), Some(uid), Some(gid));
-    }
+    // Of a link, whoever made it, and then the owner of what it leads to.
+    let found = paths.into_iter().flat_map(|path| [lstat(path), stat(path)]);
+    let Some(owner) = found.flatten().find(|found| found.st_uid != 0) else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    Ok(set_thread_res_uid(uid, uid, uid)?)
 }

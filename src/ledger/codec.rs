@@ -33,6 +33,8 @@ pub enum Damage {
     /// The file is not the JSON that this program writes: cut short, overwritten or edited.
     #[error("it is not a whole record: {0}")]
     NotARecord(String),
+    #[error("it can't be read: {0}")]
+    Unreadable(String),
     #[error("its checksum does not fit its content")]
     Checksum,
     #[error("another version of jwksd wrote it (format {0}, not {FORMAT})")]

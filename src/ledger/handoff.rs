@@ -1,7 +1,6 @@
 //! Says which key to sign with: one small file for each audience, replaced as a whole when it
 //! changes, so that an issuer can watch it.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::current::current_key;
-use super::files::{make_directory, read_bounded, remove_if_present, replace_file};
+use super::files::{read_bounded, replace_file};
 use super::record::{NamedKey, Records};
 use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::{Algorithm, Audience, Kid};
+use crate::source::OpenedDirectory;
 
 /// The directory of these files, below the ledger's.
 const CURRENT: &str = "current";
@@ -65,55 +65,83 @@ impl HandOff {
 
 /// The file that the signers of `audience` read.
 pub fn file(directory: &Path, audience: &Audience) -> PathBuf {
-    directory.join(CURRENT).join(format!("{audience}.json"))
+    directory.join(CURRENT).join(file_name(audience))
 }
 
-/// Audiences that have a file and are not, or no longer, configured.
-pub(super) fn stale_audiences(directory: &Path, audiences: &[Audience]) -> Vec<Audience> {
-    let Ok(entries) = fs::read_dir(directory.join(CURRENT)) else { return Vec::new() };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    names
-        .filter_map(|name| name.strip_suffix(".json").map(Audience::new))
-        .filter(|audience| !audiences.contains(audience))
-        .collect()
+fn file_name(audience: &Audience) -> String {
+    format!("{audience}.json")
 }
 
-/// Whether the file of `audience` says this already.
-pub(super) fn is_written(directory: &Path, audience: &Audience, handoff: Option<&HandOff>) -> bool {
-    read_bounded(&file(directory, audience)).ok() == handoff.map(HandOff::to_json)
+/// The hand-off files of a ledger.
+pub(super) struct HandOffFiles<'a> {
+    state: &'a OpenedDirectory,
+    /// Their directory, where there is one.
+    current: Option<OpenedDirectory>,
 }
 
-/// Writes the file of `audience`, or removes it where no key is current. Where it can't be written,
-/// a key that can't sign any more is taken out of it at least.
-pub(super) fn replace(
-    directory: &Path,
-    audience: &Audience,
-    handoff: Option<&HandOff>,
-    records: &Records,
-    now: Timestamp,
-    policy: &Policy,
-) -> io::Result<()> {
-    let file = file(directory, audience);
-    let Some(handoff) = handoff else {
-        return remove_if_present(&file);
-    };
-    let write = || {
-        make_directory(&directory.join(CURRENT))?;
-        replace_file(&file, &handoff.to_json())
-    };
-    write().or_else(|error| {
-        let told = read_bounded(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let signs = told.is_some_and(|told: HandOff| {
-            NamedKey::all(records).any(|named| {
-                let is_told = *named.kid() == told.key_id && named.audience() == audience;
-                is_told && named.can_sign() && named.dates().at(now, policy).phase == Phase::Active
-            })
-        });
-        if signs {
-            return Err(error);
+impl<'a> HandOffFiles<'a> {
+    pub(super) fn of(state: &'a OpenedDirectory) -> io::Result<Self> {
+        let current = match state.trusted_child(CURRENT) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened?),
+        };
+        Ok(Self { state, current })
+    }
+
+    /// Audiences that have a file and are not, or no longer, configured.
+    pub(super) fn stale_audiences(&self, audiences: &[Audience]) -> Vec<Audience> {
+        let names = self.current.as_ref().and_then(|current| current.names().ok());
+        let names = names.unwrap_or_default().into_iter();
+        let audience = |name: String| name.strip_suffix(".json").map(Audience::new);
+        names.filter_map(audience).filter(|audience| !audiences.contains(audience)).collect()
+    }
+
+    fn read(&self, audience: &Audience) -> Option<Vec<u8>> {
+        read_bounded(self.current.as_ref()?, &file_name(audience)).ok()
+    }
+
+    /// Whether the file of `audience` says this already.
+    pub(super) fn is_written(&self, audience: &Audience, handoff: Option<&HandOff>) -> bool {
+        self.read(audience) == handoff.map(HandOff::to_json)
+    }
+
+    fn remove(&self, audience: &Audience) -> io::Result<()> {
+        self.current.as_ref().map_or(Ok(()), |current| current.remove(&file_name(audience)))
+    }
+
+    /// Writes the file of `audience`, or removes it where no key is current. Where it can't be
+    /// written, a key that can't sign any more is taken out of it at least.
+    pub(super) fn replace(
+        &mut self,
+        audience: &Audience,
+        handoff: Option<&HandOff>,
+        records: &Records,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> io::Result<()> {
+        let Some(handoff) = handoff else {
+            return self.remove(audience);
+        };
+        if self.current.is_none() {
+            self.current = Some(self.state.make_trusted_child(CURRENT)?);
         }
-        remove_if_present(&file)?;
-        // Where the disk is full, there is room for one file again.
-        write()
-    })
+        let Some(current) = &self.current else { return Ok(()) };
+        let write = || replace_file(current, &file_name(audience), &handoff.to_json());
+        write().or_else(|error| {
+            let told = self.read(audience).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            let signs = told.is_some_and(|told: HandOff| {
+                NamedKey::all(records).any(|named| {
+                    let is_told = *named.kid() == told.key_id && named.audience() == audience;
+                    let phase = named.dates().at(now, policy).phase;
+                    is_told && named.can_sign() && phase == Phase::Active
+                })
+            });
+            if signs {
+                return Err(error);
+            }
+            self.remove(audience)?;
+            // Where the disk is full, there is room for one file again.
+            write()
+        })
+    }
 }

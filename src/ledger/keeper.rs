@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::handoff::{self, HandOff};
+use super::handoff::{HandOff, HandOffFiles};
 use super::journal::CommitError;
 use super::memory::Memory;
 use super::record::Records;
@@ -21,11 +21,14 @@ use super::store::{self, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
 use super::succession::with_successions;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Thumbprint};
+use crate::source::OpenedDirectory;
 
 #[derive(Debug)]
 pub struct Ledger {
     /// Absent where records are kept in memory only.
     directory: Option<PathBuf>,
+    /// The key directories (absolute), for steps.
+    keys: Vec<Arc<Path>>,
     store: Option<Store>,
     memory: Memory,
     /// The store's change count at which `records` equalled the disk.
@@ -65,6 +68,7 @@ impl Ledger {
     pub fn new(directory: Option<PathBuf>) -> Self {
         Self {
             directory,
+            keys: Vec::new(),
             store: None,
             memory: Memory::default(),
             synced_at: None,
@@ -75,6 +79,12 @@ impl Ledger {
             served: ServedMarker::default(),
             served_directories: ServedDirectories::default(),
         }
+    }
+
+    /// The same with the key directories whose files steps place and remove.
+    #[must_use]
+    pub fn with_keys(self, keys: &[Arc<Path>]) -> Self {
+        Self { keys: keys.to_vec(), ..self }
     }
 
     pub const fn records(&self) -> &Records {
@@ -136,7 +146,7 @@ impl Ledger {
             }
         }
         if locked.is_none()
-            && let Ok(loaded) = store::read(&directory)
+            && let Ok(loaded) = store::read(&directory, &self.keys)
         {
             // Other processes may still write a directory that this one can only read.
             self.merge(loaded);
@@ -202,14 +212,19 @@ impl Ledger {
         // What other processes wrote was expected when they wrote it.
         let records = with_successions(self.memory.records(), now, policy);
         let current = |audience: &Audience| HandOff::of(&records, audience, now, policy);
-        let due: Vec<(&Audience, Option<HandOff>)> = audiences
-            .iter()
-            .map(|audience| (audience, current(audience)))
-            .filter(|(audience, handoff)| {
-                !handoff::is_written(&directory, audience, handoff.as_ref())
-            })
-            .collect();
-        let stale = handoff::stale_audiences(&directory, audiences);
+        let handoffs: Vec<(&Audience, Option<HandOff>)> =
+            audiences.iter().map(|audience| (audience, current(audience))).collect();
+        let state = match OpenedDirectory::make_trusted(&directory) {
+            // There is nothing to say, and nobody to be told otherwise.
+            Err(_) if handoffs.iter().all(|(_, handoff)| handoff.is_none()) => {
+                return Ok(HandOffStatus::Written);
+            }
+            state => state?,
+        };
+        let mut files = HandOffFiles::of(&state)?;
+        let mut due = handoffs;
+        due.retain(|(audience, handoff)| !files.is_written(audience, handoff.as_ref()));
+        let stale = files.stale_audiences(audiences);
         if due.is_empty() && stale.is_empty() {
             return Ok(HandOffStatus::Written);
         }
@@ -217,7 +232,7 @@ impl Ledger {
         // disk fails, those in memory are the newest that there are: a signer must not go on with a
         // key that has ended.
         let is_failing = matches!(self.persistence, Persistence::Failing(_));
-        let store = self.store.take().map_or_else(|| Store::open(&directory), Ok).ok();
+        let store = self.store.take().map_or_else(|| self.open_store(&directory), Ok).ok();
         let lock = store.as_ref().filter(|_| !is_failing);
         let lock = lock.and_then(|store| store.lock(LOCK_PATIENCE).ok());
         let is_outdated = lock.as_ref().is_some_and(|lock| {
@@ -229,9 +244,9 @@ impl Ledger {
             let stale = stale.iter().map(|audience| (audience, None));
             let due = due.iter().map(|(audience, handoff)| (*audience, handoff.as_ref()));
             // Every audience gets its turn, whatever becomes of the others.
-            let written = stale.chain(due).map(|(audience, handoff)| {
-                handoff::replace(&directory, audience, handoff, &records, now, policy)
-            });
+            let written = stale
+                .chain(due)
+                .map(|(audience, handoff)| files.replace(audience, handoff, &records, now, policy));
             let written: Vec<io::Result<()>> = written.collect();
             written.into_iter().collect::<io::Result<()>>().map(|()| HandOffStatus::Written)
         };
@@ -243,8 +258,10 @@ impl Ledger {
     /// Records for other processes that the current records are served, with these key directories.
     pub fn mark_served(&mut self, keys: &[Arc<Path>]) {
         self.served_directories.hold(keys);
-        if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at) {
-            self.served.write(directory, synced_at);
+        if let (Some(directory), Some(synced_at)) = (&self.directory, self.synced_at)
+            && let Ok(directory) = OpenedDirectory::open_trusted(directory)
+        {
+            self.served.write(&directory, synced_at);
         }
     }
 
@@ -262,7 +279,11 @@ impl Ledger {
             return Ok(store);
         }
         self.is_restored |= self.synced_at.take().is_some();
-        Store::open(directory)
+        self.open_store(directory)
+    }
+
+    fn open_store(&self, directory: &Path) -> io::Result<Store> {
+        Ok(Store::open(directory)?.with_keys(&self.keys))
     }
 
     /// Reads what other processes wrote.
@@ -272,9 +293,9 @@ impl Ledger {
         }
         // Its users count upwards.
         self.is_restored |= self.synced_at.is_some_and(|synced_at| lock.changes() < synced_at);
-        self.fingerprint = store::fingerprint(lock.directory()).ok();
+        self.fingerprint = store::fingerprint_of_copies(&lock.copies()).ok();
         self.merge(lock.load()?);
-        self.damaged_files = store::set_aside(lock.directory());
+        self.damaged_files = store::set_aside(lock.directory().path());
         self.synced_at = Some(lock.changes());
         Ok(())
     }
@@ -292,7 +313,7 @@ impl Ledger {
         let keys: Vec<Thumbprint> =
             changed.iter().map(|record| record.public_key.thumbprint()).collect();
         let fingerprint = |lock: &LockedStore<'_>| {
-            store::fingerprint_of_records(lock.directory(), keys.iter().chain(&forgotten))
+            store::fingerprint_of_records(&lock.copies(), keys.iter().chain(&forgotten))
         };
         let before = fingerprint(lock);
         let written = lock.write(&changed, &forgotten);

@@ -18,6 +18,7 @@ mod files;
 pub mod handoff;
 pub mod journal;
 mod keeper;
+mod lock_holders;
 pub mod memory;
 mod observation;
 mod overview;

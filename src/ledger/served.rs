@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::files::{open_shared, read_count, write_count};
-use super::store::lock_holder;
+use super::files::{read_count, write_count};
+use super::lock_holders::{is_trusted_process, lock_holders};
+use crate::source::OpenedDirectory;
 
 const SERVED: &str = "served";
 
@@ -27,7 +28,7 @@ pub(super) struct ServedMarker {
 impl ServedMarker {
     /// Records that change number `changes` is served. Writes only where that is new: each write
     /// wakes every process that watches the directory, including this one.
-    pub(super) fn write(&mut self, directory: &Path, changes: u64) {
+    pub(super) fn write(&mut self, directory: &OpenedDirectory, changes: u64) {
         if self.file.as_ref().is_none_or(|file| !is_in_place(file, directory)) {
             *self = Self { file: open(directory).ok(), written: None };
         }
@@ -41,9 +42,8 @@ impl ServedMarker {
 }
 
 /// Whether the opened file is still the one of the directory, which may have been replaced.
-fn is_in_place(file: &File, directory: &Path) -> bool {
-    let there = std::fs::symlink_metadata(directory.join(SERVED)).ok();
-    let there = there.as_ref().map(identity);
+fn is_in_place(file: &File, directory: &OpenedDirectory) -> bool {
+    let there = directory.status(SERVED).ok().map(|there| (there.st_dev, there.st_ino));
     there.is_some() && there == file.metadata().ok().as_ref().map(identity)
 }
 
@@ -51,8 +51,9 @@ fn identity(there: &Metadata) -> (u64, u64) {
     (there.dev(), there.ino())
 }
 
-fn open(directory: &Path) -> io::Result<File> {
-    let file = open_shared(directory, SERVED, 0o644)?;
+fn open(directory: &OpenedDirectory) -> io::Result<File> {
+    // Whoever can open the file can hold a lock on it.
+    let file = directory.open_or_make(SERVED, 0o600)?;
     // A command that checks whether a daemon runs holds the lock for an instant. Try next time.
     file.try_lock_shared()?;
     Ok(file)
@@ -85,7 +86,7 @@ pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> Confir
 
 /// The file, where a daemon holds it.
 fn held(directory: &Path) -> Option<File> {
-    let file = File::open(directory.join(SERVED)).ok()?;
+    let file = OpenedDirectory::open_trusted(directory).ok()?.open_to_read(SERVED).ok()?;
     is_held(&file).then_some(file)
 }
 
@@ -131,7 +132,7 @@ pub struct OtherDaemon {
 
 /// The daemon that serves one of `keys` with another ledger than `state`.
 pub(crate) fn other_daemon(keys: &[Arc<Path>], state: &Path) -> Option<OtherDaemon> {
-    let served = keys.iter().find_map(|directory| {
+    let pid = keys.iter().find_map(|directory| {
         let file = File::open(directory).ok()?;
         // A command may be looking for one as well.
         let again = (0..5).all(|_| {
@@ -141,12 +142,19 @@ pub(crate) fn other_daemon(keys: &[Arc<Path>], state: &Path) -> Option<OtherDaem
             }
             held
         });
-        again.then_some(file)
+        let owner = file.metadata().ok()?.uid();
+        // Where nobody can be seen, a daemon holds it in another container.
+        match lock_holders(&file)[..] {
+            _ if !again => None,
+            [] => Some(None),
+            ref pids => {
+                pids.iter().find(|pid| is_trusted_process(**pid, owner)).map(|pid| Some(*pid))
+            }
+        }
     })?;
     if held(state).is_some() {
         return None;
     }
-    let pid = lock_holder(&served);
     let files = pid.and_then(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
     let links = files.into_iter().flatten().flatten();
     let state = links.filter_map(|link| std::fs::read_link(link.path()).ok()).find_map(|file| {

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::codec::{self, Damage, RECORD};
-use super::files::{
-    ASIDE, TEMPORARY, create, free_name_beside, make_directory, names, open_shared, read_bounded,
-    read_count, remove_if_present, write_count,
-};
+use super::files::{ASIDE, TEMPORARY, free_name_beside, read_bounded, read_count, write_count};
+use super::lock_holders::lock_holders;
 use super::record::{Record, Records};
-use super::step;
+use super::step::{self, Step};
 use crate::keys::Thumbprint;
+use crate::source::OpenedDirectory;
 
 /// How long to wait for the lock where the work can go on without it. It is held for a few
 /// milliseconds at a time.
@@ -33,10 +32,13 @@ const FLUSH_ALL_FROM: usize = 64;
 
 #[derive(Debug)]
 pub struct Store {
-    directory: PathBuf,
+    directory: OpenedDirectory,
+    mirror: OpenedDirectory,
     /// Holds the lock, and counts the changes of all processes. A process that finds its own count
     /// need not read the records again.
     lock: File,
+    /// The key directories (absolute), in which steps place and remove files, and nowhere else.
+    pub(super) keys: Vec<Arc<Path>>,
 }
 
 /// A damaged file, which was moved out of the way.
@@ -92,7 +94,8 @@ pub struct LockedStore<'a> {
 
 impl Store {
     /// Opens the directory, and creates it where it is missing, but not its parent: a key directory
-    /// that does not exist yet is not the ledger's to create.
+    /// that does not exist yet is not the ledger's to create. No other process's files are believed
+    /// than those of this one's user and of root.
     ///
     /// # Errors
     /// The path is in the message.
@@ -100,32 +103,38 @@ impl Store {
         let about = |what: &str, error: &io::Error| {
             io::Error::new(error.kind(), format!("{what} {}: {error}", directory.display()))
         };
-        let mirror = directory.join(MIRROR);
-        for made in [directory, &mirror] {
-            make_directory(made).map_err(|error| about("can't make the directory", &error))?;
-        }
+        let unusable = |error: io::Error| about("can't use the directory", &error);
+        let opened = OpenedDirectory::make_trusted(directory).map_err(unusable)?;
+        let mirror = opened.make_trusted_child(MIRROR).map_err(unusable)?;
         // Whoever can open the file can hold the lock.
-        let lock = open_shared(directory, LOCK, 0o600)
-            .map_err(|error| about("can't open the lock file in", &error))?;
-        let store = Self { directory: directory.to_owned(), lock };
+        let lock = opened.open_or_make(LOCK, 0o600);
+        let lock = lock.map_err(|error| about("can't open the lock file in", &error))?;
+        let store = Self { directory: opened, mirror, lock, keys: Vec::new() };
         // Find out now whether the directory can be written, not only the lock file opened.
         store.probe().map_err(|error| about("can't write in", &error))?;
         Ok(store)
     }
 
+    /// The same with the key directories in which steps may place and remove files.
+    #[must_use]
+    pub fn with_keys(mut self, keys: &[Arc<Path>]) -> Self {
+        self.keys = keys.to_vec();
+        self
+    }
+
     fn probe(&self) -> io::Result<()> {
-        let probe = self.directory.join(format!("probe-{}{TEMPORARY}", std::process::id()));
-        create(&probe)?;
+        let probe = format!("probe-{}{TEMPORARY}", std::process::id());
+        self.directory.write(&probe, b"")?;
         // Another process that cleans up may be quicker.
-        remove_if_present(&probe)
+        self.directory.remove(&probe)
     }
 
     /// Whether the opened directory is still the one at its path: it may have been removed, renamed
     /// or mounted over.
     pub(crate) fn is_in_place(&self) -> bool {
-        let identity = |lock: fs::Metadata| (lock.dev(), lock.ino());
-        let there = fs::symlink_metadata(self.directory.join(LOCK)).map(identity).ok();
-        there.is_some() && there == self.lock.metadata().map(identity).ok()
+        let there = self.directory.status(LOCK).ok().map(|lock| (lock.st_dev, lock.st_ino));
+        let is_locked = |lock: fs::Metadata| there == Some((lock.dev(), lock.ino()));
+        self.directory.is_in_place() && self.lock.metadata().is_ok_and(is_locked)
     }
 
     /// The number of changes of all processes so far.
@@ -145,7 +154,7 @@ impl Store {
                     std::thread::sleep(pause);
                 }
                 Err(fs::TryLockError::WouldBlock) => {
-                    let held = match lock_holder(&self.lock) {
+                    let held = match lock_holders(&self.lock).first() {
                         Some(pid) => format!("locked by pid {pid}"),
                         None => "locked by another process".to_owned(),
                     };
@@ -171,8 +180,17 @@ impl Drop for LockedStore<'_> {
 }
 
 impl LockedStore<'_> {
-    pub(super) fn directory(&self) -> &Path {
+    pub(super) const fn directory(&self) -> &OpenedDirectory {
         &self.store.directory
+    }
+
+    /// The directory itself and its mirror.
+    pub(super) fn copies(&self) -> [&OpenedDirectory; 2] {
+        [&self.store.directory, &self.store.mirror]
+    }
+
+    pub(super) fn keys(&self) -> &[Arc<Path>] {
+        &self.store.keys
     }
 
     /// The number of changes of all processes so far.
@@ -183,17 +201,23 @@ impl LockedStore<'_> {
     /// Reads every record, of two copies the newer one. Moves damaged files out of the way, and
     /// removes temporary ones that a crash left behind.
     pub(crate) fn load(&self) -> io::Result<LoadedRecords> {
-        let mut loaded = read(self.directory())?;
-        for aside in &mut loaded.damaged_files {
-            let to = free_name_beside(&aside.file);
-            if fs::rename(&aside.file, &to).is_ok() {
-                aside.log(&to, "a damaged record was set aside");
-                aside.file = to;
+        let mut loaded =
+            read_copies(&self.copies(), step::in_effect(self.directory(), self.keys()))?;
+        for damaged in &mut loaded.damaged_files {
+            let mirror = &self.store.mirror;
+            let is_in_mirror = damaged.file.parent() == Some(mirror.path());
+            let directory = if is_in_mirror { mirror } else { self.directory() };
+            let name = damaged.file.file_name().unwrap_or_default().to_string_lossy();
+            let aside = free_name_beside(directory, &name);
+            if directory.rename(&name, &aside).is_ok() {
+                let to = directory.file(&aside);
+                damaged.log(&to, "a damaged record was set aside");
+                damaged.file = to;
             }
         }
-        for directory in [self.directory().to_owned(), self.directory().join(MIRROR)] {
-            for name in names(&directory)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
-                let _ = fs::remove_file(directory.join(name));
+        for directory in self.copies() {
+            for name in directory.names()?.iter().filter(|name| name.ends_with(TEMPORARY)) {
+                let _ = directory.remove(name);
             }
         }
         Ok(loaded)
@@ -205,8 +229,7 @@ impl LockedStore<'_> {
     /// # Errors
     /// Some of the records may have been written then; writing the same again is harmless.
     pub fn write(&mut self, changed: &[Arc<Record>], forgotten: &[Thumbprint]) -> io::Result<()> {
-        let Store { directory, lock } = self.store;
-        let mirror = directory.join(MIRROR);
+        let Store { directory, mirror, lock, .. } = self.store;
         // Count first: should this process die, others must read the records again.
         self.changes += 1;
         write_count(lock, self.changes)?;
@@ -221,14 +244,14 @@ impl LockedStore<'_> {
         replace(directory, &files, flush)?;
         // A mirror that a power failure tears is restored from the records above, so it is not
         // flushed.
-        replace(&mirror, &files, Flush::None)?;
+        replace(mirror, &files, Flush::None)?;
         for key in forgotten {
             // Remove the mirror's copy first: left alone, it would restore the record.
-            for copy in [&mirror, directory] {
-                remove_if_present(&copy.join(codec::file_name(key)))?;
+            for copy in [mirror, directory] {
+                copy.remove(&codec::file_name(key))?;
             }
         }
-        File::open(directory)?.sync_all()
+        directory.sync()
     }
 }
 
@@ -241,11 +264,14 @@ enum Flush<'a> {
 }
 
 /// Replaces each file as a whole; where one can't be written, none is replaced.
-fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> io::Result<()> {
-    let temporary = |name: &str| directory.join(format!("{name}{TEMPORARY}"));
+fn replace(
+    directory: &OpenedDirectory,
+    files: &[(String, Vec<u8>)],
+    flush: Flush<'_>,
+) -> io::Result<()> {
+    let temporary = |name: &str| format!("{name}{TEMPORARY}");
     let written = files.iter().try_for_each(|(name, bytes)| {
-        let mut file = create(&temporary(name))?;
-        file.write_all(bytes)?;
+        let file = directory.write(&temporary(name), bytes)?;
         if matches!(flush, Flush::Each) { file.sync_all() } else { Ok(()) }
     });
     let written = written.and_then(|()| match flush {
@@ -254,24 +280,31 @@ fn replace(directory: &Path, files: &[(String, Vec<u8>)], flush: Flush<'_>) -> i
     });
     if written.is_err() {
         for (name, _) in files {
-            let _ = fs::remove_file(temporary(name));
+            let _ = directory.remove(&temporary(name));
         }
     }
     written?;
-    files.iter().try_for_each(|(name, _)| fs::rename(temporary(name), directory.join(name)))
+    files.iter().try_for_each(|(name, _)| directory.rename(&temporary(name), name))
 }
 
 const LOCK: &str = "lock";
 const MIRROR: &str = "mirror";
 
+/// The file that holds the lock of the ledger in `directory`.
+pub(crate) fn lock_file(directory: &Path) -> PathBuf {
+    directory.join(LOCK)
+}
+
 /// Like [`read`], but not in the middle of another process's step, unless that takes longer than
 /// `patience`.
 pub(crate) fn read_between_steps(
     directory: &Path,
+    keys: &[Arc<Path>],
     patience: Duration,
 ) -> io::Result<LoadedRecords> {
+    let Some(opened) = open_existing(directory)? else { return Ok(LoadedRecords::default()) };
     // Without a lock file that can be opened, read what is there.
-    let lock = File::open(directory.join(LOCK)).ok();
+    let lock = opened.open_to_read(LOCK).ok();
     let deadline = Instant::now() + patience;
     while let Some(lock) = &lock
         && matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
@@ -279,22 +312,49 @@ pub(crate) fn read_between_steps(
     {
         std::thread::sleep(Duration::from_millis(1));
     }
-    read(directory)
+    read_opened(&opened, keys)
 }
 
-/// Reads every record of a directory and changes nothing in it. A missing directory holds none.
+/// Reads every record of a directory and changes nothing in it. A missing directory holds none. A
+/// step counts that is half done in the key directories `keys`.
 ///
 /// # Errors
-/// Where the directory can't be read.
-pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
+/// Where the directory can't be read, or is not to be believed.
+pub fn read(directory: &Path, keys: &[Arc<Path>]) -> io::Result<LoadedRecords> {
+    match open_existing(directory)? {
+        Some(opened) => read_opened(&opened, keys),
+        None => Ok(LoadedRecords::default()),
+    }
+}
+
+fn open_existing(directory: &Path) -> io::Result<Option<OpenedDirectory>> {
+    match OpenedDirectory::open_trusted(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn read_opened(directory: &OpenedDirectory, keys: &[Arc<Path>]) -> io::Result<LoadedRecords> {
+    let mirror = mirror_of(directory)?;
+    let copies: Vec<&OpenedDirectory> = std::iter::once(directory).chain(&mirror).collect();
+    read_copies(&copies, step::in_effect(directory, keys))
+}
+
+/// The mirror, where there is one.
+fn mirror_of(directory: &OpenedDirectory) -> io::Result<Option<OpenedDirectory>> {
+    match directory.trusted_child(MIRROR) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn read_copies(directories: &[&OpenedDirectory], step: Option<Step>) -> io::Result<LoadedRecords> {
     let mut loaded = LoadedRecords::default();
-    let step = step::in_effect(directory);
     let mut found: BTreeMap<Thumbprint, (Arc<Record>, usize)> = BTreeMap::new();
     let mut damaged = Vec::new();
-    for copy in [directory.to_owned(), directory.join(MIRROR)] {
-        for name in names(&copy)?.into_iter().filter(|name| name.ends_with(RECORD)) {
-            let file = copy.join(&name);
-            match read_bounded(&file).map(|bytes| codec::decode(&bytes, &name)) {
+    for copy in directories {
+        for name in copy.names()?.into_iter().filter(|name| name.ends_with(RECORD)) {
+            match read_bounded(copy, &name).map(|bytes| codec::decode(&bytes, &name)) {
                 Ok(Ok((key, record))) => {
                     let record = Arc::new(record);
                     let (newest, copies) = found.entry(key).or_insert((Arc::clone(&record), 0));
@@ -304,16 +364,16 @@ pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
                         Ordering::Less => {}
                     }
                 }
-                Ok(Err(damage)) => damaged.push((name, file, damage)),
+                Ok(Err(damage)) => damaged.push((copy.file(&name), name, damage)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    damaged.push((name, file, Damage::NotARecord(error.to_string())));
+                    damaged.push((copy.file(&name), name, Damage::Unreadable(error.to_string())));
                 }
             }
         }
     }
     let whole: BTreeSet<String> = found.keys().map(codec::file_name).collect();
-    for (name, file, damage) in damaged {
+    for (file, name, damage) in damaged {
         let restored = whole.contains(&name);
         loaded.damaged_files.push(DamagedFile { file, damage, restored });
     }
@@ -337,57 +397,47 @@ pub fn read(directory: &Path) -> io::Result<LoadedRecords> {
 /// What the directory's files look like without being read: changes when any of them is replaced,
 /// written or removed, by whomever.
 pub(super) fn fingerprint(directory: &Path) -> io::Result<u64> {
-    let copies = [directory.to_owned(), directory.join(MIRROR)];
-    let found = copies.map(|copy| Ok::<_, io::Error>((names(&copy)?, copy)));
-    found.into_iter().try_fold(0, |all, found| {
-        let (names, copy) = found?;
+    let directory = OpenedDirectory::open_trusted(directory)?;
+    let mirror = directory.trusted_child(MIRROR)?;
+    fingerprint_of_copies(&[&directory, &mirror])
+}
+
+pub(super) fn fingerprint_of_copies(copies: &[&OpenedDirectory]) -> io::Result<u64> {
+    copies.iter().try_fold(0, |all, copy| {
+        let names = copy.names()?;
         let records = names.iter().filter(|name| name.ends_with(RECORD));
-        Ok(records.fold(all, |all, name| all ^ fingerprint_of(&copy, name)))
+        Ok(records.fold(all, |all, name| all ^ fingerprint_of(copy, name)))
     })
 }
 
 /// What the files of these records add to the [`fingerprint`].
 pub(super) fn fingerprint_of_records<'a>(
-    directory: &Path,
+    copies: &[&OpenedDirectory],
     records: impl Iterator<Item = &'a Thumbprint>,
 ) -> u64 {
-    let mirror = directory.join(MIRROR);
-    records.map(codec::file_name).fold(0, |all, name| {
-        all ^ fingerprint_of(directory, &name) ^ fingerprint_of(&mirror, &name)
-    })
+    records
+        .map(codec::file_name)
+        .fold(0, |all, name| copies.iter().fold(all, |all, copy| all ^ fingerprint_of(copy, &name)))
 }
 
 /// Zero where there is no such file.
-fn fingerprint_of(directory: &Path, name: &str) -> u64 {
-    fs::symlink_metadata(directory.join(name)).map_or(0, |file| {
+fn fingerprint_of(directory: &OpenedDirectory, name: &str) -> u64 {
+    directory.status(name).map_or(0, |file| {
         let mut hasher = DefaultHasher::new();
-        (directory, name, file.ino(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
+        (directory.path(), name, file.st_ino, file.st_ctime, file.st_ctime_nsec).hash(&mut hasher);
         hasher.finish()
     })
 }
 
 /// The files of the directory that were set aside, by whomever, and lie there still.
 pub(crate) fn set_aside(directory: &Path) -> Vec<PathBuf> {
-    let copies = [directory.to_owned(), directory.join(MIRROR)].into_iter();
-    let files = copies.flat_map(|copy| {
-        let names = names(&copy).unwrap_or_default().into_iter();
-        let aside = names.filter(|name| name.contains(ASIDE)).map(move |name| copy.join(name));
-        aside.collect::<Vec<_>>()
-    });
-    files.collect()
-}
-
-/// The process that holds a lock on `file`, by the kernel's table of locks: of those that can be
-/// seen from here.
-pub(super) fn lock_holder(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
-    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-    let table = fs::read_to_string("/proc/locks").ok()?;
-    // 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
-    table.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [_, "FLOCK", _, _, pid, lies, ..] = fields.as_slice() else { return None };
-        (*lies == place).then(|| pid.parse().ok())?
-    })
+    let Ok(directory) = OpenedDirectory::open_trusted(directory) else { return Vec::new() };
+    let mirror = mirror_of(&directory).ok().flatten();
+    let mut files = Vec::new();
+    for copy in std::iter::once(&directory).chain(&mirror) {
+        let names = copy.names().unwrap_or_default();
+        let aside = names.iter().filter(|name| name.contains(ASIDE));
+        files.extend(aside.map(|name| copy.file(name)));
+    }
+    files
 }

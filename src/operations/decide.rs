@@ -1,7 +1,6 @@
 //! How each operation changes the records: pure, except for listing the files to be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::{End, Policy};
 use crate::keys::{Audience, Kid, Thumbprint};
 use crate::ledger::record::{DateOrder, Place};
+use crate::ledger::step::KeyFile;
 use crate::ledger::{
     NamedKey, Overview, Record, Records, Step, Warning, WarningKind, with_successions,
 };
@@ -121,7 +121,7 @@ pub fn delete(
     OperationContext { records, observation, now }: &OperationContext,
     kid: &Kid,
     terms: &OperationSettings,
-) -> Result<(Decision<KeyPair>, Vec<PathBuf>), OperationError> {
+) -> Result<(Decision<KeyPair>, Vec<KeyFile>), OperationError> {
     let now = *now;
     let named = find(records, kid, terms)?;
     let mut answer = KeyPair::of(named, records, now, terms);

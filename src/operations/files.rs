@@ -1,65 +1,59 @@
 //! The files of key pairs: staged under names that scans ignore, so that a step can put them in
 //! place as a whole, and listed to be removed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::Access;
 
 use super::OperationError;
 use crate::encoding::{hex, sha256};
-use crate::ledger::step::{self, Placement};
-use crate::ownership::own_as;
-use crate::source::Slot;
-use crate::source::scan;
+use crate::ledger::step::{self, KeyFile, Placement};
+use crate::source::{OpenedDirectory, Slot, scan};
 
 /// Creates a key directory that only its owner can enter, unless it exists.
 pub(crate) fn make_key_directory(directory: &Path) -> io::Result<()> {
-    let is_new = !directory.exists();
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    if let (true, Some(parent), Ok(made)) = (is_new, directory.parent(), File::open(directory)) {
-        own_as(&made, parent);
-    }
-    Ok(())
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-/// Files that are written and not in place yet. They are removed when this is dropped without
-/// [`Self::keep`].
+/// Files of a key directory that are written and not in place yet. They are removed when this is
+/// dropped without [`Self::keep`].
 #[derive(Debug)]
 pub(super) struct StagedFiles {
+    path: Arc<Path>,
+    directory: OpenedDirectory,
     /// What their names begin with.
     prefix: String,
     placements: Vec<Placement>,
 }
 
 impl StagedFiles {
-    /// `state` is the ledger's directory.
-    pub(super) fn new(state: &Path) -> Self {
-        Self { prefix: prefix(state), placements: Vec::new() }
+    /// For the key directory `path` (absolute); `state` is the ledger's directory.
+    pub(super) fn new(path: &Arc<Path>, state: &Path) -> Result<Self, OperationError> {
+        let directory = OpenedDirectory::open(path)
+            .map_err(|error| refusal(path, path.to_path_buf(), error))?;
+        Ok(Self { path: path.clone(), directory, prefix: prefix(state), placements: Vec::new() })
     }
 
-    /// Writes a file that is to become `directory`/`name`, with this mode from the start, and
-    /// flushes it.
+    /// Writes a file that is to become `name`, with this mode from the start, and flushes it.
     pub(super) fn write(
         &mut self,
-        directory: &Path,
         name: &str,
         bytes: &[u8],
         mode: u32,
     ) -> Result<(), OperationError> {
-        let from = directory.join(format!("{}{name}{SUFFIX}", self.prefix));
-        let to = directory.join(name);
+        let from = format!("{}{name}{SUFFIX}", self.prefix);
         let written = (|| {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(mode).open(&from)?;
-            own_as(&file, directory);
-            self.placements.push(Placement { from, to: to.clone() });
+            let mut file = self.directory.create_new(&from, mode)?;
+            let directory = self.path.clone();
+            self.placements.push(Placement { directory, from, to: name.to_owned() });
             file.write_all(bytes)?;
             file.sync_all()
         })();
-        written.map_err(|error| refusal(directory, to, error))
+        written.map_err(|error| refusal(&self.path, self.path.join(name), error))
     }
 
     /// The files in the order in which they were written. The caller puts them in place.
@@ -71,12 +65,26 @@ impl StagedFiles {
     pub(super) fn keep(mut self) {
         self.placements.clear();
     }
+
+    /// Removes the files that a crash left staged. The caller must hold the ledger's lock, as
+    /// everybody does who stages files.
+    pub(super) fn remove_leftovers(&self, state: &Path) {
+        if step::is_pending(state) {
+            // They belong to a pending step.
+            return;
+        }
+        for name in self.directory.names().unwrap_or_default() {
+            if name.starts_with(&self.prefix) && name.ends_with(SUFFIX) {
+                let _ = self.directory.remove(&name);
+            }
+        }
+    }
 }
 
 impl Drop for StagedFiles {
     fn drop(&mut self) {
         for Placement { from, .. } in &self.placements {
-            let _ = fs::remove_file(from);
+            let _ = self.directory.remove(from);
         }
     }
 }
@@ -90,24 +98,6 @@ fn prefix(state: &Path) -> String {
     let state = fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
     let digest = sha256(state.as_os_str().as_encoded_bytes());
     format!(".jwksd-new-{}-", hex(&digest[..4]))
-}
-
-/// Removes the files that a crash left staged. The caller must hold the ledger's lock, as everybody
-/// does who stages files.
-pub(super) fn remove_leftovers(directory: &Path, state: &Path) {
-    if step::is_pending(state) {
-        // They belong to a pending step.
-        return;
-    }
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    let prefix = prefix(state);
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(&prefix) && name.ends_with(SUFFIX) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }
 
 fn refusal(directory: &Path, file: PathBuf, error: io::Error) -> OperationError {
@@ -126,6 +116,14 @@ pub(super) fn check_is_ours(directory: &Path) -> Result<(), OperationError> {
         let cause = "it is a Kubernetes volume".to_owned();
         return Err(OperationError::ReadOnly { directory: directory.to_owned(), cause });
     }
+    let owner = rustix::fs::stat(directory).map_or(0, |found| found.st_uid);
+    if owner != 0 && rustix::process::geteuid().is_root() {
+        let cause = format!(
+            "it belongs to the user id {owner}, and the ledger to root, who writes nothing in somebody \
+             else's directory: give both one owner"
+        );
+        return Err(OperationError::ReadOnly { directory: directory.to_owned(), cause });
+    }
     Ok(())
 }
 
@@ -140,7 +138,7 @@ fn is_volume(directory: &Path) -> bool {
 }
 
 /// The files of the entry at `slot` as they are now.
-pub(super) fn of_entry(slot: &Slot) -> Vec<PathBuf> {
+pub(super) fn of_entry(slot: &Slot) -> Vec<KeyFile> {
     let path = slot.full_path();
     let Some(directory) = path.parent() else { return Vec::new() };
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
@@ -152,7 +150,8 @@ pub(super) fn of_entry(slot: &Slot) -> Vec<PathBuf> {
         .collect();
     // Attributes go last: without them the key would have other attributes for a moment.
     files.sort_by_key(|file| (file.to_string_lossy().ends_with(".meta.json"), file.clone()));
-    files
+    let below = files.iter().filter_map(|file| file.strip_prefix(slot.directory()).ok());
+    below.map(|path| KeyFile { directory: slot.directory().clone(), path: path.into() }).collect()
 }
 
 /// Checks that new files can be written here, and creates the directory where it is missing.
@@ -160,7 +159,7 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OperationError> {
     check_is_ours(directory)?;
     make_key_directory(directory)
         .map_err(|error| refusal(directory, directory.to_owned(), error))?;
-    let usable = File::open(directory).and_then(|_| {
+    let usable = fs::File::open(directory).and_then(|_| {
         // Check this before the ledger, which may be in the same directory, so that the error names
         // the key directory.
         Ok(rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)?)

@@ -111,9 +111,9 @@ impl Operations {
     pub fn issue(&mut self, prepared: &Prepared, now: Timestamp) -> Result<Issued, OperationError> {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
-        let mut staged = StagedFiles::new(&self.terms.state);
+        let mut staged = StagedFiles::new(&directory, &self.terms.state)?;
         let issued = self.change(now, |known, terms| {
-            files::remove_leftovers(&directory, &terms.state);
+            staged.remove_leftovers(&terms.state);
             decide(known, prepared, terms, &mut staged)
         });
         if matches!(issued, Ok(_) | Err(OperationError::Unfinished(_))) {
@@ -143,8 +143,8 @@ fn decide(
     let seen = read_back(&plan.slot, &names, &attributes, pem, terms)?;
     let mut decision = succeed(known, request, &plan, &seen, terms);
     // Attributes first: the key must not be seen without them.
-    staged.write(&terms.directory, &names[0], &attributes, 0o644)?;
-    staged.write(&terms.directory, &names[1], pem.as_bytes(), 0o600)?;
+    staged.write(&names[0], &attributes, 0o644)?;
+    staged.write(&names[1], pem.as_bytes(), 0o600)?;
     decision.step.place = staged.placements();
     Ok(decision)
 }

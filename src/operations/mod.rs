@@ -25,6 +25,7 @@ use std::time::Duration;
 use jiff::{Timestamp, TimestampRound, Unit};
 
 pub use self::error::OperationError;
+use self::files::StagedFiles;
 pub use self::issue::{Issue, Issued, Prepared, Start};
 pub use self::key_pair::KeyPair;
 pub use self::material::generate;
@@ -33,6 +34,7 @@ use crate::key_scanner::KeyScanner;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
+use crate::ledger::step::KeyFile;
 use crate::ledger::store::LOCK_PATIENCE;
 use crate::ledger::{
     CommitError, Confirmation, Ledger, NamedKey, Observation, Overview, ReconcileContext, Records,
@@ -112,7 +114,7 @@ pub struct Decision<T> {
 
 impl Operations {
     pub fn new(terms: Arc<OperationSettings>, scanner: KeyScanner) -> Self {
-        let ledger = Ledger::new(Some(terms.state.to_path_buf()));
+        let ledger = Ledger::new(Some(terms.state.to_path_buf())).with_keys(scanner.directories());
         Self { terms, scanner, ledger, clock: None }
     }
 
@@ -140,7 +142,8 @@ impl Operations {
     pub fn records(&mut self, now: Timestamp) -> Result<Records, OperationError> {
         // Files before records: a step that shows in the files is in the records read after them.
         let observation = self.scanner.look().observation;
-        let loaded = store::read_between_steps(&self.terms.state, LOCK_PATIENCE);
+        let loaded =
+            store::read_between_steps(&self.terms.state, self.scanner.directories(), LOCK_PATIENCE);
         let loaded = loaded.map_err(OperationError::Ledger)?;
         loaded.log_damaged();
         let remembered = loaded.records;
@@ -203,8 +206,9 @@ impl Operations {
             lying = files;
             Ok(decision)
         })?;
-        lying.retain(|file| std::fs::symlink_metadata(file).is_ok());
-        pair.warnings.extend(lying.iter().map(|file| {
+        let lying = lying.iter().map(KeyFile::full_path);
+        let lying = lying.filter(|file| std::fs::symlink_metadata(file).is_ok());
+        pair.warnings.extend(lying.map(|file| {
             format!(
                 "its file {} still lies there; the key is gone all the same, and stays gone as \
                  long as the ledger is kept",
@@ -264,7 +268,9 @@ impl Operations {
     pub fn recover(&mut self) {
         let OperationSettings { directory, state, .. } = &*self.terms;
         let nothing = |_: &Records| {
-            files::remove_leftovers(directory, state);
+            if let Ok(staged) = StagedFiles::new(directory, state) {
+                staged.remove_leftovers(state);
+            }
             Ok::<_, OperationError>((Step::default(), ()))
         };
         let _ = self.ledger.commit(LOCK_PATIENCE, nothing);

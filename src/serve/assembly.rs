@@ -1,10 +1,13 @@
 //! The parts of the program, each made of its part of the configuration.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustix::process::geteuid;
 use tracing::warn;
 
 use super::{ServeError, descriptors};
@@ -16,6 +19,7 @@ use crate::keys::entry::KeyRules;
 use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
 use crate::logging;
 use crate::operations::{OperationSettings, Operations};
+use crate::ownership;
 use crate::publish::layout::Layout;
 use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
@@ -35,9 +39,10 @@ pub struct Inspection {
 /// # Errors
 /// [`ServeError::Ledger`] where there is a ledger that can't be read.
 pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError> {
+    become_owner(config)?;
     let directory = state_directory(config);
-    let loaded =
-        store::read(&directory).map_err(|error| ServeError::Ledger { directory, error })?;
+    let loaded = store::read(&directory, &config.keys.dirs)
+        .map_err(|error| ServeError::Ledger { directory, error })?;
     logging::init(config.log);
     loaded.log_damaged();
     let remembered = loaded.records;
@@ -129,10 +134,33 @@ pub(super) fn state_directory(config: &Config) -> PathBuf {
 /// Makes the parent of the ledger's directory, where that is configured.
 pub fn make_state_directory(config: &Config) {
     let parent = config.ledger.state.as_deref().and_then(Path::parent);
-    if let Some(Err(error)) = parent.map(std::fs::create_dir_all) {
+    let made = parent.filter(|parent| !parent.exists()).map(|parent| {
+        // Root makes nothing in somebody else's directory.
+        let nearest = parent.ancestors().find_map(|path| std::fs::metadata(path).ok());
+        if geteuid().is_root() && nearest.is_some_and(|nearest| nearest.uid() != 0) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        std::fs::create_dir_all(parent)
+    });
+    if let Some(Err(error)) = made {
         // The ledger says so too, and goes on trying.
         warn!(event = "ledger.failed", cause = %error, "can't make the directory for the ledger");
     }
+}
+
+/// Becomes the owner of the ledger's directory, or where there is none yet, of the first key
+/// directory, where root runs this command. To be called before any file of them is opened.
+///
+/// # Errors
+/// [`ServeError::Owner`]
+pub fn become_owner(config: &Config) -> Result<(), ServeError> {
+    let state = state_directory(config);
+    // A daemon without privileges may keep its files in a directory of root's, as in a volume of
+    // Kubernetes: then whoever holds the lock counts.
+    let lock = store::lock_file(&state);
+    let keys = config.keys.dirs.first().filter(|_| !state.exists());
+    let state = state.parent().into_iter().chain([&*state, &*lock]);
+    ownership::become_owner(state.chain(keys.map(|keys| &**keys))).map_err(ServeError::Owner)
 }
 
 /// The paths that the daemon needs once it listens, with those that it needs where it `issues` keys.

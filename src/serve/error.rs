@@ -23,6 +23,9 @@ pub enum ServeError {
         #[source]
         error: io::Error,
     },
+    /// Root can't become the owner of the files that it works on.
+    #[error("can't become the owner of the ledger")]
+    Owner(#[source] io::Error),
     /// A socket that systemd passed can't be used.
     #[error("can't use the socket \"{name}\" that was passed")]
     Passed {
@@ -50,7 +53,11 @@ impl ServeError {
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "end what listens there, or name another address with --listen",
-            Self::Ledger { .. } => "make the directory readable, or name another with --state",
+            Self::Ledger { .. } => {
+                "run as the user that the directory belongs to, make it readable, or name another with \
+                 --state"
+            }
+            Self::Owner(_) => "run as the user that the ledger's directory belongs to",
             Self::Passed { .. } => "correct the socket unit: it passes listening stream sockets",
             Self::Certificate { refusal, .. } => refusal.remedy(),
             Self::Issue(_) => "make the key directory writable, or go without --init",

@@ -19,7 +19,9 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-pub use self::assembly::{Inspection, inspect, layout, make_state_directory, operations};
+pub use self::assembly::{
+    Inspection, become_owner, inspect, layout, make_state_directory, operations,
+};
 use self::assembly::{
     admin_access, connection_limits, listeners, reload_settings, sandbox_access, scanner,
     state_directory,
@@ -34,6 +36,7 @@ use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
+use crate::ledger::step::is_pending;
 use crate::ledger::{Ledger, NamedKey};
 use crate::logging;
 use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
@@ -57,12 +60,6 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     descriptors::raise_limit(config.limits.max_connections, listeners(config));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let certificates = Certificates::read(config, clock.now())?;
-    make_state_directory(config);
-    operations(config).recover();
-    if init {
-        issue_first_keys(config, to_the_millisecond(clock.now()))?;
-    }
-
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(OPERATING_THREADS)
@@ -72,9 +69,15 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         runtime.block_on(sockets::bind_all(config, passed, &certificates))?;
     let public_listener =
         PublicListener { addresses: public.addresses(), is_tls: config.public.tls.is_some() };
-    // While there is one thread: those that are made from here on inherit it.
-    let issues = init || !admin.listeners.is_empty();
+    make_state_directory(config);
+    // While there is one thread: those that are made from here on inherit it. And before anything is
+    // read or completed that somebody else may have written.
+    let issues = init || !admin.listeners.is_empty() || is_pending(&state_directory(config));
     let in_force = sandbox::confine(&sandbox_access(config, issues));
+    operations(config).recover();
+    if init {
+        issue_first_keys(config, to_the_millisecond(clock.now()))?;
+    }
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
@@ -82,7 +85,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         Arc::clone(&clock),
         reload_settings(config),
         scanner(config),
-        Ledger::new(Some(state_directory(config))),
+        Ledger::new(Some(state_directory(config))).with_keys(&config.keys.dirs),
         publisher,
         signals.clone(),
     );

@@ -3,6 +3,7 @@
 //! [`scan`] turns a directory into bounded bytes, read from one opened directory; [`watch`] turns
 //! file events into the hint to look again. A [`Slot`] is where an entry lies.
 
+mod directory;
 pub mod scan;
 mod slot;
 pub mod watch;
@@ -14,6 +15,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+pub(crate) use self::directory::{OpenedDirectory, is_trusted};
 pub use self::slot::Slot;
 
 /// The bytes of a file that is small by its nature, 64 KiB of them at most. Never waits, whatever

@@ -9,7 +9,7 @@ use jwksd::ledger::{KeyName, Record, store};
 /// Every name that is remembered in the directory, by its kid, with the record of its key. None of
 /// the records may be damaged.
 pub fn names(state: &Path) -> BTreeMap<String, (Record, KeyName)> {
-    let loaded = store::read(state).unwrap();
+    let loaded = store::read(state, &[]).unwrap();
     assert_eq!(loaded.damaged_files, []);
     let records = loaded.records.values();
     let names = records.flat_map(|record| record.names.iter().map(move |name| (record, name)));

@@ -47,7 +47,7 @@ fn touch(ledger: &mut Ledger, name: &str, number: u8) {
 }
 
 fn read(directory: &Path) -> Records {
-    store::read(directory).unwrap().records
+    store::read(directory, &[]).unwrap().records
 }
 
 fn reopened(directory: &Path) -> Ledger {
@@ -90,7 +90,7 @@ fn every_damage_to_one_copy_is_mended_from_the_other() {
         });
         for damaged in prefixes.chain(flips) {
             fs::write(&copy, &damaged).unwrap();
-            let found = store::read(state).unwrap().damaged_files;
+            let found = store::read(state, &[]).unwrap().damaged_files;
             assert!(found.len() == 1 && found[0].restored, "{}", String::from_utf8_lossy(&damaged));
             let ledger = reopened(state);
             assert_eq!(ledger.records().len(), 2);
@@ -113,7 +113,7 @@ fn a_record_damaged_in_both_copies_costs_no_other_key() {
     for copy in main_and_mirror(state, 1) {
         fs::write(copy, "{}").unwrap();
     }
-    let found = store::read(state).unwrap().damaged_files;
+    let found = store::read(state, &[]).unwrap().damaged_files;
     assert!(found.len() == 2 && found.iter().all(|damaged| !damaged.restored));
     let ledger = reopened(state);
     assert_eq!(ledger.records().keys().collect::<Vec<_>>(), [&key(2)]);
@@ -143,7 +143,7 @@ fn a_record_of_another_version_is_set_aside_unchanged() {
         fs::create_dir(state.join("mirror")).unwrap();
         let other = format!(r#"{{"format":{format},"anything":true}}"#);
         fs::write(state.join(codec::file_name(&key(1))), &other).unwrap();
-        let found = store::read(state).unwrap().damaged_files;
+        let found = store::read(state, &[]).unwrap().damaged_files;
         assert_eq!(found[0].damage, Damage::OtherFormat(format));
         let mut ledger = reopened(state);
         touch(&mut ledger, "a", 1);

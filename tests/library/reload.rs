@@ -199,7 +199,7 @@ fn an_end_that_can_be_read_in_the_ledger_is_in_force_already() {
     world.await_kids(&names);
     let state = world.path().join(".jwksd");
     for (at, name) in names.iter().enumerate() {
-        let records = store::read(&state).unwrap().records;
+        let records = store::read(&state, &[]).unwrap().records;
         let key = named(&records, &kid(name)).record.public_key.thumbprint();
         let file_name = codec::file_name(&key);
         std::fs::remove_file(world.path().join(format!("{name}.pem"))).unwrap();
@@ -237,7 +237,7 @@ fn a_clock_that_is_set_back_takes_no_key_back() {
     std::fs::remove_file(world.path().join("b.meta.json")).unwrap();
     eventually("the loss is remembered", || {
         world.look();
-        let records = store::read(&world.path().join(".jwksd")).unwrap().records;
+        let records = store::read(&world.path().join(".jwksd"), &[]).unwrap().records;
         NamedKey::all(&records).any(|named| named.key.loss.is_some()).then_some(())
     });
     world.clock.set(now - 365 * DAY);
@@ -247,7 +247,7 @@ fn a_clock_that_is_set_back_takes_no_key_back() {
     }
     // And for no longer than its grace on the clock as it was corrected.
     eventually("the loop has seen the step", || {
-        let records = store::read(&world.path().join(".jwksd")).unwrap().records;
+        let records = store::read(&world.path().join(".jwksd"), &[]).unwrap().records;
         let set_back = world.clock.now();
         let mut losses = NamedKey::all(&records).filter_map(|named| named.key.loss);
         losses.any(|loss| loss.at <= set_back).then_some(())
@@ -266,7 +266,7 @@ fn a_clock_that_jumps_ahead_for_a_moment_makes_nothing_forgotten() {
     std::fs::remove_file(world.path().join("b.meta.json")).unwrap();
     eventually("the loss is remembered", || {
         world.look();
-        let records = store::read(&world.path().join(".jwksd")).unwrap().records;
+        let records = store::read(&world.path().join(".jwksd"), &[]).unwrap().records;
         NamedKey::all(&records).any(|named| named.key.loss.is_some()).then_some(())
     });
     let right = world.clock.now();
@@ -281,7 +281,7 @@ fn a_clock_that_jumps_ahead_for_a_moment_makes_nothing_forgotten() {
     }
     eventually("the record is given up", || {
         world.look();
-        let records = store::read(&world.path().join(".jwksd")).unwrap().records;
+        let records = store::read(&world.path().join(".jwksd"), &[]).unwrap().records;
         (records.len() == 1).then_some(())
     });
 }
@@ -304,7 +304,7 @@ fn a_restart_goes_on_from_what_was_remembered() {
     world.await_kids(&["a", "b", "c"]);
     eventually("both are found gone", || {
         world.look();
-        let records = store::read(&world.path().join(".jwksd")).unwrap().records;
+        let records = store::read(&world.path().join(".jwksd"), &[]).unwrap().records;
         (NamedKey::all(&records).filter(|named| named.key.loss.is_some()).count() == 2)
             .then_some(())
     });

@@ -30,6 +30,7 @@ impl Run {
     pub(super) fn new(SharedFlags { common, format }: SharedFlags) -> Result<Self, Failure> {
         let config = common.load(None)?.with_directories()?.config;
         logging::init(config.log);
+        serve::become_owner(&config)?;
         let operations = serve::operations(&config);
         let now = to_the_millisecond(SystemClock.now());
         Ok(Self { config, operations, format, now, code: DONE })

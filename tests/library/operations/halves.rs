@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use jwksd::encoding::hex;
 use jwksd::keys::Kid;
-use jwksd::ledger::step::Placement;
+use jwksd::ledger::step::{KeyFile, Placement};
 use jwksd::ledger::{Record, Step, codec, store};
 use jwksd::operations::{Issue, OperationError};
 use serde_json::Value;
@@ -64,6 +64,11 @@ fn told(keys: &Path, at: jiff::Timestamp) -> Vec<String> {
         .collect()
 }
 
+/// A file's name before and after, with its directory.
+fn paths(Placement { directory, from, to }: &Placement) -> [PathBuf; 2] {
+    [from, to].map(|name| directory.join(name))
+}
+
 /// A step, and the files around it.
 struct Around {
     world: World,
@@ -88,13 +93,14 @@ impl Around {
         let place = [issued.file.with_extension("meta.json"), issued.file]
             .map(|to| {
                 let name = to.file_name().unwrap().to_str().unwrap();
-                Placement { from: to.with_file_name(format!("{prefix}{name}.tmp")), to }
+                let from = format!("{prefix}{name}.tmp");
+                Placement { directory: world.keys().into(), from, to: name.to_owned() }
             })
             .to_vec();
         let kids: Vec<Kid> = std::iter::once(issued.key.key_id)
             .chain(issued.replaced.into_iter().map(|pair| pair.key_id))
             .collect();
-        let records = store::read(&world.state()).unwrap().records;
+        let records = store::read(&world.state(), &[]).unwrap().records;
         let record = |kid| Arc::new(named(&records, kid).record.clone());
         let records = kids.iter().map(record).collect();
         let step = Step { place, records, remove: Vec::new() };
@@ -111,9 +117,13 @@ impl Around {
         let before = files_below(world.keys());
         world.operations.delete(&key, world.now).unwrap();
         let after = files_below(world.keys());
-        let records = store::read(&world.state()).unwrap().records;
+        let records = store::read(&world.state(), &[]).unwrap().records;
         let records = vec![Arc::new(named(&records, &key).record.clone())];
-        let remove = vec![file.clone(), file.with_extension("meta.json")];
+        let remove = [file.clone(), file.with_extension("meta.json")].map(|file| KeyFile {
+            directory: world.keys().into(),
+            path: file.file_name().unwrap().into(),
+        });
+        let remove = remove.to_vec();
         Self { world, before, after, step: Step { place: Vec::new(), records, remove } }
     }
 
@@ -126,9 +136,12 @@ impl Around {
     }
 
     fn staged(&self) -> Files {
-        let of =
-            |placement: &Placement| (placement.from.clone(), self.after[&placement.to].clone());
-        self.step.place.iter().map(of).collect()
+        self.step
+            .place
+            .iter()
+            .map(paths)
+            .map(|[from, to]| (from, self.after[&to].clone()))
+            .collect()
     }
 
     /// Files of the ledger that are written for a record, in their order.
@@ -159,9 +172,9 @@ impl Around {
         files.remove(&temporary);
         files.insert(self.pending_file(), bytes);
         note("journal", &files, true);
-        for Placement { from, to } in &self.step.place {
-            let content = files.remove(from).unwrap();
-            files.insert(to.clone(), content);
+        for [from, to] in self.step.place.iter().map(paths) {
+            let content = files.remove(&from).unwrap();
+            files.insert(to, content);
             note("placed file", &files, true);
         }
         let lock = self.world.state().join("lock");
@@ -180,7 +193,7 @@ impl Around {
             }
         }
         for file in &self.step.remove {
-            files.remove(file);
+            files.remove(&file.full_path());
             note("removed file", &files, true);
         }
         states
@@ -263,7 +276,7 @@ fn a_start_mends_what_was_cut_short() {
             daemon.kids();
             assert!(daemon.stop().success());
             let is_after = around.step.records.iter().all(|record| {
-                let read = store::read(&around.world.state()).unwrap().records;
+                let read = store::read(&around.world.state(), &[]).unwrap().records;
                 let now = read.get(&record.public_key.thumbprint());
                 now.is_some_and(|now| {
                     now.deleted_at == record.deleted_at && now.orders == record.orders
@@ -281,12 +294,12 @@ fn a_completed_private_file_is_as_closed_as_any() {
     let states = around.states();
     let (_, files, _) = states.iter().find(|(what, ..)| what == "journal").unwrap();
     restore(around.keys(), files);
-    for Placement { from, .. } in &around.step.place {
+    for [from, _] in around.step.place.iter().map(paths) {
         let mode = if from.to_string_lossy().contains("meta") { 0o644 } else { 0o600 };
-        fs::set_permissions(from, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(&from, fs::Permissions::from_mode(mode)).unwrap();
     }
     next_operation(around.keys());
-    let mode = fs::metadata(&around.step.place[1].to).unwrap().permissions().mode();
+    let mode = fs::metadata(&paths(&around.step.place[1])[1]).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
 }
 
@@ -298,7 +311,7 @@ fn a_step_whose_files_are_gone_stands_in_nobodys_way() {
         let (_, files, _) = states.iter().find(|(state, ..)| state == what).unwrap();
         restore(around.keys(), files);
         // Somebody tidies up after the crash.
-        for Placement { from, to } in &around.step.place {
+        for [from, to] in around.step.place.iter().map(paths) {
             let _ = fs::remove_file(from);
             let _ = fs::remove_file(to);
         }

@@ -1,0 +1,242 @@
+//! A directory that is opened once: whatever its path leads to later, nothing outside it is touched.
+//! Names in it are never followed where they are links.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, fsync, mkdirat, openat,
+    readlinkat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+#[derive(Debug)]
+pub(crate) struct OpenedDirectory {
+    opened: OwnedFd,
+    /// For people, and for the paths of its files.
+    path: PathBuf,
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A FIFO must not block the open.
+const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// Whether what belongs to `uid` is believed: it is this process's user or root.
+pub(crate) fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+fn check_owner(found: &Stat, what: &str) -> io::Result<()> {
+    if is_trusted(found.st_uid) {
+        return Ok(());
+    }
+    let us = rustix::process::geteuid().as_raw();
+    let why = format!(
+        "{what} belongs to the user id {}, not to root nor to {us}, as whom this runs",
+        found.st_uid
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+impl OpenedDirectory {
+    /// Opens what `path` leads to.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let opened = openat(CWD, path, DIRECTORY, Mode::empty())?;
+        Ok(Self { opened, path: path.to_owned() })
+    }
+
+    /// Opens a directory whose content is believed: it has to belong to this process's user or to
+    /// root, and so has a link that leads to it. Root takes nobody else's word for where it lies.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::PermissionDenied`] where it belongs to somebody else.
+    pub(crate) fn open_trusted(path: &Path) -> io::Result<Self> {
+        check_parent(path)?;
+        let opened = match openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let link = openat(CWD, path, OFlags::PATH | FILE, Mode::empty())?;
+                check_owner(&fstat(&link)?, "the link")?;
+                // EINVAL, where it is no link.
+                let target = readlinkat(&link, "", Vec::new()).map_err(|_| Errno::NOTDIR)?;
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                openat(CWD, parent(path).join(target), DIRECTORY, Mode::empty())
+            }
+            opened => opened,
+        }?;
+        check_owner(&fstat(&opened)?, "the directory")?;
+        Ok(Self { opened, path: path.to_owned() })
+    }
+
+    /// The same, made where it is missing so that everybody can read it, whatever the umask. Not its
+    /// parent.
+    pub(crate) fn make_trusted(path: &Path) -> io::Result<Self> {
+        match Self::open_trusted(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        mkdirat(CWD, path, Mode::from_raw_mode(0o755))?;
+        let made = Self::open_trusted(path)?;
+        fchmod(&made.opened, Mode::from_raw_mode(0o755))?;
+        Ok(made)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether its path still leads here: it may have been removed, renamed or mounted over.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let identity =
+            |found: rustix::io::Result<Stat>| found.ok().map(|found| (found.st_dev, found.st_ino));
+        let there = identity(rustix::fs::stat(&self.path));
+        there.is_some() && there == identity(fstat(&self.opened))
+    }
+
+    /// A directory in it.
+    pub(crate) fn child(&self, name: &str) -> io::Result<Self> {
+        let opened = openat(self, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self { opened, path: self.path.join(name) })
+    }
+
+    /// A directory in it, whose content is believed.
+    pub(crate) fn trusted_child(&self, name: &str) -> io::Result<Self> {
+        let child = self.child(name)?;
+        check_owner(&fstat(&child.opened)?, "the directory")?;
+        Ok(child)
+    }
+
+    /// The same, made where it is missing.
+    pub(crate) fn make_trusted_child(&self, name: &str) -> io::Result<Self> {
+        match mkdirat(self, name, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => return self.trusted_child(name),
+            made => made?,
+        }
+        let made = self.trusted_child(name)?;
+        fchmod(&made.opened, Mode::from_raw_mode(0o755))?;
+        Ok(made)
+    }
+
+    /// The names in it that are UTF-8, sorted.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.opened)? {
+            let entry = entry?;
+            names.extend(entry.file_name().to_str().ok().map(str::to_owned));
+        }
+        names.retain(|name| name != "." && name != "..");
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The regular file `name`, where it is believed, opened with `flags`.
+    fn open_file(&self, name: &str, flags: OFlags, mode: RawMode) -> io::Result<File> {
+        let opened = openat(self, name, flags | FILE, Mode::from_raw_mode(mode))?;
+        let found = fstat(&opened)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file"));
+        }
+        check_owner(&found, "the file")?;
+        Ok(opened.into())
+    }
+
+    /// At most `limit` bytes of a file whose content is believed.
+    pub(crate) fn read(&self, name: &str, limit: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open_file(name, OFlags::RDONLY, 0)?.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens a file that is believed, to read it.
+    pub(crate) fn open_to_read(&self, name: &str) -> io::Result<File> {
+        self.open_file(name, OFlags::RDONLY, 0)
+    }
+
+    /// Opens a file that is believed, to read and write it, and makes it where it is missing.
+    pub(crate) fn open_or_make(&self, name: &str, mode: RawMode) -> io::Result<File> {
+        self.open_file(name, OFlags::RDWR | OFlags::CREATE, mode)
+    }
+
+    /// Makes a file that is not there yet, with this mode from the start, less the umask.
+    pub(crate) fn create_new(&self, name: &str, mode: RawMode) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | FILE;
+        Ok(openat(self, name, flags, Mode::from_raw_mode(mode))?.into())
+    }
+
+    /// Writes a file that everybody may read, whatever the umask, in the place of one that a crash
+    /// left behind.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<File> {
+        self.remove(name)?;
+        let mut file = self.create_new(name, 0o644)?;
+        fchmod(&file, Mode::from_raw_mode(0o644))?;
+        file.write_all(bytes)?;
+        Ok(file)
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(self, from, self, to)?)
+    }
+
+    /// Removes a file, where it is there.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match unlinkat(self, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+
+    /// What lies under `name`, without following it.
+    pub(crate) fn status(&self, name: &str) -> io::Result<Stat> {
+        Ok(statat(self, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        self.status(name).is_ok()
+    }
+
+    /// Whose it is.
+    pub(crate) fn owner(&self) -> io::Result<u32> {
+        Ok(fstat(&self.opened)?.st_uid)
+    }
+
+    /// Makes sure that what was renamed and removed in it survives a power failure.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(fsync(&self.opened)?)
+    }
+}
+
+impl AsFd for OpenedDirectory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.opened.as_fd()
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Root keeps nothing in somebody else's directory: its owner decides what the path leads to.
+fn check_parent(path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = rustix::fs::stat(parent(path))?.st_uid;
+    if owner == 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "{} belongs to the user id {owner}, and root keeps nothing there: run as that user, or name \
+         a directory of root's by --state",
+        parent(path).display()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
