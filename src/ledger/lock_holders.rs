@@ -24,6 +24,9 @@ pub(super) fn lock_holders(file: &File) -> Vec<u32> {
 /// Whether a process is this one's user's, root's or the owner's. Everybody who can read a file can
 /// hold a lock on it.
 pub(super) fn is_trusted_process(pid: u32, owner: u32) -> bool {
-    let process = fs::metadata(format!("/proc/{pid}"));
-    process.map_or(true, |process| is_trusted(process.uid()) || process.uid() == owner)
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    // The real uid: the owner of its directory is root, where its memory is kept private.
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = uid.and_then(|uids| uids.split_ascii_whitespace().next()?.parse().ok());
+    uid.is_none_or(|uid| is_trusted(uid) || uid == owner)
 }

@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, fsync, mkdirat, openat,
-    readlinkat, renameat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, Statx, StatxFlags, fchmod, fstat, fsync,
+    mkdirat, openat, readlinkat, renameat, statat, statx, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -94,12 +94,21 @@ impl OpenedDirectory {
         self.path.join(name)
     }
 
-    /// Whether its path still leads here: it may have been removed, renamed or mounted over.
+    /// Whether its path still leads here: it may have been removed, renamed or mounted over, by itself
+    /// too.
     pub(crate) fn is_in_place(&self) -> bool {
-        let identity =
-            |found: rustix::io::Result<Stat>| found.ok().map(|found| (found.st_dev, found.st_ino));
-        let there = identity(rustix::fs::stat(&self.path));
-        there.is_some() && there == identity(fstat(&self.opened))
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let identity = |found: rustix::io::Result<Statx>| {
+            let found = found.ok()?;
+            Some((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id))
+        };
+        if let Some(there) = identity(statx(CWD, &self.path, AtFlags::empty(), wanted)) {
+            return Some(there) == identity(statx(self, "", AtFlags::EMPTY_PATH, wanted));
+        }
+        // A kernel without statx, or a sandbox that does not know it.
+        let identity = |found: Stat| (found.st_dev, found.st_ino);
+        let there = rustix::fs::stat(&self.path).map(identity).ok();
+        there.is_some() && there == fstat(&self.opened).map(identity).ok()
     }
 
     /// A directory in it.

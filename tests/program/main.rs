@@ -18,3 +18,4 @@ mod rotation;
 mod sandbox;
 mod story;
 mod transport;
+mod trust;

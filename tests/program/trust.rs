@@ -1,0 +1,342 @@
+//! Whoever may write one place gains nothing elsewhere. Needs root, who alone has a second user.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use jwksd::keys::Algorithm;
+use jwksd::ledger::codec;
+use jwksd::ledger::step::{KeyFile, Placement, Step};
+use jwksd::operations::generate;
+use serde_json::{Value, json};
+
+use crate::common::daemon::{Daemon, drop_by_rename, eventually, jwksd};
+
+const STRANGER: u32 = 65534;
+
+/// A place where root works on a stranger's files.
+struct Trap {
+    directory: tempfile::TempDir,
+    /// The stranger's.
+    keys: PathBuf,
+    /// Root's, with a file in it.
+    outside: PathBuf,
+}
+
+const SECRET: &str = "root's own\n";
+
+impl Trap {
+    fn set() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root has a second user");
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let [keys, outside] = ["keys", "outside"].map(|name| directory.path().join(name));
+        fs::create_dir(&keys).unwrap();
+        give(&keys);
+        fs::create_dir(&outside).unwrap();
+        let trap = Self { directory, keys, outside };
+        fs::write(trap.victim(), SECRET).unwrap();
+        fs::set_permissions(trap.victim(), PermissionsExt::from_mode(0o600)).unwrap();
+        Some(trap)
+    }
+
+    fn victim(&self) -> PathBuf {
+        self.outside.join("victim.pem")
+    }
+
+    /// A directory of the stranger's below the key directory.
+    fn stranger_s(&self, name: &str) -> PathBuf {
+        let path = self.keys.join(name);
+        fs::create_dir_all(&path).unwrap();
+        give(&path);
+        path
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = jwksd();
+        command.args(arguments).arg("--keys").arg(&self.keys).args(["--format", "json"]);
+        command.output().unwrap()
+    }
+
+    fn issue(&self) -> Output {
+        self.run(&["keys", "issue", "--audience", "client", "--algorithm", "ES256"])
+    }
+
+    /// Nothing outside was changed.
+    fn check(&self, what: &str) {
+        let names: Vec<_> = fs::read_dir(&self.outside).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{what}: {names:?}");
+        assert_eq!(fs::read_to_string(self.victim()).unwrap(), SECRET, "{what}");
+        for path in [self.victim(), self.outside.clone()] {
+            assert_eq!(fs::metadata(&path).unwrap().uid(), 0, "{what}");
+        }
+        assert_eq!(fs::metadata(self.victim()).unwrap().mode() & 0o7777, 0o600, "{what}");
+    }
+}
+
+fn give(path: &Path) {
+    std::os::unix::fs::lchown(path, Some(STRANGER), Some(STRANGER)).unwrap();
+}
+
+fn link(target: &Path, name: &Path) {
+    symlink(target, name).unwrap();
+    give(name);
+}
+
+fn drop_key(keys: &Path, name: &str) {
+    let pem = generate(Algorithm::ES256, 2048).unwrap();
+    drop_by_rename(keys, &format!("{name}.pem"), pem.as_bytes());
+    fs::set_permissions(keys.join(format!("{name}.pem")), PermissionsExt::from_mode(0o644))
+        .unwrap();
+}
+
+/// What each of the stranger's links would have root do.
+#[test]
+fn root_s_commands_follow_no_link_out_of_a_stranger_s_directory() {
+    type Prepare = fn(&Trap);
+    let traps: [(&str, Prepare); 6] = [
+        ("lock", |trap| link(&trap.victim(), &trap.stranger_s(".jwksd").join("lock"))),
+        ("served", |trap| link(&trap.victim(), &trap.stranger_s(".jwksd").join("served"))),
+        ("hand-off", |trap| {
+            let current = trap.stranger_s(".jwksd/current");
+            give(current.parent().unwrap());
+            link(&trap.victim(), &current.join("client.json.tmp"));
+            link(&trap.victim(), &current.join("client.json"));
+        }),
+        ("mirror", |trap| link(&trap.outside, &trap.stranger_s(".jwksd").join("mirror"))),
+        ("state", |trap| link(&trap.outside, &trap.keys.join(".jwksd"))),
+        ("current", |trap| link(&trap.outside, &trap.stranger_s(".jwksd").join("current"))),
+    ];
+    for (what, prepare) in traps {
+        let Some(trap) = Trap::set() else { return };
+        prepare(&trap);
+        let issued = trap.issue();
+        trap.check(what);
+        for arguments in
+            [&["keys", "list"][..], &["keys", "rotate", "--audience", "client"], &["check"]]
+        {
+            trap.run(arguments);
+            trap.check(what);
+        }
+        if what == "hand-off" {
+            assert!(issued.status.success(), "{issued:?}");
+            let file = trap.keys.join(".jwksd/current/client.json");
+            let found = fs::symlink_metadata(&file).unwrap();
+            assert!(found.is_file() && found.uid() == STRANGER, "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn what_root_s_command_makes_is_the_owner_s() {
+    let Some(trap) = Trap::set() else { return };
+    assert!(trap.issue().status.success());
+    let mut files = 0;
+    let mut directories = vec![trap.keys.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            let found = entry.metadata().unwrap();
+            assert_eq!((found.uid(), found.gid()), (STRANGER, STRANGER), "{:?}", entry.path());
+            files += 1;
+            if found.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    assert!(5 < files, "{files}");
+}
+
+/// A step that nobody decided, with places outside of the key directories.
+fn forged(trap: &Trap) -> Vec<Step> {
+    let victim = trap.victim();
+    let name = victim.file_name().unwrap().to_str().unwrap().to_owned();
+    let [keys, outside]: [Arc<Path>; 2] =
+        [trap.keys.as_path().into(), trap.outside.as_path().into()];
+    let remove = |directory: &Arc<Path>, path: &Path| Step {
+        remove: vec![KeyFile { directory: directory.clone(), path: path.into() }],
+        ..Step::default()
+    };
+    let place = |directory: &Arc<Path>, from: &str, to: &str| Step {
+        place: vec![Placement { directory: directory.clone(), from: from.into(), to: to.into() }],
+        ..Step::default()
+    };
+    vec![
+        remove(&outside, Path::new(&name)),
+        remove(&keys, Path::new("../outside/victim.pem")),
+        remove(&keys, Path::new("link/victim.pem")),
+        remove(&keys, &victim),
+        place(&outside, &name, "moved"),
+        place(&keys, "../outside/victim.pem", "moved"),
+        place(&keys, "bait", "../outside/victim.pem"),
+    ]
+}
+
+#[test]
+fn a_forged_step_does_nothing_outside_of_the_key_directories() {
+    for number in 0..7 {
+        // The stranger's, and root's own that somebody could write once.
+        for is_root_s in [false, true] {
+            let Some(trap) = Trap::set() else { return };
+            if is_root_s {
+                chown(&trap.keys, Some(0), Some(0)).unwrap();
+            }
+            let state = trap.stranger_s(".jwksd");
+            link(&trap.outside, &trap.keys.join("link"));
+            fs::write(trap.keys.join("bait"), "bait").unwrap();
+            fs::write(state.join("pending"), codec::encode(&forged(&trap)[number])).unwrap();
+            for path in [&state, &state.join("pending")] {
+                let owner = Some(if is_root_s { 0 } else { STRANGER });
+                chown(path, owner, owner).unwrap();
+            }
+            trap.issue();
+            trap.check(&format!("step {number} by a command"));
+            let _ = fs::rename(state.join("pending.damaged-1"), state.join("pending"));
+            let daemon = Daemon::start(&trap.keys);
+            daemon.kids();
+            trap.check(&format!("step {number} by a daemon"));
+        }
+    }
+}
+
+#[test]
+fn a_deletion_follows_no_link_that_took_the_place_of_a_directory() {
+    let Some(trap) = Trap::set() else { return };
+    chown(&trap.keys, Some(0), Some(0)).unwrap();
+    fs::create_dir(trap.keys.join("drop")).unwrap();
+    drop_key(&trap.keys.join("drop"), "victim");
+    let daemon = Daemon::start(&trap.keys);
+    let kid = daemon.kids().remove(0);
+    fs::rename(trap.keys.join("drop"), trap.directory.path().join("away")).unwrap();
+    link(&trap.outside, &trap.keys.join("drop"));
+    let deleted = trap.run(&["keys", "delete", "--yes", &kid]);
+    assert!(deleted.status.success(), "{deleted:?}");
+    trap.check("deleted");
+    daemon.await_kids(&[]);
+}
+
+#[test]
+fn a_daemon_of_root_s_keeps_nothing_in_a_stranger_s_directory() {
+    let Some(trap) = Trap::set() else { return };
+    drop_key(&trap.keys, "a");
+    let daemon = Daemon::start(&trap.keys);
+    assert_eq!(daemon.kids().len(), 1);
+    assert!(!trap.keys.join(".jwksd").exists());
+    eventually("it is said, with a remedy", || {
+        daemon.log().iter().find(|line| line.contains("65534") && line.contains("--state")).cloned()
+    });
+    let elsewhere = trap.directory.path().join("state");
+    let daemon = Daemon::start_with(&trap.keys, |command| command.arg("--state").arg(&elsewhere));
+    assert_eq!(daemon.kids().len(), 1);
+    eventually("it keeps its ledger elsewhere", || {
+        elsewhere.join("current/client.json").exists().then_some(())
+    });
+}
+
+fn ledger_of(daemon: &Daemon) -> Value {
+    let mut connection = crate::common::daemon::Connection::open(daemon.address_of("ops")).unwrap();
+    connection.request("GET", "/status", &[]).unwrap().json()["ledger"].clone()
+}
+
+#[test]
+fn a_stranger_s_ledger_is_not_believed() {
+    let Some(trap) = Trap::set() else { return };
+    // The stranger takes a kid first, in a ledger that is whole.
+    drop_key(&trap.keys, "real");
+    fs::write(trap.keys.join("real.meta.json"), json!({ "keyId": "wanted" }).to_string()).unwrap();
+    trap.issue();
+    let state = trap.keys.join(".jwksd");
+    assert!(state.join("lock").exists());
+    for entry in fs::read_dir(&trap.keys).unwrap().flatten().filter(|entry| !entry.path().is_dir())
+    {
+        fs::remove_file(entry.path()).unwrap();
+    }
+    chown(&trap.keys, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&trap.keys, PermissionsExt::from_mode(0o1777)).unwrap();
+    fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).unwrap();
+    drop_key(&trap.keys, "other");
+    fs::write(trap.keys.join("other.meta.json"), json!({ "keyId": "wanted" }).to_string()).unwrap();
+    let daemon = Daemon::start(&trap.keys);
+    daemon.await_kids(&["wanted"]);
+    eventually("its state is not used, and that is said", || {
+        let ledger = ledger_of(&daemon);
+        let detail = ledger["detail"].as_str()?;
+        (ledger["state"] == "failing" && detail.contains("65534")).then_some(())
+    });
+    assert!(
+        !state.join("current/client.json").exists() || {
+            let text = fs::read_to_string(state.join("current/client.json")).unwrap();
+            !text.contains("other")
+        }
+    );
+}
+
+/// What Kubernetes makes of an `emptyDir` with an fsGroup.
+#[test]
+fn a_volume_of_root_s_that_a_group_may_write_works() {
+    let Some(trap) = Trap::set() else { return };
+    let [volume, keys] = ["volume", "mount"].map(|name| trap.directory.path().join(name));
+    for path in [&volume, &keys] {
+        fs::create_dir(path).unwrap();
+        chown(path, Some(0), Some(STRANGER)).unwrap();
+        fs::set_permissions(path, PermissionsExt::from_mode(0o2777)).unwrap();
+    }
+    drop_key(&keys, "a");
+    let copy = trap.directory.path().join("jwksd");
+    assert!(
+        Command::new("cp").arg(env!("CARGO_BIN_EXE_jwksd")).arg(&copy).status().unwrap().success()
+    );
+    let id = STRANGER.to_string();
+    let as_stranger = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(&copy);
+        command.args(arguments).arg("--keys").arg(&keys).arg("--state").arg(&volume);
+        command
+    };
+    let mut serve = as_stranger(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    serve.args(["--ops-listen", "127.0.0.1:0"]);
+    let daemon = Daemon::run(serve);
+    let kid = daemon.kids().remove(0);
+    eventually("the ledger is kept", || (ledger_of(&daemon)["state"] == "disk").then_some(()));
+    // An order by the same user, and one by root, who becomes that user.
+    let ended = as_stranger(&["keys", "invalidate", "--now", &kid]).output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    daemon.await_kids(&[]);
+    let mut back = jwksd();
+    back.args(["keys", "reactivate", "--keys"]).arg(&keys).arg("--state").arg(&volume).arg(&kid);
+    let back = back.output().unwrap();
+    assert!(back.status.success(), "{back:?}");
+    daemon.await_kids(&[&kid]);
+}
+
+#[test]
+fn a_reader_s_lock_keeps_no_command_from_its_work() {
+    let Some(trap) = Trap::set() else { return };
+    chown(&trap.keys, Some(0), Some(0)).unwrap();
+    assert!(trap.issue().status.success());
+    let held = |file: &Path| {
+        let mut holder = Command::new("setpriv");
+        let id = STRANGER.to_string();
+        holder.args(["--reuid", &id, "--regid", &id, "--clear-groups", "flock", "--shared"]);
+        holder.arg(file).args(["sleep", "60"]).spawn().unwrap()
+    };
+    let mut holder = held(&trap.keys);
+    eventually("the stranger holds it", || {
+        File::open(&trap.keys).unwrap().try_lock().is_err().then_some(())
+    });
+    let issued = trap.issue();
+    let _ = holder.kill();
+    let _ = holder.wait();
+    assert!(issued.status.success(), "{issued:?}");
+    let answer: Value = serde_json::from_slice(&issued.stdout).unwrap();
+    assert_eq!(answer["served"], false);
+    let daemon = Daemon::start(&trap.keys);
+    daemon.kids();
+    eventually("the marker is there", || {
+        fs::metadata(trap.keys.join(".jwksd/served")).ok().filter(|found| found.mode() & 0o077 == 0)
+    });
+}
