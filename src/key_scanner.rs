@@ -54,6 +54,7 @@ impl KeyScanner {
     pub fn look(&mut self) -> KeyScan {
         let mut look = KeyScan::default();
         let mut parsed = HashMap::with_capacity(self.parsed.len());
+        let mut keys = self.known_keys();
         for directory in &self.directories {
             let known = |slot: &Slot| matches!(self.parsed.get(slot), Some((_, Ok(_))));
             match scan(directory, &self.limits, &known) {
@@ -67,8 +68,20 @@ impl KeyScanner {
                     for (slot, files) in scan.entries {
                         let digest = digest(&files);
                         let outcome = match self.parsed.get(&slot) {
-                            Some((before, outcome)) if *before == digest => outcome.clone(),
-                            _ => entry::read(&files, &self.rules).map(Arc::new).map_err(Arc::new),
+                            Some((before, outcome))
+                                if *before == digest && !is_for_want_of_room(outcome) =>
+                            {
+                                outcome.clone()
+                            }
+                            before => {
+                                let known = before.is_some_and(|(_, outcome)| outcome.is_ok());
+                                let entry = entry::read(&files, &self.rules);
+                                let entry = entry.and_then(|entry| {
+                                    keys += if known { 0 } else { entry.keys.len() };
+                                    self.check_room(entry, keys)
+                                });
+                                entry.map(Arc::new).map_err(Arc::new)
+                            }
                         };
                         look.is_unsettled |=
                             outcome.as_ref().is_err_and(|refused| refused.reason.is_passing());
@@ -92,6 +105,30 @@ impl KeyScanner {
         self.parsed = parsed;
         look
     }
+
+    fn known_keys(&self) -> usize {
+        let entries = self.parsed.values().filter_map(|(_, outcome)| outcome.as_ref().ok());
+        entries.map(|entry| entry.keys.len()).sum()
+    }
+
+    /// Refuses an entry with which there would be far more keys than can be adopted, so that they do
+    /// not fill the memory. Which of the others are adopted is decided by what is remembered.
+    fn check_room(&self, entry: Entry, keys: usize) -> Result<Entry, Refused> {
+        let limit = self.rules.max_keys;
+        if keys <= limit.saturating_mul(2) {
+            return Ok(entry);
+        }
+        let slot = entry.slot;
+        let first = entry.keys.first().map(|key| key.kid.to_string());
+        let reason = RefusalReason::TooManyKeys { limit, keys: first.unwrap_or_default() };
+        Err(Refused { file: slot.full_path(), slot, reason })
+    }
+}
+
+/// Whether there may be room now for what was refused.
+fn is_for_want_of_room(outcome: &Result<Arc<Entry>, Arc<Refused>>) -> bool {
+    let refused = outcome.as_ref().err();
+    refused.is_some_and(|refused| matches!(refused.reason, RefusalReason::TooManyKeys { .. }))
 }
 
 impl KeyScan {

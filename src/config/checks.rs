@@ -1,6 +1,9 @@
 //! What is wrong with a configuration although each of its members is right by itself.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::{AdminConfig, Config, ConfigError, ListenAddress, Risk, Settings, format_duration};
+use crate::encoding::shell_word;
 use crate::keys::lifecycle::Policy;
 
 /// The members that can be named in `accept_risk`.
@@ -11,6 +14,11 @@ const RISKS: [&str; 3] = ["default_grace", "propagation", "announce"];
 pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
     if !config.keys.audiences.contains(&config.keys.default_audience) {
         return Err(settings.error("keys.default_audience", "it is none of keys.audiences"));
+    }
+    let jwt = config.admin.jwt.as_ref();
+    let unknown = jwt.and_then(|jwt| jwt.key_audience.as_ref());
+    if unknown.is_some_and(|audience| !config.keys.audiences.contains(audience)) {
+        return Err(settings.error("admin.jwt.key_audience", "it is none of keys.audiences"));
     }
     let objection = objection_to_admin(&config.admin, &config.admin.listen);
     objection.map_or(Ok(()), |why| Err(settings.error("admin.listen", why)))
@@ -35,6 +43,42 @@ pub fn objection_to_admin(admin: &AdminConfig, listen: &[ListenAddress]) -> Opti
     is_open.then_some(
         "an address that is not loopback needs admin.tls, for bearer tokens travel on it",
     )
+}
+
+/// What opens the administration listener further than most people mean to.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let admin = &config.admin;
+    let mut warnings = Vec::new();
+    if admin.listen.is_empty() {
+        return warnings;
+    }
+    let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
+    let is_open = admin.socket_mode & 0o002 != 0 && admin.allowed_uids.is_empty();
+    if is_open && admin.listen.iter().any(is_unix) {
+        warnings.push(format!(
+            "admin.socket_mode = \"{:04o}\" lets every user of this machine who can reach the socket \
+             issue and delete keys: name admin.allowed_uids, or take the mode back to \"0660\"",
+            admin.socket_mode
+        ));
+    }
+    let token = admin.token_file.as_deref();
+    let mode = token.and_then(|file| Some(std::fs::metadata(file).ok()?.mode() & 0o7777));
+    if let (Some(file), Some(mode)) = (token, mode.filter(|mode| mode & 0o004 != 0)) {
+        warnings.push(format!(
+            "every user of this machine can read admin.token_file {} (mode {mode:04o}), and administer \
+             by it: chmod o= {}",
+            file.display(),
+            shell_word(&file.to_string_lossy())
+        ));
+    }
+    if admin.jwt.as_ref().is_some_and(|jwt| jwt.key_audience.is_none()) {
+        warnings.push(
+            "[admin.jwt] without key_audience takes tokens of every active key: whoever can add a key \
+             is an administrator; name an audience of administrators' keys"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 /// What breaks a promise of this program and was not accepted as such.

@@ -69,11 +69,14 @@ pub struct KeysConfig {
     pub audiences: Vec<Audience>,
     pub default_audience: Audience,
     pub key_id: KeyIdScheme,
+    pub confine_audiences: bool,
     pub verify_pairs: bool,
     #[serde(deserialize_with = "duration_from::<_, 100>")]
     pub poll_interval: Duration,
     #[serde(deserialize_with = "duration")]
     pub settle: Duration,
+    #[serde(deserialize_with = "integer::<_, _, 1, 1_000_000>")]
+    pub max_keys: usize,
     #[serde(deserialize_with = "integer::<_, _, 1, 1_000_000>")]
     pub max_files: usize,
     #[serde(deserialize_with = "integer::<_, _, 1, 16_777_216>")]
@@ -149,6 +152,9 @@ pub struct AdminConfig {
 pub struct AdminJwt {
     pub issuer: String,
     pub audience: String,
+    /// Whose keys may sign for administration; those of every audience where absent.
+    #[serde(default)]
+    pub key_audience: Option<Audience>,
     pub role_claim: String,
     pub role: String,
 }
@@ -239,9 +245,10 @@ pub fn load(
     if let Some(file) = flags.config.clone().or_else(from_environment) {
         settings.read_file(&file)?;
     }
-    let warnings = settings.read_environment(&environment)?;
+    let mut warnings = settings.read_environment(&environment)?;
     flags.apply(&mut settings)?;
     let config: Config = settings.deserialize()?;
+    warnings.extend(checks::warnings(&config));
     checks::contradictions(&config, &settings)?;
     let risks = checks::risks(&config, &settings)?;
     Ok(LoadedConfig { config, settings, warnings, risks })

@@ -43,6 +43,10 @@ pub struct KeyRules {
     pub key_id: KeyIdScheme,
     /// Whether private parts are opened where a public one lies beside them.
     pub verify_pairs: bool,
+    /// Whether a key in the directory of an audience may only be of that one.
+    pub confine_audiences: bool,
+    /// The most keys of all entries together that are remembered.
+    pub max_keys: usize,
 }
 
 /// How a key without a kid gets one.
@@ -69,6 +73,9 @@ impl KeyIdScheme {
         Kid::new(&text).map_err(RefusalReason::BadKid)
     }
 }
+
+/// The most keys of an entry.
+const MAX_KEYS_OF_ENTRY: usize = 100;
 
 /// Reads an entry: its keys, and what its files declare about them.
 ///
@@ -116,6 +123,10 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
     let (materials, mut notes) = halves
         .finish()
         .map_err(|(file, reason)| refuse(file.as_deref().unwrap_or(&first), reason))?;
+    if MAX_KEYS_OF_ENTRY < materials.len() {
+        let (limit, found) = (MAX_KEYS_OF_ENTRY, materials.len());
+        return Err(refuse(&first, RefusalReason::TooManyKeysInFile { limit, found }));
+    }
     let mut keys: Vec<SeenKey> = Vec::with_capacity(materials.len());
     let mut refused_keys = BTreeSet::new();
     let several = materials.len() > 1;
@@ -331,6 +342,16 @@ fn describe(
     let of_directory = slot
         .first_component()
         .and_then(|first| rules.audiences.iter().find(|audience| audience.as_str() == first));
+    if let (true, Some(own), Some(other)) =
+        (rules.confine_audiences, of_directory, &attributes.audience)
+        && own != other
+    {
+        let why = format!(
+            "audience is {other}, and the directory is {own}'s (keys.confine_audiences): move the key to \
+             {other}/, or leave audience out"
+        );
+        return Err(of_attributes(RefusalReason::BadAttributes(why)));
+    }
     let audience =
         attributes.audience.as_ref().or(of_directory).unwrap_or(&rules.default_audience).clone();
     let declared = Declared {

@@ -74,6 +74,17 @@ pub enum RefusalReason {
         declared: Algorithm,
     },
     KeyDeleted(Thumbprint),
+    /// More keys than this at once.
+    TooManyKeys {
+        limit: usize,
+        /// Some of those that are refused.
+        keys: String,
+    },
+    /// More keys than this in one file.
+    TooManyKeysInFile {
+        limit: usize,
+        found: usize,
+    },
     /// A member of a JWK Set, by its number and kid.
     Member {
         name: String,
@@ -126,6 +137,7 @@ impl RefusalReason {
             Self::KidTaken { .. } => "kid-taken",
             Self::KidAlgorithm { .. } => "kid-algorithm",
             Self::KeyDeleted(_) => "key-deleted",
+            Self::TooManyKeys { .. } | Self::TooManyKeysInFile { .. } => "too-many-keys",
             Self::Member { reason, .. } => reason.code(),
             Self::BadAttributes(_) => "bad-attributes",
             Self::AttributesWithoutKey => "attributes-without-key",
@@ -211,6 +223,13 @@ impl RefusalReason {
                 escape_name(kid.as_str())
             ),
             Self::KeyDeleted(key) => format!("this key ({key}) was deleted for good"),
+            Self::TooManyKeys { limit, keys } => format!(
+                "{limit} keys are remembered already, those that ended included; refused are {}",
+                escape_name(keys)
+            ),
+            Self::TooManyKeysInFile { limit, found } => {
+                format!("the file holds {found} keys, and {limit} are accepted of one")
+            }
             Self::Member { name, reason } => format!("{name} of the set: {}", reason.cause()),
             Self::BadAttributes(what) => what.clone(),
             Self::AttributesWithoutKey => {
@@ -283,6 +302,11 @@ impl RefusalReason {
                  or take the algorithm out of there"
             }
             Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
+            Self::TooManyKeys { .. } => {
+                "remove keys that are not needed, and look who adds so many; where so many are meant, \
+                 raise keys.max_keys"
+            }
+            Self::TooManyKeysInFile { .. } => "share the keys out among several files",
             Self::BadAttributes(_) => {
                 "correct the attributes file; its members are keyId, audience, algorithm, \
                  validFrom, validTo, invalidatedAt, gracePeriodSec, keyIdAliases and signer"

@@ -33,7 +33,12 @@ pub(super) struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    pub(super) fn of(records: &Records, observation: &'a Observation, retention: Duration) -> Self {
+    pub(super) fn of(
+        records: &Records,
+        observation: &'a Observation,
+        retention: Duration,
+        max_keys: usize,
+    ) -> Self {
         let mut claims = Self::default();
         claims.refused.extend(observation.unreadable.iter().map(|subtree| subtree.refused.clone()));
         let mut candidates: Vec<Claim<'a>> = Vec::new();
@@ -57,6 +62,7 @@ impl<'a> Claims<'a> {
             claims.accepted.entry(claim.key()).or_default().push(claim);
         }
         claims.refuse_other_algorithms(records);
+        claims.refuse_too_many(records, max_keys);
         claims
     }
 
@@ -155,6 +161,37 @@ impl<'a> Claims<'a> {
             }
             let out: BTreeSet<_> = out.iter().map(|(claim, _)| (claim.slot, claim.key())).collect();
             candidates.retain(|claim| !out.contains(&(claim.slot, claim.key())));
+        }
+    }
+
+    /// Known keys are accepted first, and newcomers in the order of their slots until there are
+    /// `max_keys`. What is remembered of keys that ended counts: who adds keys and takes them out again
+    /// must not fill the memory either.
+    fn refuse_too_many(&mut self, records: &Records, max_keys: usize) {
+        let is_new = |key: &Thumbprint| !records.contains_key(key);
+        let new = self.accepted.iter().filter(|(key, _)| is_new(key));
+        let mut new: Vec<(Thumbprint, Claim<'a>)> =
+            new.filter_map(|(key, claims)| Some((*key, *claims.first()?))).collect();
+        let room = max_keys.saturating_sub(records.len());
+        if new.len() <= room {
+            return;
+        }
+        new.sort_unstable_by_key(|(key, claim)| (claim.slot, *key));
+        let mut kids: BTreeMap<&Slot, Vec<&str>> = BTreeMap::new();
+        for (key, _) in &new[room..] {
+            for claim in self.accepted.remove(key).unwrap_or_default() {
+                kids.entry(claim.slot).or_default().push(claim.seen.kid.as_str());
+            }
+        }
+        for (slot, kids) in kids {
+            let keys = match &kids[..] {
+                [first, second, others @ ..] if !others.is_empty() => {
+                    format!("{first}, {second} and {} more", others.len())
+                }
+                kids => kids.join(", "),
+            };
+            let reason = RefusalReason::TooManyKeys { limit: max_keys, keys };
+            self.refused.push(Refused { slot: slot.clone(), file: slot.full_path(), reason });
         }
     }
 

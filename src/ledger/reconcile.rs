@@ -31,6 +31,8 @@ pub struct ReconcileContext<'a> {
     pub missed_before: &'a BTreeSet<Missed>,
     /// How long a key is remembered after its publication ended.
     pub retention: Duration,
+    /// The most keys that are remembered.
+    pub max_keys: usize,
     /// Whether records may be forgotten. Not while the clock has not run evenly for long enough to
     /// be trusted.
     pub forgets: bool,
@@ -75,7 +77,7 @@ pub fn reconcile(
     observation: &Observation,
     context: ReconcileContext<'_>,
 ) -> Reconciliation {
-    let claims = Claims::of(records, observation, context.retention);
+    let claims = Claims::of(records, observation, context.retention, context.max_keys);
     let mut refused = claims.refused.clone();
     ignore_unfinished(&mut refused, records, context.known);
     let is_unread = |entry: &Result<Arc<Entry>, Arc<Refused>>| match entry {

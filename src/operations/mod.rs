@@ -49,6 +49,8 @@ pub struct OperationSettings {
     pub max_age: Duration,
     /// How long a key is remembered after its publication ended.
     pub retention: Duration,
+    /// The most keys that are remembered.
+    pub max_keys: usize,
     /// The default validity of a new key.
     pub validity: Duration,
     pub rsa_bits: u32,
@@ -351,6 +353,7 @@ fn known(
         grace_on_removal: Duration::ZERO,
         missed_before: &BTreeSet::new(),
         retention: terms.retention,
+        max_keys: terms.max_keys,
         forgets: false,
         known: None,
         // Only a daemon publishes.

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::layout::{DocumentKind, Layout};
 use crate::encoding::{hex, sha256};
 use crate::keys::jwk::Jwk;
-use crate::keys::lifecycle::Policy;
+use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::{Algorithm, Audience, Kid, Name};
 use crate::ledger::{NamedKey, Record, Records};
 
@@ -61,6 +61,13 @@ impl PublishedKey {
     /// The JWK in JSON (RFC 7517 §4).
     pub fn jwk(&self) -> &str {
         &self.jwk
+    }
+
+    /// Whether it may sign at `now`, as far as its dates go: it is not announced, nor in its grace.
+    pub(crate) fn is_active(&self, now: Timestamp, policy: &Policy) -> bool {
+        let key = self.record.name(&self.name);
+        let named = key.map(|key| NamedKey { record: &self.record, key });
+        named.is_some_and(|named| named.dates().at(now, policy).phase == Phase::Active)
     }
 
     pub(super) fn until(&self, until: Option<Timestamp>) -> Self {

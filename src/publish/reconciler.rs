@@ -21,6 +21,8 @@ pub struct ReconcileSettings {
     pub grace_on_removal: Duration,
     /// How long a record is kept after its key has ended.
     pub retention: Duration,
+    /// The most keys that are remembered.
+    pub max_keys: usize,
 }
 
 /// Reconciles records with observations, and keeps what it needs from one time to the next.
@@ -62,7 +64,7 @@ impl Reconciler {
         now: Timestamp,
         clock: &dyn Clock,
     ) -> Reconciliation {
-        let ReconcileSettings { policy, grace_on_removal, retention } = self.terms;
+        let ReconcileSettings { policy, grace_on_removal, retention, max_keys } = self.terms;
         let none_known = Records::new();
         let elapsed = clock.elapsed();
         // Two decisions about one scan do not confirm a removal, nor do two scans within a rewrite.
@@ -78,6 +80,7 @@ impl Reconciler {
             grace_on_removal,
             missed_before: &missed,
             retention,
+            max_keys,
             forgets: is_steady,
             // An earlier scan says nothing new about remembered keys.
             known: Some(known.unwrap_or(&none_known)),

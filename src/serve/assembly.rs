@@ -54,6 +54,7 @@ pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError
         // One scan alone removes and forgets nothing.
         missed_before: &BTreeSet::new(),
         retention: config.ledger.retention,
+        max_keys: config.keys.max_keys,
         forgets: false,
         known: None,
         is_served: true,
@@ -84,6 +85,8 @@ fn key_rules(config: &Config) -> KeyRules {
         default_audience: keys.default_audience.clone(),
         key_id: keys.key_id,
         verify_pairs: keys.verify_pairs,
+        confine_audiences: keys.confine_audiences,
+        max_keys: keys.max_keys,
     }
 }
 
@@ -95,6 +98,7 @@ pub(super) fn reload_settings(config: &Config) -> ReloadSettings {
             policy: config.lifecycle.policy,
             grace_on_removal: config.lifecycle.grace_on_removal,
             retention: config.ledger.retention,
+            max_keys: config.keys.max_keys,
         },
         certificates: config.publish.certificates,
         audiences: config.keys.audiences.clone(),
@@ -113,6 +117,7 @@ pub(super) fn admin_access(config: &Config, published: SnapshotReader) -> Access
         token_file: config.admin.token_file.clone(),
         jwt: config.admin.jwt.clone(),
         published,
+        policy: config.lifecycle.policy,
     }
 }
 
@@ -199,6 +204,7 @@ pub fn operations(config: &Config) -> Operations {
         policy: config.lifecycle.policy,
         max_age: config.publish.max_age,
         retention: config.ledger.retention,
+        max_keys: config.keys.max_keys,
         validity: config.issue.validity,
         rsa_bits: config.issue.rsa_bits,
         rules: key_rules(config),

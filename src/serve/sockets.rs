@@ -99,7 +99,10 @@ impl BoundSockets {
 
     /// Refuses an administration listener that is open to everybody, wherever its sockets are from.
     fn check_admin(self, config: &Config) -> Result<Self, ServeError> {
-        match objection_to_admin(&config.admin, &self.addresses()) {
+        let of_addresses = objection_to_admin(&config.admin, &self.addresses());
+        let is_anybody = config.admin.allowed_uids.is_empty();
+        let of_socket = || self.listeners.iter().find_map(Listener::objection_to_passed);
+        match of_addresses.or_else(|| of_socket().filter(|_| is_anybody)) {
             None => Ok(self),
             Some(why) => {
                 let error = io::Error::other(why);

@@ -172,6 +172,25 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Why everybody on this machine could use a Unix socket that was passed, where that is so.
+    pub(crate) fn objection_to_passed(&self) -> Option<&'static str> {
+        let Self::Unix(UnixSocket { listener, file: None, .. }) = self else { return None };
+        let address = listener.local_addr().ok();
+        let Some(path) = address.as_ref().and_then(|address| address.as_pathname()) else {
+            return Some(
+                "it is an abstract socket, which every user of this machine can open: name \
+                 admin.allowed_uids, or pass one with a path",
+            );
+        };
+        let mode = std::fs::symlink_metadata(path).map_or(0o777, |socket| socket.mode());
+        (mode & 0o002 != 0).then_some(
+            "every user of this machine can open it: name admin.allowed_uids, or set SocketMode=0660 in \
+             the socket unit",
+        )
+    }
+}
+
 /// How many connections may wait to be accepted, as far as net.core.somaxconn goes. One that finds
 /// no place tries again a second later.
 const BACKLOG: u32 = 4096;

@@ -201,16 +201,18 @@ fn check(
 }
 
 /// A `NumericDate` (RFC 7519 §2), a number of seconds since 1970 that may have a fraction, in
-/// nanoseconds.
+/// nanoseconds. What lies beyond the year 9999 is no date.
 fn nanoseconds(date: &Value) -> Option<i128> {
     const SECOND: i128 = 1_000_000_000;
     let number = date.as_number()?;
-    if let Some(whole) = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from)) {
-        return Some(whole * SECOND);
-    }
-    let seconds = number.as_f64()?;
-    #[expect(clippy::cast_possible_truncation, reason = "beyond the range it saturates")]
-    let (whole, fraction) =
-        (seconds.floor() as i128, ((seconds - seconds.floor()) * 1e9).round() as i128);
-    Some(whole.saturating_mul(SECOND).saturating_add(fraction))
+    let nanoseconds = if let Some(whole) = number.as_i64() {
+        i128::from(whole) * SECOND
+    } else {
+        let seconds = number.as_f64()?;
+        #[expect(clippy::cast_possible_truncation, reason = "beyond the range it saturates")]
+        let (whole, fraction) =
+            (seconds.floor() as i128, ((seconds - seconds.floor()) * 1e9).round() as i128);
+        whole.saturating_mul(SECOND).saturating_add(fraction)
+    };
+    Timestamp::from_nanosecond(nanoseconds).is_ok().then_some(nanoseconds)
 }

@@ -91,6 +91,8 @@ fn read_with(files: &[(&str, Option<&str>)], verify_pairs: bool) -> Result<Entry
         default_audience: Audience::new("client"),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs,
+        confine_audiences: false,
+        max_keys: 1000,
     };
     let content = |text: &str| FileContent::Bytes(Zeroizing::new(text.as_bytes().to_vec()));
     let files = files.iter().map(|(name, text)| FileRead {

@@ -58,6 +58,8 @@ impl Loop {
             audiences,
             key_id: KeyIdScheme::FileName,
             verify_pairs: true,
+            confine_audiences: false,
+            max_keys: 1000,
         };
         let scanner = KeyScanner::new(vec![Arc::from(directory.path())], limits, rules);
         let policy = policy();
@@ -68,6 +70,7 @@ impl Loop {
                 policy,
                 grace_on_removal: policy.default_grace,
                 retention: 30 * DAY,
+                max_keys: 1000,
             },
             audiences: Vec::new(),
             certificates: false,

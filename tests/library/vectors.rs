@@ -48,6 +48,8 @@ fn read(text: &str) -> Result<Entry, Refused> {
         default_audience: Audience::new("client"),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs: true,
+        confine_audiences: false,
+        max_keys: 1000,
     };
     let directory: Arc<Path> = Path::new("/keys").into();
     let content = Ok(FileContent::Bytes(Zeroizing::new(text.as_bytes().to_vec())));

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use jwksd::encoding::base64url;
 use jwksd::keys::Algorithm;
 use jwksd::ledger::codec;
 use jwksd::ledger::step::{KeyFile, Placement, Step};
@@ -337,6 +339,71 @@ fn a_reader_s_lock_keeps_no_command_from_its_work() {
     let daemon = Daemon::start(&trap.keys);
     daemon.kids();
     eventually("the marker is there", || {
-        fs::metadata(trap.keys.join(".jwksd/served")).ok().filter(|found| found.mode() & 0o077 == 0)
+        fs::metadata(trap.keys.join(".jwksd/served"))
+            .ok()
+            .filter(|found| found.mode() & 0o7777 == 0o600)
     });
+}
+
+/// A JWK Set of keys that nothing else has.
+fn set_of(numbers: std::ops::Range<u32>) -> String {
+    let jwks = numbers.map(|number| {
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&number.to_le_bytes());
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        let x = base64url(pair.public_key().as_ref());
+        json!({ "kty": "OKP", "crv": "Ed25519", "kid": format!("flood-{number}"), "x": x })
+    });
+    json!({ "keys": jwks.collect::<Vec<_>>() }).to_string()
+}
+
+#[test]
+fn a_flood_of_keys_costs_no_known_key_and_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    drop_key(keys, "zz");
+    let daemon = Daemon::start(keys);
+    let first = daemon.kids();
+    // More than one file may hold, and more than all may.
+    drop_by_rename(keys, "a.json", set_of(0..561));
+    for file in 0..42 {
+        let from = 1000 + file * 100;
+        drop_by_rename(keys, &format!("b{file:02}.json"), set_of(from..from + 100));
+    }
+    let status = || {
+        let address = daemon.address_of("ops");
+        let mut connection = crate::common::daemon::Connection::open(address).unwrap();
+        connection.request("GET", "/status", &[]).unwrap().json()
+    };
+    let refused = |file: &str| {
+        let status = status();
+        let refused = status["refused"].as_array().unwrap().iter();
+        let mut of_file = refused.filter(|one| one["file"].as_str().unwrap().contains(file));
+        of_file.next().cloned()
+    };
+    eventually("the last file is refused", || refused("b41"));
+    let of_file = eventually("the large file is refused", || refused("a.json"));
+    assert!(
+        of_file.to_string().contains("561") && of_file.to_string().contains("100"),
+        "{of_file}"
+    );
+    assert_eq!(of_file["code"], "too-many-keys");
+    assert!(refused("b41").unwrap()["remedy"].as_str().unwrap().contains("keys.max_keys"));
+    let kids = eventually("as many as may be are served", || {
+        let kids = daemon.kids();
+        (kids.len() == 1000).then_some(kids)
+    });
+    assert!(kids.contains(&first[0]));
+    let proc = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let peak = proc.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(peak < 64 * 1024, "{peak} KiB");
+    // After a restart the same ones are known.
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start(keys);
+    let mut again = daemon.kids();
+    again.sort_unstable();
+    let mut kids = kids;
+    kids.sort_unstable();
+    assert_eq!(again, kids);
 }

@@ -685,17 +685,21 @@ fn settings(random: &mut Random) -> Settings {
         default_audience: AUDIENCES[0].clone(),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs: true,
+        confine_audiences: false,
+        max_keys: 1000,
     };
     Settings {
         reconcile: reconciler::ReconcileSettings {
             policy,
             grace_on_removal: duration(removal_grace),
             retention: duration(retention),
+            max_keys: 1000,
         },
         terms: OperationSettings {
             policy,
             max_age: duration(max_age),
             retention: duration(retention),
+            max_keys: 1000,
             validity: duration(365 * 24 * HOUR),
             rsa_bits: 2048,
             rules,

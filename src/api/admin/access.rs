@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use super::errors::ApiError;
 use crate::config::AdminJwt;
+use crate::keys::lifecycle::Policy;
+use crate::publish::document::PublishedKey;
 use crate::publish::snapshot::SnapshotReader;
 use crate::server::peer::Peer;
 use crate::token::{self, Expected};
@@ -27,6 +29,7 @@ pub struct Access {
     pub jwt: Option<AdminJwt>,
     /// The keys that may have signed it.
     pub published: SnapshotReader,
+    pub policy: Policy,
 }
 
 /// Who was let in, for the log.
@@ -64,9 +67,13 @@ impl Access {
         let snapshot = self.published.at(now);
         let keys = snapshot.as_ref().map(|snapshot| snapshot.keys()).unwrap_or_default();
         let jwk_of = |kid: &str| {
-            let published = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
-            let key = keys.iter().find(|key| key.name.kid.as_str() == kid && published(key.until));
-            key.map(|key| key.jwk().into())
+            let is_signer = |key: &&PublishedKey| {
+                let is_of_audience =
+                    jwt.key_audience.as_ref().is_none_or(|audience| key.name.audience == *audience);
+                // A key that was ended, or has not begun, lets nobody in, who could take that back.
+                key.name.kid.as_str() == kid && is_of_audience && key.is_active(now, &self.policy)
+            };
+            keys.iter().find(is_signer).map(|key| key.jwk().into())
         };
         let expected = Expected {
             issuer: Some(jwt.issuer.clone()),
@@ -75,6 +82,11 @@ impl Access {
         };
         let verified = token::verify(token, jwk_of, &expected, now)
             .map_err(|refusal| unauthorized(&format!("The bearer token is refused: {refusal}.")))?;
+        if !is_for_access(verified.header.get("typ")) {
+            return Err(unauthorized(
+                "The bearer token is of another type (\"typ\"): JWT or at+jwt is expected.",
+            ));
+        }
         if !has_role(verified.claims.get(&jwt.role_claim), &jwt.role) {
             return Err(ApiError::Forbidden(format!(
                 "The bearer token does not have the role {} in its claim {}.",
@@ -115,6 +127,14 @@ fn is_same(expected: &[u8], token: &str) -> bool {
     let expected = expected.trim_ascii();
     let [one, other] = [expected, token.as_bytes()].map(|token| digest(&SHA256, token));
     !expected.is_empty() && verify_slices_are_equal(one.as_ref(), other.as_ref()).is_ok()
+}
+
+/// Whether a token's `typ` (RFC 7519 §5.1) is that of an access token (RFC 9068 §2.1), or says
+/// nothing: one that was made for something else must not be used here (RFC 8725 §3.11).
+fn is_for_access(typ: Option<&Value>) -> bool {
+    let Some(typ) = typ else { return true };
+    let typ = typ.as_str().unwrap_or_default().to_ascii_lowercase();
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
 /// Whether a claim is the role, or a list that has it.

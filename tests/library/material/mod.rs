@@ -83,6 +83,8 @@ fn rules() -> KeyRules {
         default_audience: Audience::new("client"),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs: true,
+        confine_audiences: false,
+        max_keys: 1000,
     }
 }
 

@@ -94,6 +94,7 @@ impl World {
             grace_on_removal: POLICY.default_grace,
             missed_before: &self.missed,
             retention: 30 * DAY,
+            max_keys: 1000,
             forgets: false,
             known: None,
             is_served: true,
@@ -207,6 +208,8 @@ fn rules() -> KeyRules {
         default_audience: client(),
         key_id: KeyIdScheme::FileName,
         verify_pairs: true,
+        confine_audiences: false,
+        max_keys: 1000,
     }
 }
 
@@ -220,6 +223,7 @@ fn operations(keys: &Path) -> Operations {
         policy: POLICY,
         max_age: Duration::from_secs(300),
         retention: 30 * DAY,
+        max_keys: 1000,
         validity: 365 * DAY,
         rsa_bits: 2048,
         rules: rules(),

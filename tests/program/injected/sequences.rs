@@ -68,6 +68,8 @@ impl Loop {
             audiences,
             key_id: KeyIdScheme::Thumbprint,
             verify_pairs: true,
+            confine_audiences: false,
+            max_keys: 1000,
         };
         let scanner = KeyScanner::new(vec![Arc::from(disk.keys())], limits, rules);
         let hour = Duration::from_secs(3600);
@@ -85,6 +87,7 @@ impl Loop {
                 policy,
                 grace_on_removal: GRACE,
                 retention: 30 * 24 * hour,
+                max_keys: 1000,
             },
             audiences: Vec::new(),
             certificates: false,
