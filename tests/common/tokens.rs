@@ -3,7 +3,8 @@
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
+    ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+    UnparsedPublicKey,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,6 +32,13 @@ pub fn sign_claims(algorithm: Algorithm, kid: &str, claims: &Value, pem: &str) -
         _ => EncodingKey::from_rsa_pem(pem.as_bytes()),
     };
     jsonwebtoken::encode(&header, claims, &key.unwrap()).unwrap()
+}
+
+/// A token of any header and claims, signed with an Ed25519 key.
+pub fn sign_eddsa(header: &Value, claims: &Value, pem: &str) -> String {
+    let der = pem::parse(pem).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.contents()).unwrap();
+    compact(header, claims, pair.sign(signing_input(header, claims).as_bytes()).as_ref())
 }
 
 /// A token of any header and claims, with a signature that need not be one.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{KEY_PAIRS, Served, of_key, pems, refused, tcp_address, text};
 use crate::common::daemon::{Connection, Response, drop_by_rename, eventually, now};
 use crate::common::faults::new_pem;
-use crate::common::tokens::{compact, sign_claims, sign_hs256};
+use crate::common::tokens::{compact, sign_claims, sign_eddsa, sign_hs256};
 
 const ISSUER: &str = "https://issuer.example";
 const AUDIENCE: &str = "jwksd-admin";
@@ -137,51 +137,83 @@ fn claims_are_checked_one_by_one() {
     }
 }
 
+/// Else whoever has a key that was ended takes that back with it.
 #[test]
-fn a_jwt_counts_while_its_key_is_published() {
+fn a_jwt_counts_while_its_key_is_active() {
     let (served, address) = taking_jwts();
     let (_stays, _) = issue(&served, Algorithm::EdDSA);
     let token = |(kid, pem): &(String, String)| sign_claims(Algorithm::EdDSA, kid, &claims(), pem);
-    let invalidate = |kid: &str, grace: u32| {
-        let body = json!({ "gracePeriodSec": grace });
-        served.done("POST", &of_key(kid, "/invalidate"), &body)
-    };
-
-    let key = issue(&served, Algorithm::EdDSA);
-    let token_of_key = token(&key);
-    invalidate(&key.0, 1);
-    let answer = list(address, &token_of_key);
-    // On a machine that was busy for a second its grace may be over already.
-    let shown = served.done("GET", &of_key(&key.0, ""), &Value::Null);
-    assert!(answer.status == 200 || shown["phase"] == "retired", "{}", answer.text());
-    let end: jiff::Timestamp = text(&shown, "publishedUntil").parse().unwrap();
-    eventually("its grace ends", || {
-        let before = now();
-        let answer = list(address, &token_of_key);
-        assert!(answer.status == 200 || end <= now(), "refused before {end}");
-        assert!(answer.status == 401 || before < end, "accepted after {end}");
-        (answer.status == 401).then_some(())
-    });
-
-    let in_grace = issue(&served, Algorithm::ES256);
-    let by = sign_claims(Algorithm::ES256, &in_grace.0, &claims(), &in_grace.1);
-    invalidate(&in_grace.0, 3600);
-    assert_eq!(list(address, &by).status, 200);
-    served.done("POST", &of_key(&in_grace.0, "/invalidate"), &json!({}));
-    unauthorized(&list(address, &by), "retired");
+    let ended = issue(&served, Algorithm::EdDSA);
+    assert_eq!(list(address, &token(&ended)).status, 200);
+    let hour = json!({ "gracePeriodSec": 3600 });
+    served.done("POST", &of_key(&ended.0, "/invalidate"), &hour);
+    let shown = served.done("GET", &of_key(&ended.0, ""), &Value::Null);
+    assert_eq!(shown["phase"], "grace");
+    unauthorized(&list(address, &token(&ended)), "in its grace");
+    let reactivate = of_key(&ended.0, "/reactivate");
+    let bearer = format!("Bearer {}", token(&ended));
+    unauthorized(&ask(address, "POST", &reactivate, &[&bearer]), "its own return");
+    served.done("POST", &of_key(&ended.0, "/invalidate"), &json!({}));
+    unauthorized(&list(address, &token(&ended)), "retired");
 
     let deleted = issue(&served, Algorithm::EdDSA);
     assert_eq!(list(address, &token(&deleted)).status, 200);
     served.done("DELETE", &of_key(&deleted.0, ""), &Value::Null);
     unauthorized(&list(address, &token(&deleted)), "deleted");
 
-    let from = now() + SignedDuration::from_hours(48);
-    let body = json!({ "audience": "client", "algorithm": "EdDSA", "validFrom": from.to_string() });
-    let pair = served.done("POST", KEY_PAIRS, &body);
-    assert_eq!(pair["phase"], "scheduled");
-    let kid = text(&pair, "keyId").to_owned();
-    let pem = pems(&served.keys())[&kid].clone();
-    unauthorized(&list(address, &token(&(kid, pem))), "not published yet");
+    for (hours, phase) in [(48, "scheduled"), (1, "announced")] {
+        let from = (now() + SignedDuration::from_hours(hours)).to_string();
+        let body = json!({ "audience": "client", "algorithm": "EdDSA", "validFrom": from });
+        let pair = served.done("POST", KEY_PAIRS, &body);
+        assert_eq!(pair["phase"], phase);
+        let kid = text(&pair, "keyId").to_owned();
+        let pem = pems(&served.keys())[&kid].clone();
+        unauthorized(&list(address, &token(&(kid, pem))), phase);
+    }
+}
+
+#[test]
+fn only_keys_of_the_audience_for_administration_count() {
+    let served = Served::start_with(tempfile::tempdir().unwrap(), |command| {
+        command.args(["--admin-listen", "127.0.0.1:0"]);
+        command.env("JWKSD_ADMIN_JWT_ISSUER", ISSUER).env("JWKSD_ADMIN_JWT_AUDIENCE", AUDIENCE);
+        command.env("JWKSD_ADMIN_JWT_KEY_AUDIENCE", "human")
+    });
+    let address = tcp_address(&served.daemon);
+    let (kid, pem) = issue(&served, Algorithm::EdDSA);
+    let by_client = sign_claims(Algorithm::EdDSA, &kid, &claims(), &pem);
+    unauthorized(&list(address, &by_client), "a key of another audience");
+    // The same key under a name in the right one.
+    drop_by_rename(&served.keys(), "copy.meta.json", json!({ "audience": "human" }).to_string());
+    drop_by_rename(&served.keys(), "copy.pem", &pem);
+    let human = eventually("it has a name there", || {
+        let path = "/human/.well-known/jwks.json";
+        served.daemon.get(path).kids().first().cloned()
+    });
+    let by_human = sign_claims(Algorithm::EdDSA, &human, &claims(), &pem);
+    assert_eq!(list(address, &by_human).status, 200);
+    unauthorized(&list(address, &by_client), "the name of another audience");
+}
+
+#[test]
+fn a_token_of_another_type_or_without_a_date_that_exists_lets_nobody_in() {
+    let (served, address) = taking_jwts();
+    let (kid, pem) = issue(&served, Algorithm::EdDSA);
+    let of_type = |typ: &Value| {
+        let header = json!({ "alg": "EdDSA", "kid": kid, "typ": typ });
+        list(address, &sign_eddsa(&header, &claims(), &pem))
+    };
+    for typ in [json!("JWT"), json!("jwt"), json!("at+jwt"), json!("application/at+JWT")] {
+        assert_eq!(of_type(&typ).status, 200, "{typ}");
+    }
+    for typ in [json!("logout+jwt"), json!("secevent+jwt"), json!("dpop+jwt"), json!(""), json!(1)]
+    {
+        unauthorized(&of_type(&typ), &typ.to_string());
+    }
+    for exp in [json!(1e300), json!(1e18), json!(u64::MAX), json!(253_402_300_800_u64)] {
+        let token = sign_claims(Algorithm::EdDSA, &kid, &claims_with(&json!({ "exp": exp })), &pem);
+        unauthorized(&list(address, &token), &exp.to_string());
+    }
 }
 
 #[test]
