@@ -24,7 +24,7 @@ use self::members::{absolute_path, duration, duration_from, integer};
 pub use self::settings::{ConfigError, Origin, Setting, Settings};
 pub use self::values::{ListenAddress, format_duration, parse_duration};
 use crate::keys::Audience;
-use crate::keys::entry::KeyIdScheme;
+use crate::keys::entry::{CertificateDates, KeyIdScheme};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +71,7 @@ pub struct KeysConfig {
     pub key_id: KeyIdScheme,
     pub confine_audiences: bool,
     pub verify_pairs: bool,
+    pub certificate_dates: CertificateDates,
     #[serde(deserialize_with = "duration_from::<_, 100>")]
     pub poll_interval: Duration,
     #[serde(deserialize_with = "duration")]

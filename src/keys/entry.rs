@@ -11,9 +11,9 @@ use serde::Deserialize;
 use super::algorithm::Algorithm;
 use super::attributes::{self, Attributes};
 use super::ids::{Audience, Kid, Thumbprint};
-use super::material::{self, Chain, JsonKey, Part};
+use super::material::{self, Certificate, Chain, JsonKey, Part};
 use super::public_key::{Curve, Numbers, PublicKey};
-use super::refusal::{RefusalReason, Refused};
+use super::refusal::{OtherFormat, RefusalReason, Refused};
 pub use super::seen::{Declared, PrivateHalf, SeenKey};
 use crate::encoding::base64url;
 use crate::encoding::hex;
@@ -47,6 +47,18 @@ pub struct KeyRules {
     pub confine_audiences: bool,
     /// The most keys of all entries together that are remembered.
     pub max_keys: usize,
+    pub certificate_dates: CertificateDates,
+}
+
+/// What the dates of a key's certificate mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateDates {
+    /// They end nothing: a bare key in a JWK Set has no dates.
+    #[default]
+    Warn,
+    /// They count as `validFrom` and `validTo`.
+    Enforce,
 }
 
 /// How a key without a kid gets one.
@@ -132,16 +144,18 @@ pub fn read(files: &EntryFiles, rules: &KeyRules) -> Result<Entry, Refused> {
     let several = materials.len() > 1;
     for material in materials {
         let (file, key) = (material.file.clone(), material.public.thumbprint());
+        let name = material.member.clone().unwrap_or_else(|| "a member".to_owned());
         match describe(material, &attributes, several, &files.slot, rules, &mut notes) {
             Ok(key) => keys.push(key),
             Err((FaultSource::Attributes, reason)) => return Err(refuse(&declared_in, reason)),
             Err((FaultSource::Material, reason)) if !several => return Err(refuse(&file, reason)),
             Err((FaultSource::Material, reason)) if reason.is_of_no_use() => {
                 refused_keys.insert(key);
-                notes.push(format!("a member of the set was passed over: {}", reason.cause()));
+                notes.push(format!("{name} of the set was passed over: {}", reason.cause()));
             }
             Err((FaultSource::Material, reason)) => {
                 refused_keys.insert(key);
+                let reason = RefusalReason::Member { name, reason: Box::new(reason) };
                 refused.push(refuse(&file, reason));
             }
         }
@@ -168,6 +182,8 @@ struct Material {
     chain: Option<Chain>,
     kid: Option<String>,
     algorithm: Option<String>,
+    /// Which one of a set.
+    member: Option<String>,
 }
 
 type Finished = (Vec<Material>, Vec<String>);
@@ -186,7 +202,10 @@ struct Halves {
     encrypted_file: Option<PathBuf>,
     public: Option<PublicKey>,
     public_file: Option<PathBuf>,
-    chain: Option<Chain>,
+    certificates: Vec<(Certificate, PathBuf)>,
+    /// What the header of a block says.
+    kid: Option<String>,
+    other: Option<(OtherFormat, PathBuf)>,
     jwks: Vec<(JsonKey, PathBuf)>,
     refused: Vec<(PathBuf, RefusalReason)>,
     has_unread: bool,
@@ -212,20 +231,15 @@ impl Halves {
                 self.public = Some(key);
                 self.public_file = Some(file.to_owned());
             }
-            Part::Certificates(chain) => {
-                same(&self.public, &chain.public, "public keys")?;
-                self.public = Some(chain.public.clone());
-                self.public_file = Some(file.to_owned());
-                match &self.chain {
-                    // The dates of which of them would count?
-                    Some(known) if known.der.first() != chain.der.first() => {
-                        return Err(RefusalReason::SeveralKeys("certificates of one key"));
-                    }
-                    // The same leaf with less of its chain says nothing new.
-                    Some(known) if known.der.len() >= chain.der.len() => {}
-                    _ => self.chain = Some(chain),
-                }
+            Part::Certificate(certificate) => {
+                self.certificates.push((*certificate, file.to_owned()));
             }
+            Part::KeyId(kid) => match &self.kid {
+                Some(known) if *known != kid => return Err(RefusalReason::SeveralKeys("key ids")),
+                _ => self.kid = Some(kid),
+            },
+            Part::Other(format) => self.other = Some((format, file.to_owned())),
+            Part::Note(note) => self.notes.push(note),
             Part::Jwk(key) => self.add_jwk(key, file),
             Part::PassedOver { note, is_unread } => {
                 self.has_unread |= is_unread;
@@ -249,35 +263,30 @@ impl Halves {
         }
     }
 
+    /// The chain of the key that the other parts tell, or by itself.
+    fn chain(&mut self) -> Result<Option<Chain>, (Option<PathBuf>, RefusalReason)> {
+        let of_jwk = || self.jwks.first().map(|(key, _)| &key.public);
+        let key = self.private.as_ref().or(self.public.as_ref()).or_else(of_jwk);
+        let Some((_, file)) = self.certificates.first() else { return Ok(None) };
+        let chain = material::chain(&self.certificates, key);
+        let mut chain = chain.map_err(|(file, reason)| (Some(file), reason))?;
+        self.notes.append(&mut chain.notes);
+        if self.public.is_none() {
+            self.public = Some(chain.public.clone());
+            self.public_file = Some(file.clone());
+        }
+        Ok(Some(chain))
+    }
+
     /// Puts the parts together: to one key pair, or to the keys of a JWK Set.
     fn finish(mut self) -> Result<Finished, (Option<PathBuf>, RefusalReason)> {
-        let has_pem = self.private.is_some() || self.public.is_some();
         if let (Some(private), Some(public)) = (&self.private, &self.public)
             && private != public
         {
             return Err((self.private_file, RefusalReason::PairMismatch));
         }
-        let notes = self.jwks.iter().filter_map(|(key, _)| key.note.map(str::to_owned));
-        self.notes.extend(notes);
-        let public = self.private.or(self.public);
-        if self.encrypted_file.is_some() && (public.is_some() || !self.jwks.is_empty()) {
-            let note = "the private key is encrypted, so the pair was not checked";
-            self.notes.push(note.to_owned());
-        }
-        if self.jwks.is_empty() {
-            let Some(public) = public else {
-                return Err(match (self.encrypted_file, self.private_file) {
-                    (Some(file), _) => (Some(file), RefusalReason::Encrypted),
-                    (None, Some(file)) => (Some(file), RefusalReason::NoKey),
-                    (None, None) => (None, RefusalReason::AttributesWithoutKey),
-                });
-            };
-            let private = self.private_file.or(self.encrypted_file);
-            let file = self.public_file.or_else(|| private.clone()).unwrap_or_default();
-            let chain = self.chain;
-            let material = Material { file, public, private, chain, kid: None, algorithm: None };
-            return Ok((vec![material], self.notes));
-        }
+        let has_pem =
+            self.private.is_some() || self.public.is_some() || !self.certificates.is_empty();
         if has_pem && self.jwks.len() > 1 {
             let file = self.jwks.pop().map(|(_, file)| file);
             return Err((
@@ -285,10 +294,43 @@ impl Halves {
                 RefusalReason::SeveralKeys("keys, some in a JWK Set and some beside it"),
             ));
         }
+        let chain = self.chain()?;
+        let notes = self.jwks.iter().flat_map(|(key, _)| &key.notes).map(|note| (*note).to_owned());
+        self.notes.extend(notes);
+        let public = self.private.or(self.public);
+        let is_there = public.is_some() || !self.jwks.is_empty();
+        if self.encrypted_file.is_some() && is_there {
+            let note = "the private key is encrypted, so the pair was not checked";
+            self.notes.push(note.to_owned());
+        }
+        if let (true, Some((format, _))) = (is_there, &self.other) {
+            self.notes.push(format!("a file beside the key was passed over: {}", format.cause()));
+        }
+        if self.jwks.is_empty() {
+            let Some(public) = public else {
+                return Err(match (self.encrypted_file, self.private_file, self.other) {
+                    (Some(file), ..) => (Some(file), RefusalReason::Encrypted),
+                    (None, Some(file), _) => (Some(file), RefusalReason::NoKey),
+                    (None, None, Some((format, file))) => (Some(file), format.into()),
+                    (None, None, None) => (None, RefusalReason::AttributesWithoutKey),
+                });
+            };
+            let private = self.private_file.or(self.encrypted_file);
+            let file = self.public_file.or_else(|| private.clone()).unwrap_or_default();
+            let material = Material {
+                file,
+                public,
+                private,
+                chain,
+                kid: self.kid,
+                algorithm: None,
+                member: None,
+            };
+            return Ok((vec![material], self.notes));
+        }
         // Beside several keys nothing tells whose private half it is.
         let is_one = self.jwks.len() == 1;
         let private = self.private_file.or(self.encrypted_file).filter(|_| is_one);
-        let chain = self.chain;
         let mut materials = Vec::new();
         for (jwk, file) in self.jwks {
             if public.as_ref().is_some_and(|public| *public != jwk.public) {
@@ -299,8 +341,9 @@ impl Halves {
                 private: private.clone().or_else(|| jwk.is_private.then(|| file.clone())),
                 file,
                 chain: chain.clone(),
-                kid: jwk.kid,
+                kid: jwk.kid.or_else(|| self.kid.clone()),
                 algorithm: jwk.algorithm,
+                member: jwk.member,
             });
         }
         Ok((materials, self.notes))
@@ -317,7 +360,7 @@ fn describe(
     rules: &KeyRules,
     notes: &mut Vec<String>,
 ) -> Result<SeenKey, (FaultSource, RefusalReason)> {
-    let Material { file: _, public, private, chain, kid, algorithm } = material;
+    let Material { public, private, chain, kid, algorithm, .. } = material;
     let of_attributes = |reason| (FaultSource::Attributes, reason);
     let of_material = |reason| (FaultSource::Material, reason);
     let names_one = attributes.kid.is_some() || attributes.signer.is_some();
@@ -354,9 +397,10 @@ fn describe(
     }
     let audience =
         attributes.audience.as_ref().or(of_directory).unwrap_or(&rules.default_audience).clone();
+    let enforced = chain.as_ref().filter(|_| rules.certificate_dates == CertificateDates::Enforce);
     let declared = Declared {
-        valid_from: attributes.valid_from.or(chain.as_ref().and_then(|chain| chain.not_before)),
-        valid_to: attributes.valid_to.or(chain.as_ref().and_then(|chain| chain.not_after)),
+        valid_from: attributes.valid_from.or(enforced.and_then(|chain| chain.not_before)),
+        valid_to: attributes.valid_to.or(enforced.and_then(|chain| chain.not_after)),
         invalidated_at: attributes.invalidated_at,
         grace_period_sec: attributes.grace,
     };

@@ -3,13 +3,16 @@
 //! Texts name the cause exactly and say what to do. Names from outside are escaped, and nothing of
 //! a file's content is ever quoted, for it may be private.
 
+mod format;
+mod remedy;
+
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+pub use self::format::OtherFormat;
 use super::algorithm::Algorithm;
 use super::ids::{InvalidKid, Kid, Thumbprint};
-use crate::encoding::shell_word;
 use crate::source::Slot;
 use crate::source::scan::FileProblem;
 
@@ -33,8 +36,16 @@ pub enum RefusalReason {
     Truncated,
     BadPem(&'static str),
     UnknownLabel(String),
+    /// What is no key of ours by its format.
+    OtherFormat(OtherFormat),
     /// A private key under a passphrase, and no public key beside it.
     Encrypted,
+    /// The only certificates are for signing certificates.
+    CertificateAuthority,
+    /// A curve that is given by its numbers (RFC 3279 §2.3.5).
+    ExplicitCurve {
+        is_private: bool,
+    },
     BadJson(String),
     DuplicateMember(String),
     BadKey(&'static str),
@@ -115,10 +126,12 @@ impl RefusalReason {
             Self::Truncated => "truncated",
             Self::BadPem(_) => "bad-pem",
             Self::UnknownLabel(_) => "unknown-pem-label",
+            Self::OtherFormat(format) => format.code(),
             Self::Encrypted => "encrypted",
+            Self::CertificateAuthority => "certificate-authority",
             Self::BadJson(_) => "bad-json",
             Self::DuplicateMember(_) => "duplicate-member",
-            Self::BadKey(_) => "bad-key",
+            Self::BadKey(_) | Self::ExplicitCurve { .. } => "bad-key",
             Self::UnsupportedKey(_) => "unsupported-key-type",
             Self::UnsupportedCurve(_) => "unsupported-curve",
             Self::Symmetric => "symmetric-key",
@@ -152,7 +165,7 @@ impl RefusalReason {
                 format!("the key directory can't be read, so its keys stay as they were: {error}")
             }
             Self::EmptyFile => "the file is empty".to_owned(),
-            Self::NotText => "the file is neither PEM nor JSON".to_owned(),
+            Self::NotText => "the file is neither PEM, DER nor JSON".to_owned(),
             Self::NoKey => "the file holds no key and no certificate".to_owned(),
             Self::Truncated => {
                 "the file is cut short: a block has no whole END line, half a marker follows it, or \
@@ -163,10 +176,18 @@ impl RefusalReason {
             Self::UnknownLabel(label) => {
                 format!("a block \"{}\" holds no signing key", escape_name(label))
             }
+            Self::OtherFormat(format) => format.cause().to_owned(),
             Self::Encrypted => {
                 "the private key is encrypted under a passphrase, and no public key \
                                 or certificate lies beside it"
                     .to_owned()
+            }
+            Self::CertificateAuthority => {
+                "it is a certificate authority's: its keyUsage is for signing certificates, not tokens"
+                    .to_owned()
+            }
+            Self::ExplicitCurve { .. } => {
+                "the key can't be used: its curve is spelled out in numbers instead of named".to_owned()
             }
             Self::BadJson(what) => format!("the JSON can't be used: {what}"),
             Self::DuplicateMember(member) => {
@@ -174,10 +195,16 @@ impl RefusalReason {
             }
             Self::BadKey(what) => format!("the key can't be used: {what}"),
             Self::UnsupportedKey(what) => {
-                format!("a key of type {} can't sign tokens", escape_name(what))
+                let why = match &**what {
+                    "RSASSA-PSS" => "a JWK can't say what it is restricted to, but a plain RSA key can sign the same",
+                    "X25519" | "X448" | "DH" => "it is for key agreement and can't sign",
+                    "DSA" => "no algorithm of JOSE uses it",
+                    _ => "few consumers could verify with it",
+                };
+                format!("jwksd publishes no keys of type {}: {why}", escape_name(what))
             }
             Self::UnsupportedCurve(curve) => format!(
-                "the curve {} is none of P-256, P-384, P-521 and Ed25519",
+                "jwksd publishes no keys on the curve {}, only on P-256, P-384, P-521 and Ed25519",
                 escape_name(curve)
             ),
             Self::Symmetric => "a symmetric key (oct) must never be published".to_owned(),
@@ -238,86 +265,6 @@ impl RefusalReason {
         }
     }
 
-    pub fn remedy(&self) -> String {
-        let text = match self {
-            Self::File(problem) => file_remedy(problem),
-            Self::DirectoryUnreadable { .. } => {
-                "make the directory exist and be readable by the user that jwksd runs as"
-            }
-            Self::EmptyFile | Self::Truncated => {
-                "write the whole file under a hidden name and rename it into place"
-            }
-            Self::NotText => {
-                "convert it to PEM, for example: openssl pkey -inform DER -in FILE -out FILE.pem"
-            }
-            Self::NoKey => {
-                "remove the file, or put a PEM or JWK key into it; hidden files are passed over"
-            }
-            Self::BadPem(_) => "export the key again",
-            Self::UnknownLabel(_) => {
-                "keep only PRIVATE KEY, PUBLIC KEY and CERTIFICATE blocks; other private keys are \
-                 converted by: openssl pkey -in FILE -out FILE.pem"
-            }
-            Self::Encrypted => {
-                "put the public key beside it (openssl pkey -in FILE -pubout -out STEM.pub), or \
-                 remove the passphrase"
-            }
-            Self::BadJson(_) => "correct the JSON: one JWK, or a JWK Set {\"keys\": [...]}",
-            Self::DuplicateMember(_) => "remove one of the two",
-            Self::BadKey(_) => "export the key again, or issue a new key pair",
-            Self::UnsupportedKey(_) | Self::UnsupportedCurve(_) => {
-                "issue an RSA key, a key on P-256, P-384 or P-521, or an Ed25519 key; an RSASSA-PSS \
-                 key is issued as a plain RSA key with the algorithm PS256"
-            }
-            Self::Symmetric => "issue an asymmetric key pair, and replace this secret: it was here",
-            Self::NoSigningKey => "mark the signing key with \"use\": \"sig\"",
-            Self::RsaTooSmall(_) | Self::RsaTooLarge(_) => {
-                "issue a key pair of 2048 to 8192 bits, for example: openssl genpkey -algorithm RSA \
-                 -pkeyopt rsa_keygen_bits:2048"
-            }
-            Self::RsaExponent => {
-                "issue a key pair with the exponent 65537, as every tool does by default"
-            }
-            Self::Roca => {
-                "issue a new key pair with other software, and invalidate this one everywhere"
-            }
-            Self::NotOnCurve => "export the public key again from the private one",
-            Self::UnknownAlgorithm(_) => {
-                "name one of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA"
-            }
-            Self::AlgorithmMismatch { .. } => {
-                "correct the algorithm, or leave it out to have the key's default"
-            }
-            Self::PairMismatch => {
-                "put the two parts of one key pair together; where they are written one after the \
-                 other, the second one is still to come"
-            }
-            Self::SeveralKeys(_) => "give each key pair a file name of its own, or use a JWK Set",
-            Self::DuplicateKid(_) => "give each key, and each alias, an id of its own",
-            Self::BadKid(_) => "give it a keyId of 1 to 256 printable ASCII characters",
-            Self::KidTaken { kid, until, .. } => return kid_taken_remedy(kid, *until),
-            Self::Member { reason, .. } => return reason.remedy(),
-            Self::KidAlgorithm { .. } => {
-                "give it another keyId in STEM.meta.json (or another kid, where it is a member of a JWK Set), \
-                 or take the algorithm out of there"
-            }
-            Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
-            Self::TooManyKeys { .. } => {
-                "remove keys that are not needed, and look who adds so many; where so many are meant, \
-                 raise keys.max_keys"
-            }
-            Self::TooManyKeysInFile { .. } => "share the keys out among several files",
-            Self::BadAttributes(_) => {
-                "correct the attributes file; its members are keyId, audience, algorithm, \
-                 validFrom, validTo, invalidatedAt, gracePeriodSec, keyIdAliases and signer"
-            }
-            Self::AttributesWithoutKey => {
-                "put the key beside it under the same stem, or remove the attributes file"
-            }
-        };
-        text.to_owned()
-    }
-
     /// Whether it is a key of another kind, or none: what others can't use either.
     pub(crate) const fn is_of_no_use(&self) -> bool {
         matches!(
@@ -344,22 +291,6 @@ impl RefusalReason {
     /// and only their description is left.
     pub const fn holds_last_good_state(&self) -> bool {
         !matches!(self, Self::AttributesWithoutKey)
-    }
-}
-
-fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
-    let own = "give the new key a kid of its own (keyId in STEM.meta.json, or kid of the member in a \
-               JWK Set), or leave it out to have the thumbprint";
-    match until {
-        // What lies there still is not forgotten.
-        Some(until) => format!(
-            "{own}; the kid is free from {until:.0} on, where the key that has it lies nowhere any more"
-        ),
-        None => format!(
-            "{own}; to free the kid, end that key for good: jwksd keys delete --yes -- {} (the kid \
-             is free when nobody can remember it, keys.retention later)",
-            shell_word(kid.as_str())
-        ),
     }
 }
 
@@ -391,24 +322,6 @@ fn file_cause(problem: &FileProblem) -> String {
         }
         FileProblem::Changing => "it changed while it was read".to_owned(),
         FileProblem::NameNotUtf8 => "the file's name is not UTF-8".to_owned(),
-    }
-}
-
-const fn file_remedy(problem: &FileProblem) -> &'static str {
-    match problem {
-        FileProblem::TooLarge { .. } => "remove it, or raise keys.max_file_size",
-        FileProblem::TooMany { .. } => "remove old files, or raise keys.max_files",
-        FileProblem::NotRegular { .. } => "remove it, or put a regular file in its place",
-        FileProblem::LeadsOut => {
-            "copy the file into the key directory, or name the link's directory with --keys"
-        }
-        FileProblem::Dangling => "remove the link, or restore its target",
-        FileProblem::Unreadable { .. } => {
-            "make it readable for the user that jwksd runs as (in Kubernetes: fsGroup, or \
-             defaultMode 0440)"
-        }
-        FileProblem::Changing => "wait until its writer has finished",
-        FileProblem::NameNotUtf8 => "rename the file",
     }
 }
 

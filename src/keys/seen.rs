@@ -9,8 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
 use super::ids::{Audience, Kid, Thumbprint};
+use super::lifecycle::after;
+use super::material::certificate_end;
 use super::public_key::PublicKey;
 use super::refusal::RefusalReason;
+
+/// How long before a certificate ends that is told.
+const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 86_400);
 
 /// A key as its files show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +58,13 @@ impl SeenKey {
     /// The kids under which it is to be published, its own first.
     pub fn kids(&self) -> impl Iterator<Item = &Kid> {
         std::iter::once(&self.kid).chain(&self.aliases)
+    }
+
+    /// When its certificate ends, where that is near or past and ends nothing.
+    pub fn expiring_certificate(&self, now: Timestamp) -> Option<Timestamp> {
+        let end = certificate_end(self.certificates.first()?)?;
+        let is_near = after(now, CERTIFICATE_NOTICE) >= end;
+        (is_near && self.declared.valid_to.is_none_or(|valid_to| valid_to > end)).then_some(end)
     }
 
     /// Whether `reason` is one against this key of its entry.

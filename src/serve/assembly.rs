@@ -87,6 +87,7 @@ fn key_rules(config: &Config) -> KeyRules {
         verify_pairs: keys.verify_pairs,
         confine_audiences: keys.confine_audiences,
         max_keys: keys.max_keys,
+        certificate_dates: keys.certificate_dates,
     }
 }
 

@@ -57,6 +57,7 @@ fn every_setting_has_a_variable() {
         ("keys.audiences", "a,b"),
         ("keys.default_audience", "a"),
         ("keys.key_id", "cyoda"),
+        ("keys.certificate_dates", "enforce"),
         ("lifecycle.default_grace", "13s"),
         ("lifecycle.on_removal", "drop"),
         ("publish.path", "/keys"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jwksd::keys::Audience;
-use jwksd::keys::entry::{self, Entry, KeyIdScheme, KeyRules};
+use jwksd::keys::entry::{self, CertificateDates, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::refusal::Refused;
 use jwksd::source::Slot;
 use jwksd::source::scan::{EntryFiles, FileContent, FileRead};
@@ -86,6 +86,19 @@ ES+qHo4CIQC8y/3o89fJKuleEF+SmIXaNb4BZsZOY0JSahODleBPkw==
 }
 
 fn read_with(files: &[(&str, Option<&str>)], verify_pairs: bool) -> Result<Entry, Refused> {
+    read_under(files, verify_pairs, CertificateDates::Warn)
+}
+
+fn read_by(files: &[(&str, &str)], dates: CertificateDates) -> Result<Entry, Refused> {
+    let files: Vec<_> = files.iter().map(|(name, text)| (*name, Some(*text))).collect();
+    read_under(&files, true, dates)
+}
+
+fn read_under(
+    files: &[(&str, Option<&str>)],
+    verify_pairs: bool,
+    certificate_dates: CertificateDates,
+) -> Result<Entry, Refused> {
     let rules = KeyRules {
         audiences: ["client", "human"].map(Audience::new).to_vec(),
         default_audience: Audience::new("client"),
@@ -93,6 +106,7 @@ fn read_with(files: &[(&str, Option<&str>)], verify_pairs: bool) -> Result<Entry
         verify_pairs,
         confine_audiences: false,
         max_keys: 1000,
+        certificate_dates,
     };
     let content = |text: &str| FileContent::Bytes(Zeroizing::new(text.as_bytes().to_vec()));
     let files = files.iter().map(|(name, text)| FileRead {
@@ -148,8 +162,10 @@ fn the_plain_forms_are_accepted() {
 
 #[test]
 fn a_marker_in_the_middle_of_a_line_is_not_passed_over() {
-    // The second key would be dropped without a word.
-    refused(&[("a.pem", &format!("{PUBLIC}x{PRIVATE}"))], "truncated");
+    // The second key is not dropped without a word.
+    let entry = read(&[("a.pem", &format!("{PUBLIC}x{PRIVATE}"))]).unwrap();
+    assert!(entry.keys[0].private.is_there());
+    assert_eq!(entry.notes.len(), 1);
     refused(&[("a.pem", &PUBLIC.replace("-----END", "x -----END"))], "truncated");
 }
 
@@ -183,11 +199,16 @@ fn a_chain_is_read_to_its_end() {
 }
 
 #[test]
-fn two_certificates_of_one_key_in_two_files_are_not_merged_by_chance() {
-    // Which dates hold would depend on the names.
+fn of_two_certificates_of_one_key_the_one_that_ends_last_counts_whatever_their_names() {
     let (one, other) = (certificate(), renewed_certificate());
-    refused(&[("a.crt", &one), ("a.pem", &other)], "several-keys");
-    read(&[("a.crt", &one), ("a.pem", &one)]).unwrap();
+    let chosen = |files: [(&str, &str); 2]| {
+        let entry = read(&files).unwrap();
+        (entry.keys[0].certificates[0].clone(), entry.notes.len())
+    };
+    let forth = chosen([("a.crt", &one), ("a.pem", &other)]);
+    assert_eq!(forth, chosen([("a.crt", &other), ("a.pem", &one)]));
+    assert_eq!(forth.1, 1);
+    assert_eq!(chosen([("a.crt", &one), ("a.pem", &one)]).1, 0);
 }
 
 // DER
@@ -280,11 +301,16 @@ fn key_operations_have_their_type() {
 }
 
 #[test]
-fn private_numbers_have_their_full_width() {
+fn private_numbers_of_another_width_are_read_where_their_value_is_right() {
     let d = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(D).unwrap();
-    let wide = [&[0], &d[..]].concat();
-    let wide = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(wide);
-    refused(&[("a.json", &ec_jwk(&format!(r#","d":"{wide}""#)))], "bad-key");
+    let jwk = |d: &[u8]| {
+        let d = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(d);
+        ec_jwk(&format!(r#","d":"{d}""#))
+    };
+    let entry = read(&[("a.json", &jwk(&[&[0], &d[..]].concat()))]).unwrap();
+    assert_eq!(entry.notes.len(), 1);
+    refused(&[("a.json", &jwk(&[&[1], &d[..]].concat()))], "bad-key");
+    refused(&[("a.json", &jwk(&d[1..]))], "pair-mismatch");
 }
 
 #[test]
@@ -433,7 +459,10 @@ fn a_byte_order_mark_before_attributes_does_not_matter() {
 fn a_window_is_checked_where_the_attributes_and_the_certificate_meet() {
     // The certificate ends in 2036.
     let late = r#"{"validFrom": "2040-01-01T00:00:00Z"}"#;
-    let refused = refused(&[("a.crt", &certificate()), ("a.meta.json", late)], "bad-attributes");
+    let files = [("a.crt", &*certificate()), ("a.meta.json", late)];
+    read(&files).unwrap();
+    let refused = read_by(&files, CertificateDates::Enforce).unwrap_err();
+    assert_eq!(refused.reason.code(), "bad-attributes");
     assert_eq!(refused.file, Path::new("/keys/a.meta.json"));
 }
 

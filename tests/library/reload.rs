@@ -60,6 +60,7 @@ impl Loop {
             verify_pairs: true,
             confine_audiences: false,
             max_keys: 1000,
+            certificate_dates: jwksd::keys::entry::CertificateDates::Warn,
         };
         let scanner = KeyScanner::new(vec![Arc::from(directory.path())], limits, rules);
         let policy = policy();

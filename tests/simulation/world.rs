@@ -687,6 +687,7 @@ fn settings(random: &mut Random) -> Settings {
         verify_pairs: true,
         confine_audiences: false,
         max_keys: 1000,
+        certificate_dates: jwksd::keys::entry::CertificateDates::Warn,
     };
     Settings {
         reconcile: reconciler::ReconcileSettings {

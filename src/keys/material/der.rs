@@ -1,5 +1,5 @@
 //! Keys in DER: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017 §A.1), SEC 1 (RFC 5915), SPKI (RFC 5280) and
-//! X.509.
+//! X.509, told by their structure.
 //!
 //! The outer structure is looked at first, to name exactly what is wrong; the key itself is checked
 //! by the cryptographic library.
@@ -8,14 +8,11 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{
     EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, ParsedPublicKey, RsaKeyPair,
 };
-use jiff::Timestamp;
 use x509_parser::oid_registry::asn1_rs::Oid;
-use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
-use super::Chain;
 use super::signing_key::{SigningKey, ecdsa};
 use crate::keys::public_key::{Curve, PublicKey, UNCOMPRESSED, verification};
-use crate::keys::refusal::RefusalReason;
+use crate::keys::refusal::{OtherFormat, RefusalReason};
 
 const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 const RSA_PSS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
@@ -30,13 +27,38 @@ const P384: &[u8] = b"\x2b\x81\x04\x00\x22";
 const P521: &[u8] = b"\x2b\x81\x04\x00\x23";
 const SECP256K1: &[u8] = b"\x2b\x81\x04\x00\x0a";
 
+/// Object identifiers in dotted form, with the names that people know.
+const NAMES: [(&str, &str); 17] = [
+    ("2.16.840.1.101.3.4.3.17", "ML-DSA-44"),
+    ("2.16.840.1.101.3.4.3.18", "ML-DSA-65"),
+    ("2.16.840.1.101.3.4.3.19", "ML-DSA-87"),
+    ("1.2.840.10045.3.1.1", "P-192"),
+    ("1.3.132.0.33", "P-224"),
+    ("1.2.840.113549.1.3.1", "DH"),
+    ("1.2.156.10197.1.301", "SM2"),
+    ("1.3.36.3.3.2.8.1.1.1", "brainpoolP160r1"),
+    ("1.3.36.3.3.2.8.1.1.3", "brainpoolP192r1"),
+    ("1.3.36.3.3.2.8.1.1.5", "brainpoolP224r1"),
+    ("1.3.36.3.3.2.8.1.1.7", "brainpoolP256r1"),
+    ("1.3.36.3.3.2.8.1.1.8", "brainpoolP256t1"),
+    ("1.3.36.3.3.2.8.1.1.9", "brainpoolP320r1"),
+    ("1.3.36.3.3.2.8.1.1.11", "brainpoolP384r1"),
+    ("1.3.36.3.3.2.8.1.1.12", "brainpoolP384t1"),
+    ("1.3.36.3.3.2.8.1.1.13", "brainpoolP512r1"),
+    ("1.3.36.3.3.2.8.1.1.14", "brainpoolP512t1"),
+];
+
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const NULL: u8 = 0x05;
 const OBJECT_IDENTIFIER: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+pub(super) const SEQUENCE: u8 = 0x30;
 const CONTEXT_0: u8 = 0xa0;
+/// `[1]`, a bit string with a tag of its own.
+const CONTEXT_1_OUTER: u8 = 0xa1;
 /// `[1]`, a bit string without a tag of its own.
 const CONTEXT_1: u8 = 0x81;
 
@@ -44,8 +66,84 @@ const NOT_DER: RefusalReason = RefusalReason::BadKey("its DER can't be read");
 const INCONSISTENT: RefusalReason =
     RefusalReason::BadKey("its private numbers do not fit together");
 
+const NO_CURVE: RefusalReason =
+    RefusalReason::BadKey("it names no curve, and holds no public point to tell it by");
+
 /// A key pair: both of its halves.
 type Halves = (PublicKey, SigningKey);
+
+/// What a DER structure is, by its outer elements.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Pkcs8,
+    EncryptedPkcs8,
+    RsaPrivate,
+    Sec1,
+    Spki,
+    RsaPublic,
+    Certificate,
+}
+
+impl Form {
+    /// The label of such a block in PEM (RFC 7468 §4).
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Pkcs8 => "PRIVATE KEY",
+            Self::EncryptedPkcs8 => "ENCRYPTED PRIVATE KEY",
+            Self::RsaPrivate => "RSA PRIVATE KEY",
+            Self::Sec1 => "EC PRIVATE KEY",
+            Self::Spki => "PUBLIC KEY",
+            Self::RsaPublic => "RSA PUBLIC KEY",
+            Self::Certificate => "CERTIFICATE",
+        }
+    }
+
+    /// The form of a structure. Those that hold no key that can be read are refused by their names.
+    pub(super) fn of(der: &[u8]) -> Result<Self, RefusalReason> {
+        let elements = Elements::whole(der, SEQUENCE)?.all()?;
+        let tags: Vec<u8> = elements.iter().map(|(tag, _)| *tag).collect();
+        match *tags {
+            [INTEGER, SEQUENCE, OCTET_STRING, ..] => Ok(Self::Pkcs8),
+            // A version, the contents, and what they are authenticated by (RFC 7292 §4).
+            [INTEGER, SEQUENCE] | [INTEGER, SEQUENCE, SEQUENCE] => Err(OtherFormat::Pkcs12.into()),
+            [INTEGER, OCTET_STRING, ..] => Ok(Self::Sec1),
+            [INTEGER, INTEGER] => Ok(Self::RsaPublic),
+            [INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, INTEGER] => Err(unsupported(DSA)),
+            [INTEGER, INTEGER, INTEGER, ..] => Ok(Self::RsaPrivate),
+            [SEQUENCE, BIT_STRING] => Ok(Self::Spki),
+            [SEQUENCE, OCTET_STRING] => Ok(Self::EncryptedPkcs8),
+            [SEQUENCE, SEQUENCE, BIT_STRING] => signed(elements[0].1),
+            [OBJECT_IDENTIFIER, CONTEXT_0] => Err(OtherFormat::Pkcs7 { is_pem: false }.into()),
+            _ => Err(NOT_DER),
+        }
+    }
+}
+
+/// What is signed: a certificate (RFC 5280 §4.1), a request for one (RFC 2986 §4), or a list of
+/// revoked ones (RFC 5280 §5.1).
+fn signed(contents: &[u8]) -> Result<Form, RefusalReason> {
+    let tags: Vec<u8> = Elements(contents).all()?.iter().map(|(tag, _)| *tag).collect();
+    let unnumbered = tags.strip_prefix(&[INTEGER]).unwrap_or(&tags);
+    match *unnumbered {
+        [SEQUENCE, SEQUENCE, UTC_TIME | GENERALIZED_TIME, ..] => {
+            Err(OtherFormat::RevocationList.into())
+        }
+        [SEQUENCE, SEQUENCE] | [SEQUENCE, SEQUENCE, CONTEXT_0] => {
+            Err(OtherFormat::CertificateRequest { is_pem: false }.into())
+        }
+        _ => Ok(Form::Certificate),
+    }
+}
+
+/// How many bytes the one element is to have that these bytes begin with.
+pub(super) fn element_length(bytes: &[u8]) -> Option<usize> {
+    match *bytes {
+        [SEQUENCE, short @ 0..=0x7f, ..] => Some(2 + usize::from(short)),
+        [SEQUENCE, 0x81, length, ..] => Some(3 + usize::from(length)),
+        [SEQUENCE, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([high, low]))),
+        _ => None,
+    }
+}
 
 pub(super) fn pkcs8(der: &[u8]) -> Result<Halves, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
@@ -63,7 +161,7 @@ pub(super) fn pkcs8(der: &[u8]) -> Result<Halves, RefusalReason> {
             algorithm.end()?;
             rsa_private(inner)
         }
-        EC => elliptic_private(named_curve(algorithm)?, der),
+        EC => elliptic_private(named_curve(algorithm, true)?, der),
         ED25519 => {
             algorithm.end()?;
             let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| INCONSISTENT)?;
@@ -86,11 +184,17 @@ pub(super) fn rsa_private(der: &[u8]) -> Result<Halves, RefusalReason> {
 pub(super) fn sec1(der: &[u8]) -> Result<Halves, RefusalReason> {
     let mut key = Elements::whole(der, SEQUENCE)?;
     key.next(INTEGER)?;
-    key.next(OCTET_STRING)?;
-    let parameters = key
-        .next(CONTEXT_0)
-        .map_err(|_| RefusalReason::BadKey("it does not name its curve; convert it to PKCS#8"))?;
-    elliptic_private(named_curve(Elements(parameters))?, der)
+    let scalar = key.next(OCTET_STRING)?;
+    let curve = match key.0.first() {
+        Some(&CONTEXT_0) => named_curve(Elements(key.next(CONTEXT_0)?), true)?,
+        // Without its name the curve is told by its width, and proved by the point on it.
+        Some(&CONTEXT_1_OUTER) => [Curve::P256, Curve::P384, Curve::P521]
+            .into_iter()
+            .find(|curve| curve.coordinate_length() == scalar.len())
+            .ok_or(NO_CURVE)?,
+        _ => return Err(NO_CURVE),
+    };
+    elliptic_private(curve, der)
 }
 
 fn elliptic_private(curve: Curve, der: &[u8]) -> Result<Halves, RefusalReason> {
@@ -111,7 +215,7 @@ pub(super) fn spki(der: &[u8]) -> Result<PublicKey, RefusalReason> {
             algorithm.end()?;
             rsa_public(bytes)
         }
-        EC => point(named_curve(algorithm)?, bytes),
+        EC => point(named_curve(algorithm, false)?, bytes),
         ED25519 => {
             algorithm.end()?;
             PublicKey::ed25519(bytes)
@@ -150,32 +254,10 @@ fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, RefusalReason> {
     }
 }
 
-/// A certificate, as the leaf of a chain of one.
-pub(super) fn certificate(der: &[u8]) -> Result<Chain, RefusalReason> {
-    let certificate = x509(der)?;
-    let validity = certificate.validity();
-    let instant = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
-    Ok(Chain {
-        public: spki(certificate.public_key().raw)?,
-        not_before: instant(validity.not_before),
-        not_after: instant(validity.not_after),
-        der: vec![der.to_vec()],
-    })
-}
-
-/// A certificate, whatever its key.
-pub(super) fn x509(der: &[u8]) -> Result<X509Certificate<'_>, RefusalReason> {
-    match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
-        Ok(_) => Err(RefusalReason::BadKey("something follows the certificate in its block")),
-        Err(_) => Err(RefusalReason::BadKey("the certificate's DER can't be read")),
-    }
-}
-
 /// The curve that parameters name (RFC 5480 §2.1.1), and nothing behind it.
-fn named_curve(mut parameters: Elements<'_>) -> Result<Curve, RefusalReason> {
+fn named_curve(mut parameters: Elements<'_>, is_private: bool) -> Result<Curve, RefusalReason> {
     if parameters.0.first() == Some(&SEQUENCE) {
-        return Err(RefusalReason::BadKey("its curve is spelled out in numbers instead of named"));
+        return Err(RefusalReason::ExplicitCurve { is_private });
     }
     let oid = parameters.next(OBJECT_IDENTIFIER)?;
     parameters.end()?;
@@ -199,8 +281,11 @@ fn unsupported(kind: &[u8]) -> RefusalReason {
     })
 }
 
+/// The name of an object identifier, or its numbers.
 fn dotted(oid: &[u8]) -> String {
-    Oid::new(oid.into()).to_id_string()
+    let dotted = Oid::new(oid.into()).to_id_string();
+    let known = NAMES.iter().find(|(oid, _)| *oid == dotted);
+    known.map_or(dotted, |(_, name)| (*name).to_owned())
 }
 
 /// Reads DER elements one after the other (X.690 §10, with definite lengths).
@@ -217,10 +302,22 @@ impl<'a> Elements<'a> {
 
     /// The content of the next element, which has this tag.
     fn next(&mut self, tag: u8) -> Result<&'a [u8], RefusalReason> {
-        let [found, length, rest @ ..] = self.0 else { return Err(NOT_DER) };
-        if *found != tag {
-            return Err(NOT_DER);
+        let (found, content) = self.any()?;
+        if found == tag { Ok(content) } else { Err(NOT_DER) }
+    }
+
+    /// Every element: its tag and its content.
+    fn all(mut self) -> Result<Vec<(u8, &'a [u8])>, RefusalReason> {
+        let mut elements = Vec::new();
+        while !self.0.is_empty() {
+            elements.push(self.any()?);
         }
+        Ok(elements)
+    }
+
+    /// The tag and the content of the next element.
+    fn any(&mut self) -> Result<(u8, &'a [u8]), RefusalReason> {
+        let [tag, length, rest @ ..] = self.0 else { return Err(NOT_DER) };
         let (length, rest) = match *length {
             short @ 0..=0x7f => (usize::from(short), rest),
             long @ 0x81..=0x83 => {
@@ -239,7 +336,7 @@ impl<'a> Elements<'a> {
         };
         let (content, rest) = rest.split_at_checked(length).ok_or(NOT_DER)?;
         self.0 = rest;
-        Ok(content)
+        Ok((*tag, content))
     }
 
     /// Passes over the next element where it has this tag.

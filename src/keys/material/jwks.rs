@@ -23,6 +23,10 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
         }
     })?;
     let jwk = JwkMembers(&object);
+    // A JWE in one of its JSON forms (RFC 7516 §7.2): an encrypted key.
+    if jwk.find("ciphertext").is_some() && object.find("kty").is_none() {
+        return Ok(vec![Part::Unopened { encrypted: true }]);
+    }
     let parts = match (jwk.find("kty"), object.find("keys")) {
         (Some(_), None) => vec![key(jwk, opener)?],
         (None, Some(Json::List(keys))) => members(keys, opener)?,
@@ -52,6 +56,9 @@ fn members(keys: &[Json], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalR
             _ => (String::new(), Err(bad("it is no object"))),
         };
         parts.push(match read {
+            Ok(Part::Jwk(key)) => {
+                Part::Jwk(JsonKey { member: Some(format!("member {number}{name}")), ..key })
+            }
             Ok(part) => part,
             Err(reason) if reason.is_of_no_use() => {
                 let note =
@@ -81,6 +88,9 @@ fn members(keys: &[Json], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalR
     }
 }
 
+const WRONG_WIDTH: RefusalReason =
+    RefusalReason::BadKey("a coordinate, or \"d\", does not have the width of its curve");
+
 /// The members of a JWK that are private, of every type (RFC 7518 §6.2.2, §6.3.2, RFC 8037 §2).
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
@@ -106,7 +116,7 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
         return Err(bad("it has private members, and \"d\" is not among them"));
     }
     let open = is_private && opener.open_private;
-    let mut note = None;
+    let mut notes = Vec::new();
     let public = match jwk.needed("kty")? {
         "RSA" => {
             let public = PublicKey::rsa(&jwk.bytes("n")?, &jwk.bytes("e")?)?;
@@ -115,7 +125,7 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
             }
             match RSA_FACTORS.iter().filter(|name| jwk.find(name).is_some()).count() {
                 0 if open => {
-                    note = Some("only d of the private half is there, so the pair was not checked");
+                    notes.push("only d of the private half is there, so the pair was not checked");
                 }
                 5 if open => opener.offer(&public, rsa_pair(jwk)?),
                 0 | 5 => {}
@@ -132,9 +142,16 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
                 "P-521" => Curve::P521,
                 other => return Err(RefusalReason::UnsupportedCurve(redact_long(other))),
             };
-            let public = PublicKey::ec(curve, &jwk.bytes("x")?, &jwk.bytes("y")?)?;
-            if open {
-                opener.offer(&public, ec_pair(&public, &jwk.bytes("d")?)?);
+            let mut number = |name| jwk.number(name, curve.coordinate_length(), &mut notes);
+            let (x, y) = (number("x")?, number("y")?);
+            let d = if open { Some(number("d")?) } else { None };
+            let public = PublicKey::ec(curve, &x, &y).map_err(|reason| match reason {
+                // A byte of a number is missing, not a zero.
+                RefusalReason::NotOnCurve if !notes.is_empty() => WRONG_WIDTH,
+                reason => reason,
+            })?;
+            if let Some(d) = d {
+                opener.offer(&public, ec_pair(&public, &d)?);
             }
             public
         }
@@ -152,21 +169,21 @@ fn key(jwk: JwkMembers<'_>, opener: &mut Opener<'_>) -> Result<Part, RefusalReas
             }
             public
         }
+        "AKP" => {
+            let algorithm = jwk.text("alg")?.map_or_else(|| "AKP".to_owned(), redact_long);
+            return Err(RefusalReason::UnsupportedKey(algorithm));
+        }
         other => return Err(RefusalReason::UnsupportedKey(redact_long(other))),
     };
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let (kid, algorithm) = (owned(jwk.text("kid")?), owned(jwk.text("alg")?));
-    Ok(Part::Jwk(JsonKey { public, is_private, kid, algorithm, note }))
+    Ok(Part::Jwk(JsonKey { public, is_private, kid, algorithm, member: None, notes }))
 }
 
 fn ec_pair(public: &PublicKey, scalar: &[u8]) -> Result<SigningKey, RefusalReason> {
     let Numbers::Ec { curve, x, y } = public.numbers() else {
         return Err(RefusalReason::PairMismatch);
     };
-    if scalar.len() != curve.coordinate_length() {
-        // RFC 7518 §6.2.2.1
-        return Err(RefusalReason::BadKey("\"d\" does not have the full width of its curve"));
-    }
     let point = [&[UNCOMPRESSED], &**x, &**y].concat();
     EcdsaKeyPair::from_private_key_and_public_key(ecdsa(*curve), scalar, &point)
         .map(SigningKey::Ec)
@@ -217,6 +234,33 @@ impl<'a> JwkMembers<'a> {
             .decode(self.needed(name)?)
             .map(Zeroizing::new)
             .map_err(|_| bad(&format!("\"{name}\" is not base64url without padding")))
+    }
+
+    /// A big-endian number at the full width that it is to have (RFC 7518 §6.2.1.2, §6.2.2.1). Some
+    /// programs leave its leading zeros out, or write one more, as numbers with a sign have it.
+    fn number(
+        self,
+        name: &str,
+        width: usize,
+        notes: &mut Vec<&'static str>,
+    ) -> Result<Zeroizing<Vec<u8>>, RefusalReason> {
+        let number = self.bytes(name)?;
+        if number.len() == width {
+            return Ok(number);
+        }
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        let magnitude = &number[zeros..];
+        // What lacks more than a few bytes is another number.
+        let missing = width.checked_sub(magnitude.len()).filter(|missing| *missing <= 4);
+        let missing = missing.ok_or(WRONG_WIDTH)?;
+        let mut full = Zeroizing::new(vec![0; width]);
+        full[missing..].copy_from_slice(magnitude);
+        let note =
+            "a number of it does not have the full width of its curve; it is published with it";
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+        Ok(full)
     }
 
     /// Whether `key_ops` is absent or names signatures (RFC 7517 §4.3).

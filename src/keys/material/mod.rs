@@ -1,19 +1,23 @@
-//! The bytes of one file become the keys in them, told by content: PEM or JSON.
+//! The bytes of one file become the keys in them, told by content: PEM, DER or JSON.
 //!
 //! Private halves are opened to derive their public halves and then dropped, unless one is opened to
 //! sign with. No [`Part`] can hold a private byte.
 
+mod certificate;
 mod der;
 mod jwks;
+mod other;
 mod pem;
+mod recover;
 mod signing_key;
 
-use jiff::Timestamp;
-
+pub use self::certificate::Certificate;
+pub(super) use self::certificate::{Chain, chain, end as certificate_end};
+use self::der::Form;
 use self::signing_key::Opener;
 pub(crate) use self::signing_key::SigningKey;
 use super::public_key::PublicKey;
-use super::refusal::RefusalReason;
+use super::refusal::{OtherFormat, RefusalReason};
 
 /// A part of a key pair that a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +29,14 @@ pub enum Part {
         encrypted: bool,
     },
     Public(PublicKey),
-    Certificates(Chain),
+    Certificate(Box<Certificate>),
+    /// The kid that a block's header gives to its key.
+    KeyId(String),
     Jwk(JsonKey),
+    /// Something else than a key of ours, which costs no key that lies beside it.
+    Other(OtherFormat),
+    /// What looks odd about the file, for people.
+    Note(String),
     /// A JWK that is not for signatures, with a note that says so.
     PassedOver {
         note: String,
@@ -37,24 +47,16 @@ pub enum Part {
     Refused(RefusalReason),
 }
 
-/// A certificate chain, by its leaf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
-    pub public: PublicKey,
-    pub not_before: Option<Timestamp>,
-    pub not_after: Option<Timestamp>,
-    /// Every certificate in DER, the leaf first.
-    pub der: Vec<Vec<u8>>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonKey {
     pub public: PublicKey,
     pub is_private: bool,
     pub kid: Option<String>,
     pub algorithm: Option<String>,
+    /// By what a message names it, where it is one of a set.
+    pub member: Option<String>,
     /// What looks odd about it.
-    pub note: Option<&'static str>,
+    pub notes: Vec<&'static str>,
 }
 
 /// The parts in a file's bytes, at least one. With `open_private` unset, private keys are left
@@ -76,11 +78,58 @@ pub(crate) fn open(
 }
 
 fn parse_with(bytes: &[u8], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalReason> {
+    if let Some(format) = other::binary(bytes) {
+        return Ok(vec![format.into_part()?]);
+    }
+    match der::element_length(bytes) {
+        Some(length) if length == bytes.len() => return der_file(bytes, opener),
+        // No text begins like this and is none.
+        Some(length) if std::str::from_utf8(bytes).is_err() => {
+            return Err(if length > bytes.len() {
+                RefusalReason::Truncated
+            } else {
+                RefusalReason::BadKey("something follows the DER in its file")
+            });
+        }
+        _ => {}
+    }
     let text = text_of(bytes)?;
     if text.trim_start().starts_with(['{', '[']) {
         jwks::parse(text, opener)
     } else {
         pem::parse(text, opener)
+    }
+}
+
+/// The one part in a file of DER.
+fn der_file(bytes: &[u8], opener: &mut Opener<'_>) -> Result<Vec<Part>, RefusalReason> {
+    let part = match Form::of(bytes) {
+        Ok(form) => read(form, bytes, opener)?,
+        Err(RefusalReason::OtherFormat(format)) => format.into_part()?,
+        Err(reason) => return Err(reason),
+    };
+    Ok(vec![part])
+}
+
+/// The part in a structure of this form.
+fn read(form: Form, bytes: &[u8], opener: &mut Opener<'_>) -> Result<Part, RefusalReason> {
+    let (public, key) = match form {
+        Form::EncryptedPkcs8 => return Ok(Part::Unopened { encrypted: true }),
+        Form::Spki => return Ok(Part::Public(der::spki(bytes)?)),
+        Form::RsaPublic => return Ok(Part::Public(der::rsa_public(bytes)?)),
+        Form::Certificate => return Ok(Part::Certificate(Box::new(Certificate::read(bytes)?))),
+        Form::Pkcs8 => der::pkcs8(bytes)?,
+        Form::RsaPrivate => der::rsa_private(bytes)?,
+        Form::Sec1 => der::sec1(bytes)?,
+    };
+    opener.offer(&public, key);
+    Ok(Part::Private(public))
+}
+
+impl OtherFormat {
+    /// As a part of a file, where it may lie beside a key.
+    fn into_part(self) -> Result<Part, RefusalReason> {
+        if self.may_lie_beside_a_key() { Ok(Part::Other(self)) } else { Err(self.into()) }
     }
 }
 

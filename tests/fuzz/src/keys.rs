@@ -111,6 +111,7 @@ fn rules(verify_pairs: bool) -> KeyRules {
         default_audience: Audience::new("client"),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs,
+        certificate_dates: jwksd::keys::entry::CertificateDates::Warn,
     }
 }
 

@@ -1,12 +1,12 @@
 //! Every accepted file gives the key that other software found in it, and nothing private.
 
-use jwksd::keys::entry::{Entry, KeyIdScheme, KeyRules};
+use jwksd::keys::entry::{CertificateDates, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::jwk::Jwk;
 use jwksd::source::scan::FileContent;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{accepted, fixtures, read, read_content, rules};
+use super::{Fixture, accepted, fixtures, read, read_content, rules};
 
 /// Every member that a JWK may have.
 const MEMBERS: [&str; 11] =
@@ -31,9 +31,12 @@ pub fn has_public_members_alone(entry: &Entry) {
 
 #[test]
 fn every_accepted_file_gives_the_key_in_it() {
-    for fixture in fixtures("accepted") {
+    let reason = |fixture: &Fixture| Some((fixture.stem.clone(), fixture.read().err()?.reason));
+    let fixtures = fixtures("accepted");
+    assert_eq!(fixtures.iter().filter_map(reason).collect::<Vec<_>>(), []);
+    for fixture in fixtures {
         let stem = &fixture.stem;
-        let entry = fixture.read().unwrap_or_else(|refused| panic!("{stem}: {refused:?}"));
+        let entry = fixture.read().unwrap();
         let expected = fixture.expected["keys"].as_array().unwrap();
         assert_eq!(entry.keys.len(), expected.len(), "{stem}");
         for (key, expected) in entry.keys.iter().zip(expected) {
@@ -42,6 +45,10 @@ fn every_accepted_file_gives_the_key_in_it() {
             assert_eq!(algorithm.as_str(), expected["algorithm"], "{stem}");
             assert_eq!(key.thumbprint.to_string(), expected["thumbprint"], "{stem}");
             assert_eq!(Value::from(key.private.is_there()), fixture.expected["private"], "{stem}");
+        }
+        if let Some(noted) = fixture.expected["note"].as_str() {
+            let notes = &entry.notes;
+            assert!(notes.iter().any(|note| note.contains(noted)), "{stem}: {notes:?}");
         }
         has_public_members_alone(&entry);
     }
@@ -71,10 +78,13 @@ fn every_scheme_gives_the_kid_that_other_software_computes() {
 }
 
 #[test]
-fn a_chain_is_kept_leaf_first_and_the_leafs_dates_count() {
-    let entry = accepted("ec-key-and-chain").read().unwrap();
+fn a_chain_is_kept_leaf_first_and_the_leafs_dates_count_where_they_are_enforced() {
+    let enforce = KeyRules { certificate_dates: CertificateDates::Enforce, ..rules() };
+    let entry = |stem: &str, rules: &KeyRules| read(stem, &accepted(stem).files, rules).unwrap();
+    let warned = entry("ec-key-and-chain", &rules()).keys[0].declared;
+    assert_eq!((warned.valid_from, warned.valid_to), (None, None));
+    let [entry, alone] = ["ec-key-and-chain", "ec-certificate"].map(|stem| entry(stem, &enforce));
     assert_eq!(entry.keys[0].certificates.len(), 2);
-    let alone = accepted("ec-certificate").read().unwrap();
     assert_eq!(entry.keys[0].certificates[0], alone.keys[0].certificates[0]);
     for entry in [entry, alone] {
         let declared = entry.keys[0].declared;

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jwksd::keys::entry::{Declared, Entry};
+use jwksd::keys::entry::{CertificateDates, Declared, Entry, KeyRules};
 use serde_json::{Value, json};
 
 use super::{read, rules};
@@ -107,7 +107,8 @@ fn the_key_with_a_certificate_of_rfc_7517_appendix_b() {
         "key.crt",
         format!("-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n"),
     )];
-    let of_certificate = read("key", &files, &rules()).unwrap().keys.remove(0);
+    let enforce = KeyRules { certificate_dates: CertificateDates::Enforce, ..rules() };
+    let of_certificate = read("key", &files, &enforce).unwrap().keys.remove(0);
     assert_eq!(of_certificate.public, key.public);
     assert_eq!(STANDARD.encode(&of_certificate.certificates[0]), certificate);
     let (from, to) = (of_certificate.declared.valid_from, of_certificate.declared.valid_to);

@@ -2,16 +2,21 @@
 //! the directory, and that over the defaults.
 
 use jwksd::keys::Algorithm;
-use jwksd::keys::entry::SeenKey;
+use jwksd::keys::entry::{CertificateDates, KeyRules, SeenKey};
 use serde_json::json;
 
 use super::{read, rules, text};
+
+/// The dates of certificates count.
+fn enforcing() -> KeyRules {
+    KeyRules { certificate_dates: CertificateDates::Enforce, ..rules() }
+}
 
 /// The one key of an entry of a file `key` at `slot`, with these attributes.
 fn key(slot: &str, material: &str, attributes: &serde_json::Value) -> SeenKey {
     let attributes = attributes.to_string();
     let files = [("key.meta.json", attributes.as_str()), ("key.pem", material)];
-    let entry = read(slot, &files, &rules()).unwrap_or_else(|refused| panic!("{refused:?}"));
+    let entry = read(slot, &files, &enforcing()).unwrap_or_else(|refused| panic!("{refused:?}"));
     let [key] = <[_; 1]>::try_from(entry.keys).unwrap();
     key
 }
@@ -71,7 +76,7 @@ fn a_window_that_ends_before_it_begins_is_refused_wherever_its_ends_come_from() 
     let attributes = r#"{"validTo": "2026-01-02T03:04:05Z"}"#;
     let certificate = text("ec-certificate");
     let files = [("key.meta.json", attributes), ("key.pem", &*certificate)];
-    let refused = read("key", &files, &rules()).unwrap_err();
+    let refused = read("key", &files, &enforcing()).unwrap_err();
     assert_eq!(refused.reason.code(), "bad-attributes");
     assert!(refused.file.ends_with("key.meta.json"));
 }

@@ -210,6 +210,7 @@ fn rules() -> KeyRules {
         verify_pairs: true,
         confine_audiences: false,
         max_keys: 1000,
+        certificate_dates: jwksd::keys::entry::CertificateDates::Warn,
     }
 }
 

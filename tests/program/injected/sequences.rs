@@ -70,6 +70,7 @@ impl Loop {
             verify_pairs: true,
             confine_audiences: false,
             max_keys: 1000,
+            certificate_dates: jwksd::keys::entry::CertificateDates::Warn,
         };
         let scanner = KeyScanner::new(vec![Arc::from(disk.keys())], limits, rules);
         let hour = Duration::from_secs(3600);

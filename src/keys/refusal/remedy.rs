@@ -1,0 +1,144 @@
+//! What to do about each refusal. A command works as it stands, with the path of the file for `FILE`
+//! and its path without the ending for `STEM`, and leaves the key under the same stem, so that its
+//! attributes still apply.
+
+use jiff::Timestamp;
+
+use super::RefusalReason;
+use crate::encoding::shell_word;
+use crate::keys::ids::Kid;
+use crate::source::scan::FileProblem;
+
+impl RefusalReason {
+    pub fn remedy(&self) -> String {
+        let text = match self {
+            Self::File(problem) => file_remedy(problem),
+            Self::DirectoryUnreadable { .. } => {
+                "make the directory exist and be readable by the user that jwksd runs as"
+            }
+            Self::EmptyFile | Self::Truncated => {
+                "write the whole file under a hidden name and rename it into place"
+            }
+            Self::NotText => "remove it, or put a key in PEM, DER or JWK form in its place",
+            Self::NoKey => {
+                "remove the file, or put a PEM or JWK key into it; hidden files are passed over"
+            }
+            Self::BadPem(_) => "export the key again",
+            Self::UnknownLabel(_) => {
+                "keep only PRIVATE KEY, PUBLIC KEY and CERTIFICATE blocks, or remove the file"
+            }
+            Self::OtherFormat(format) => return format.remedy(),
+            Self::Encrypted => {
+                "put the public key beside it (openssl pkey -in FILE -pubout -out STEM.pub, or of a JWE \
+                 its public JWK as STEM.jwk), or remove the passphrase"
+            }
+            Self::BadJson(_) => "correct the JSON: one JWK, or a JWK Set {\"keys\": [...]}",
+            Self::DuplicateMember(_) => "remove one of the two",
+            Self::CertificateAuthority => {
+                "put the signing key's own certificate, or its public key, in its place; a file of the \
+                 name ca.crt is passed over"
+            }
+            Self::ExplicitCurve { is_private: true } => {
+                return convert("openssl ec -in FILE -param_enc named_curve -out .new");
+            }
+            Self::ExplicitCurve { is_private: false } => {
+                return convert(
+                    "openssl ec -pubin -in FILE -param_enc named_curve -pubout -out .new",
+                );
+            }
+            Self::BadKey(_) => "issue a new key pair, or export this one again by other software",
+            Self::UnsupportedKey(kind) if kind == "RSASSA-PSS" => {
+                let command = convert("openssl rsa -in FILE -traditional -out .new");
+                return format!("{command}; declare the algorithm PS256 in STEM.meta.json");
+            }
+            Self::UnsupportedKey(_) | Self::UnsupportedCurve(_) => {
+                "issue an RSA key, a key on P-256, P-384 or P-521, or an Ed25519 key"
+            }
+            Self::Symmetric => "issue an asymmetric key pair, and replace this secret: it was here",
+            Self::NoSigningKey => "mark the signing key with \"use\": \"sig\"",
+            Self::RsaTooSmall(_) | Self::RsaTooLarge(_) => {
+                "issue a key pair of 2048 to 8192 bits, for example: openssl genpkey -algorithm RSA \
+                 -pkeyopt rsa_keygen_bits:2048"
+            }
+            Self::RsaExponent => {
+                "issue a key pair with the exponent 65537, as every tool does by default"
+            }
+            Self::Roca => {
+                "issue a new key pair with other software, and invalidate this one everywhere"
+            }
+            Self::NotOnCurve => "export the public key again from the private one",
+            Self::UnknownAlgorithm(_) => {
+                "name one of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA"
+            }
+            Self::AlgorithmMismatch { .. } => {
+                "correct the algorithm, or leave it out to have the key's default"
+            }
+            Self::PairMismatch => {
+                "put the two parts of one key pair together; where they are written one after the \
+                 other, the second one is still to come"
+            }
+            Self::SeveralKeys(_) => "give each key pair a file name of its own, or use a JWK Set",
+            Self::DuplicateKid(_) => "give each key, and each alias, an id of its own",
+            Self::BadKid(_) => "give it a keyId of 1 to 256 printable ASCII characters",
+            Self::KidTaken { kid, until, .. } => return kid_taken_remedy(kid, *until),
+            Self::Member { reason, .. } => return reason.remedy(),
+            Self::KidAlgorithm { .. } => {
+                "give it another keyId in STEM.meta.json (or another kid, where it is a member of a JWK Set), \
+                 or take the algorithm out of there"
+            }
+            Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
+            Self::TooManyKeys { .. } => {
+                "remove keys that are not needed, and look who adds so many; where so many are meant, \
+                 raise keys.max_keys"
+            }
+            Self::TooManyKeysInFile { .. } => "share the keys out among several files",
+            Self::BadAttributes(_) => {
+                "correct the attributes file; its members are keyId, audience, algorithm, \
+                 validFrom, validTo, invalidatedAt, gracePeriodSec, keyIdAliases and signer"
+            }
+            Self::AttributesWithoutKey => {
+                "put the key beside it under the same stem, or remove the attributes file"
+            }
+        };
+        text.to_owned()
+    }
+}
+
+/// A command that writes `.new`, and puts that in the place of the file. Its owner and mode stay.
+pub(super) fn convert(command: &str) -> String {
+    format!("convert it: {command} && cp .new FILE && rm .new")
+}
+
+fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
+    let own = "give the new key a kid of its own (keyId in STEM.meta.json, or kid of the member in a \
+               JWK Set), or leave it out to have the thumbprint";
+    match until {
+        // What lies there still is not forgotten.
+        Some(until) => format!(
+            "{own}; the kid is free from {until:.0} on, where the key that has it lies nowhere any more"
+        ),
+        None => format!(
+            "{own}; to free the kid, end that key for good: jwksd keys delete --yes -- {} (the kid \
+             is free when nobody can remember it, keys.retention later)",
+            shell_word(kid.as_str())
+        ),
+    }
+}
+
+const fn file_remedy(problem: &FileProblem) -> &'static str {
+    match problem {
+        FileProblem::TooLarge { .. } => "remove it, or raise keys.max_file_size",
+        FileProblem::TooMany { .. } => "remove old files, or raise keys.max_files",
+        FileProblem::NotRegular { .. } => "remove it, or put a regular file in its place",
+        FileProblem::LeadsOut => {
+            "copy the file into the key directory, or name the link's directory with --keys"
+        }
+        FileProblem::Dangling => "remove the link, or restore its target",
+        FileProblem::Unreadable { .. } => {
+            "make it readable for the user that jwksd runs as (in Kubernetes: fsGroup, or \
+             defaultMode 0440)"
+        }
+        FileProblem::Changing => "wait until its writer has finished",
+        FileProblem::NameNotUtf8 => "rename the file",
+    }
+}
