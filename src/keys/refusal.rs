@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-pub use self::format::OtherFormat;
+pub use self::format::{Holder, OtherFormat};
 use super::algorithm::Algorithm;
 use super::ids::{InvalidKid, Kid, Thumbprint};
 use crate::source::Slot;
@@ -43,9 +43,9 @@ pub enum RefusalReason {
     /// The only certificates are for signing certificates.
     CertificateAuthority,
     /// A curve that is given by its numbers (RFC 3279 §2.3.5).
-    ExplicitCurve {
-        is_private: bool,
-    },
+    ExplicitCurve(Holder),
+    /// An RSA key that is restricted to RSASSA-PSS (RFC 4055 §1.2).
+    RestrictedRsa(Holder),
     BadJson(String),
     DuplicateMember(String),
     BadKey(&'static str),
@@ -131,8 +131,8 @@ impl RefusalReason {
             Self::CertificateAuthority => "certificate-authority",
             Self::BadJson(_) => "bad-json",
             Self::DuplicateMember(_) => "duplicate-member",
-            Self::BadKey(_) | Self::ExplicitCurve { .. } => "bad-key",
-            Self::UnsupportedKey(_) => "unsupported-key-type",
+            Self::BadKey(_) | Self::ExplicitCurve(_) => "bad-key",
+            Self::UnsupportedKey(_) | Self::RestrictedRsa(_) => "unsupported-key-type",
             Self::UnsupportedCurve(_) => "unsupported-curve",
             Self::Symmetric => "symmetric-key",
             Self::NoSigningKey => "no-signing-key",
@@ -186,7 +186,7 @@ impl RefusalReason {
                 "it is a certificate authority's: its keyUsage is for signing certificates, not tokens"
                     .to_owned()
             }
-            Self::ExplicitCurve { .. } => {
+            Self::ExplicitCurve(_) => {
                 "the key can't be used: its curve is spelled out in numbers instead of named".to_owned()
             }
             Self::BadJson(what) => format!("the JSON can't be used: {what}"),
@@ -196,13 +196,15 @@ impl RefusalReason {
             Self::BadKey(what) => format!("the key can't be used: {what}"),
             Self::UnsupportedKey(what) => {
                 let why = match &**what {
-                    "RSASSA-PSS" => "a JWK can't say what it is restricted to, but a plain RSA key can sign the same",
                     "X25519" | "X448" | "DH" => "it is for key agreement and can't sign",
                     "DSA" => "no algorithm of JOSE uses it",
                     _ => "few consumers could verify with it",
                 };
                 format!("jwksd publishes no keys of type {}: {why}", escape_name(what))
             }
+            Self::RestrictedRsa(_) => "jwksd publishes no keys of type RSASSA-PSS: a JWK can't say what it \
+                                       is restricted to, and a plain RSA key can sign the same"
+                .to_owned(),
             Self::UnsupportedCurve(curve) => format!(
                 "jwksd publishes no keys on the curve {}, only on P-256, P-384, P-521 and Ed25519",
                 escape_name(curve)

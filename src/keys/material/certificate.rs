@@ -7,7 +7,7 @@ use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use super::der;
 use crate::keys::public_key::PublicKey;
-use crate::keys::refusal::RefusalReason;
+use crate::keys::refusal::{Holder, RefusalReason};
 
 /// A certificate, as far as it matters which key it is of and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,15 @@ impl Certificate {
         };
         let validity = certificate.validity();
         Ok(Self {
-            public: der::spki(certificate.public_key().raw),
+            public: der::spki(certificate.public_key().raw).map_err(|reason| match reason {
+                RefusalReason::ExplicitCurve(_) => {
+                    RefusalReason::ExplicitCurve(Holder::Certificate)
+                }
+                RefusalReason::RestrictedRsa(_) => {
+                    RefusalReason::RestrictedRsa(Holder::Certificate)
+                }
+                reason => reason,
+            }),
             not_before: instant(validity.not_before),
             not_after: instant(validity.not_after),
             der: der.to_vec(),
@@ -105,12 +113,14 @@ pub(in crate::keys) fn chain(
     };
     let refuse = |file: &Path, reason| Err((file.to_owned(), reason));
     let mut leaves: Vec<&(Certificate, PathBuf)> = certificates.iter().filter(of_key).collect();
-    let Some(((_, file), _)) = certificates.split_first() else {
+    let Some(((first, file), others)) = certificates.split_first() else {
         return refuse(Path::new(""), RefusalReason::NoKey);
     };
     if leaves.is_empty() {
         if key.is_some() {
-            return refuse(file, RefusalReason::PairMismatch);
+            // Of a key that can't be read nothing tells whether it is the same.
+            let unread = first.public.clone().err().filter(|_| others.is_empty());
+            return refuse(file, unread.unwrap_or(RefusalReason::PairMismatch));
         }
         // By their names each has issued another one.
         leaves = certificates.iter().collect();

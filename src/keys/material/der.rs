@@ -12,7 +12,7 @@ use x509_parser::oid_registry::asn1_rs::Oid;
 
 use super::signing_key::{SigningKey, ecdsa};
 use crate::keys::public_key::{Curve, PublicKey, UNCOMPRESSED, verification};
-use crate::keys::refusal::{OtherFormat, RefusalReason};
+use crate::keys::refusal::{Holder, OtherFormat, RefusalReason};
 
 const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 const RSA_PSS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
@@ -161,12 +161,13 @@ pub(super) fn pkcs8(der: &[u8]) -> Result<Halves, RefusalReason> {
             algorithm.end()?;
             rsa_private(inner)
         }
-        EC => elliptic_private(named_curve(algorithm, true)?, der),
+        EC => elliptic_private(named_curve(algorithm, Holder::Private)?, der),
         ED25519 => {
             algorithm.end()?;
             let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| INCONSISTENT)?;
             Ok((PublicKey::ed25519(pair.public_key().as_ref())?, SigningKey::Ed25519(pair)))
         }
+        RSA_PSS => Err(RefusalReason::RestrictedRsa(Holder::Private)),
         other => Err(unsupported(other)),
     }
 }
@@ -186,7 +187,7 @@ pub(super) fn sec1(der: &[u8]) -> Result<Halves, RefusalReason> {
     key.next(INTEGER)?;
     let scalar = key.next(OCTET_STRING)?;
     let curve = match key.0.first() {
-        Some(&CONTEXT_0) => named_curve(Elements(key.next(CONTEXT_0)?), true)?,
+        Some(&CONTEXT_0) => named_curve(Elements(key.next(CONTEXT_0)?), Holder::Private)?,
         // Without its name the curve is told by its width, and proved by the point on it.
         Some(&CONTEXT_1_OUTER) => [Curve::P256, Curve::P384, Curve::P521]
             .into_iter()
@@ -215,11 +216,12 @@ pub(super) fn spki(der: &[u8]) -> Result<PublicKey, RefusalReason> {
             algorithm.end()?;
             rsa_public(bytes)
         }
-        EC => point(named_curve(algorithm, false)?, bytes),
+        EC => point(named_curve(algorithm, Holder::Public)?, bytes),
         ED25519 => {
             algorithm.end()?;
             PublicKey::ed25519(bytes)
         }
+        RSA_PSS => Err(RefusalReason::RestrictedRsa(Holder::Public)),
         other => Err(unsupported(other)),
     }
 }
@@ -255,9 +257,9 @@ fn point(curve: Curve, bytes: &[u8]) -> Result<PublicKey, RefusalReason> {
 }
 
 /// The curve that parameters name (RFC 5480 §2.1.1), and nothing behind it.
-fn named_curve(mut parameters: Elements<'_>, is_private: bool) -> Result<Curve, RefusalReason> {
+fn named_curve(mut parameters: Elements<'_>, holder: Holder) -> Result<Curve, RefusalReason> {
     if parameters.0.first() == Some(&SEQUENCE) {
-        return Err(RefusalReason::ExplicitCurve { is_private });
+        return Err(RefusalReason::ExplicitCurve(holder));
     }
     let oid = parameters.next(OBJECT_IDENTIFIER)?;
     parameters.end()?;
@@ -272,7 +274,6 @@ fn named_curve(mut parameters: Elements<'_>, is_private: bool) -> Result<Curve, 
 
 fn unsupported(kind: &[u8]) -> RefusalReason {
     RefusalReason::UnsupportedKey(match kind {
-        RSA_PSS => "RSASSA-PSS".to_owned(),
         DSA => "DSA".to_owned(),
         X25519 => "X25519".to_owned(),
         X448 => "X448".to_owned(),

@@ -3,6 +3,40 @@
 use super::RefusalReason;
 use super::remedy::convert;
 
+/// What a file holds a key in, on which depends how that is converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Private,
+    Public,
+    Certificate,
+}
+
+impl Holder {
+    /// Writes the key with the name of its curve, where that stood in numbers.
+    pub(super) const fn name_curve(self) -> &'static str {
+        match self {
+            Self::Private => "openssl ec -in FILE -param_enc named_curve -out .new",
+            Self::Public => "openssl ec -pubin -in FILE -param_enc named_curve -pubout -out .new",
+            Self::Certificate => {
+                "openssl x509 -in FILE -noout -pubkey | \
+                 openssl ec -pubin -param_enc named_curve -pubout -out .new"
+            }
+        }
+    }
+
+    /// Writes a key for RSASSA-PSS as a plain RSA key.
+    pub(super) const fn lift_restriction(self) -> &'static str {
+        match self {
+            Self::Private => "openssl rsa -in FILE -traditional -out .new",
+            Self::Public => "openssl rsa -pubin -in FILE -RSAPublicKey_out -out .new",
+            Self::Certificate => {
+                "openssl x509 -in FILE -noout -pubkey | \
+                 openssl rsa -pubin -RSAPublicKey_out -out .new"
+            }
+        }
+    }
+}
+
 /// A format that is known and not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtherFormat {

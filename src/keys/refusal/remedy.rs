@@ -29,8 +29,8 @@ impl RefusalReason {
             }
             Self::OtherFormat(format) => return format.remedy(),
             Self::Encrypted => {
-                "put the public key beside it (openssl pkey -in FILE -pubout -out STEM.pub, or of a JWE \
-                 its public JWK as STEM.jwk), or remove the passphrase"
+                "remove the passphrase, or put its public key beside it (of a JWE the public JWK, as \
+                 STEM.jwk): openssl pkey -in FILE -pubout -out STEM.pub"
             }
             Self::BadJson(_) => "correct the JSON: one JWK, or a JWK Set {\"keys\": [...]}",
             Self::DuplicateMember(_) => "remove one of the two",
@@ -38,27 +38,22 @@ impl RefusalReason {
                 "put the signing key's own certificate, or its public key, in its place; a file of the \
                  name ca.crt is passed over"
             }
-            Self::ExplicitCurve { is_private: true } => {
-                return convert("openssl ec -in FILE -param_enc named_curve -out .new");
-            }
-            Self::ExplicitCurve { is_private: false } => {
-                return convert(
-                    "openssl ec -pubin -in FILE -param_enc named_curve -pubout -out .new",
-                );
+            Self::ExplicitCurve(holder) => return convert(holder.name_curve()),
+            Self::RestrictedRsa(holder) => {
+                let command = convert(holder.lift_restriction());
+                return format!("declare the algorithm PS256 in STEM.meta.json, and {command}");
             }
             Self::BadKey(_) => "issue a new key pair, or export this one again by other software",
-            Self::UnsupportedKey(kind) if kind == "RSASSA-PSS" => {
-                let command = convert("openssl rsa -in FILE -traditional -out .new");
-                return format!("{command}; declare the algorithm PS256 in STEM.meta.json");
-            }
             Self::UnsupportedKey(_) | Self::UnsupportedCurve(_) => {
                 "issue an RSA key, a key on P-256, P-384 or P-521, or an Ed25519 key"
             }
             Self::Symmetric => "issue an asymmetric key pair, and replace this secret: it was here",
-            Self::NoSigningKey => "mark the signing key with \"use\": \"sig\"",
+            Self::NoSigningKey => {
+                "put a key for signatures in its place; one for encryption must not be published as one"
+            }
             Self::RsaTooSmall(_) | Self::RsaTooLarge(_) => {
                 "issue a key pair of 2048 to 8192 bits, for example: openssl genpkey -algorithm RSA \
-                 -pkeyopt rsa_keygen_bits:2048"
+                 -pkeyopt rsa_keygen_bits:2048 -out FILE"
             }
             Self::RsaExponent => {
                 "issue a key pair with the exponent 65537, as every tool does by default"
@@ -67,8 +62,13 @@ impl RefusalReason {
                 "issue a new key pair with other software, and invalidate this one everywhere"
             }
             Self::NotOnCurve => "export the public key again from the private one",
+            Self::UnknownAlgorithm(name) if is_for_encryption(name) => {
+                "put a key for signatures in its place; this one is for encryption, and must not be \
+                 published as one"
+            }
             Self::UnknownAlgorithm(_) => {
-                "name one of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA"
+                "if the key is for signatures, name one of RS256 RS384 RS512 PS256 PS384 PS512 ES256 \
+                 ES384 ES512 EdDSA; else remove it"
             }
             Self::AlgorithmMismatch { .. } => {
                 "correct the algorithm, or leave it out to have the key's default"
@@ -102,6 +102,13 @@ impl RefusalReason {
         };
         text.to_owned()
     }
+}
+
+/// Whether it is an algorithm of JWE (RFC 7518 §4.1).
+fn is_for_encryption(name: &str) -> bool {
+    ["RSA", "ECDH", "PBES2", "A128", "A192", "A256", "dir"]
+        .iter()
+        .any(|start| name.starts_with(start))
 }
 
 /// A command that writes `.new`, and puts that in the place of the file. Its owner and mode stay.

@@ -8,6 +8,7 @@ mod mutations;
 mod prefixes;
 mod program;
 mod refused;
+mod remedies;
 mod standards;
 mod who_wins;
 

@@ -1,0 +1,87 @@
+//! The command of every remedy, followed as it stands: its result is accepted, it is the key that was
+//! meant, and the attributes beside it still apply.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{fixtures, read, rules};
+
+const ATTRIBUTES: &str = r#"{"keyId": "prod-1"}"#;
+
+/// Runs the command in a remedy for the file at fault, and tells what the shell said.
+fn follow(remedy: &str, file: &Path, directory: &Path, input: &str) -> String {
+    let (_, command) = remedy.split_once(": ").unwrap_or_else(|| panic!("no command: {remedy}"));
+    let stem = file.with_extension("");
+    let command =
+        command.replace("FILE", file.to_str().unwrap()).replace("STEM", stem.to_str().unwrap());
+    // Without a terminal, from which a passphrase would be asked.
+    let mut shell = Command::new("setsid")
+        .args(["--wait", "sh", "-c", &command])
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that asks for nothing may be gone.
+    let _ = shell.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = shell.wait_with_output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    command
+}
+
+/// The files of a directory that are not hidden.
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(path).unwrap())
+        })
+        .collect();
+    files.retain(|(name, _)| !name.starts_with('.'));
+    files.sort();
+    files
+}
+
+#[test]
+fn the_command_of_every_remedy_makes_the_key_that_was_meant() {
+    let mut commands = BTreeSet::new();
+    for fixture in fixtures("refused") {
+        let Some(expected) = fixture.expected["remedy"].as_object() else { continue };
+        let stem = &fixture.stem;
+        let directory = tempfile::tempdir().unwrap();
+        for (name, bytes) in &fixture.files {
+            fs::write(directory.path().join(name), bytes).unwrap();
+            // As ssh-keygen wants it.
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            fs::set_permissions(directory.path().join(name), mode).unwrap();
+        }
+        fs::write(directory.path().join(format!("{stem}.meta.json")), ATTRIBUTES).unwrap();
+        let refused = fixture.read().unwrap_err();
+        let file = directory.path().join(refused.file.file_name().unwrap());
+        let input = expected["input"].as_str().unwrap();
+        let remedy = refused.reason.remedy();
+        let command = follow(&remedy, &file, directory.path(), input);
+        commands.insert(remedy);
+        let entry = read(stem, &files(directory.path()), &rules())
+            .unwrap_or_else(|refused| panic!("{stem}: {command}: {:?}", refused.reason));
+        assert_eq!(entry.keys[0].thumbprint.to_string(), expected["thumbprint"], "{stem}");
+        assert_eq!(entry.keys[0].kid.as_str(), "prod-1", "{stem}");
+        assert!(!directory.path().join(".new").exists(), "{stem}");
+    }
+    assert!(commands.len() >= 15, "{commands:?}");
+}
+
+#[test]
+fn the_example_of_a_new_key_pair_makes_one_that_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture =
+        fixtures("refused").into_iter().find(|fixture| fixture.stem == "rsa-1024").unwrap();
+    let file = directory.path().join("rsa-1024.pem");
+    follow(&fixture.read().unwrap_err().reason.remedy(), &file, directory.path(), "");
+    read("rsa-1024", &files(directory.path()), &rules()).unwrap();
+}
