@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, FileType, readlinkat, statat};
 
 use super::error::FileProblem;
-use super::names::{is_passed_over, stem};
+use super::names::{is_additional_output, is_leftover, is_passed_over, stem};
 use super::read;
 use super::tree::{Location, OpenMethod, Walk, WalkError, read_error};
 
@@ -44,6 +44,14 @@ impl Walk<'_> {
             }
             self.count_name()?;
             if is_passed_over(name) {
+                continue;
+            }
+            if let Some(why) =
+                std::str::from_utf8(name).ok().and_then(|name| is_noted(opened, name))
+            {
+                let path = location.display_path(&String::from_utf8_lossy(name));
+                let note = format!("{}: passed over, by its name it is {why}", path.display());
+                self.found.notes.push(note);
                 continue;
             }
             let kind = match entry.file_type() {
@@ -132,4 +140,13 @@ impl Walk<'_> {
             .is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_dir());
         (is_directory, OpenMethod::Refused(problem))
     }
+}
+
+/// What a file is by its name, where that is told and the file passed over.
+fn is_noted(directory: BorrowedFd<'_>, name: &str) -> Option<&'static str> {
+    if is_leftover(name) {
+        return Some("a leftover of a tool");
+    }
+    let has_key = || statat(directory, "tls.key", AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    (is_additional_output(name) && has_key()).then_some("another form of tls.key beside it")
 }

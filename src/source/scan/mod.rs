@@ -94,6 +94,7 @@ fn admitted(
 
 /// Whether a file of this name, in the directory of the slot, belongs to its entry.
 pub(crate) fn belongs_to(name: &OsStr, slot: &Slot) -> bool {
-    let is_read = |name: &&str| !names::is_passed_over(name.as_bytes());
+    let is_read =
+        |name: &&str| !names::is_passed_over(name.as_bytes()) && !names::is_leftover(name);
     name.to_str().filter(is_read).is_some_and(|name| names::stem(name) == slot.stem())
 }

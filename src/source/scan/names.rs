@@ -15,6 +15,37 @@ pub(super) fn is_passed_over(name: &[u8]) -> bool {
         || LEFTOVERS.iter().any(|ending| name.ends_with(ending))
 }
 
+/// Whether a file or directory of this name is passed over with a note: what editors, package managers,
+/// downloads and log rotation leave behind, and requests for certificates.
+pub(super) fn is_leftover(name: &str) -> bool {
+    const ENDINGS: [&str; 6] = [".old", ".orig", ".save", ".rpmsave", ".part", ".csr"];
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // `client.pem.1`, `client.pem.tmp.4711`.
+    let is_numbered = || {
+        let (before, number) = name.rsplit_once('.')?;
+        let before = before.strip_suffix(".tmp").unwrap_or(before);
+        let (_, ending) = before.rsplit_once('.')?;
+        Some(is_number(number) && KEY_FILES.contains(&ending))
+    };
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+        || name.rsplit_once('.').is_some_and(|(_, ending)| ending.starts_with("dpkg-"))
+        || (name.len() > 1 && name.starts_with('#') && name.ends_with('#'))
+        || name.contains(" (copy).")
+        || is_numbered().unwrap_or(false)
+}
+
+/// The endings that files of keys commonly have.
+const KEY_FILES: [&str; 11] =
+    ["pem", "key", "crt", "cer", "cert", "pub", "der", "json", "jwk", "jwks", "p8"];
+
+/// Whether cert-manager writes a file of this name beside `tls.key`, with the same key in another form or
+/// with those of authorities.
+pub(super) fn is_additional_output(name: &str) -> bool {
+    matches!(name, "key.der" | "tls-combined.pem")
+        || name.starts_with("truststore.")
+        || name.starts_with("keystore.")
+}
+
 /// What the files of one entry have in common: `X` of `X.meta.json`, else the name without its
 /// last ending.
 pub(super) fn stem(name: &str) -> &str {
@@ -54,6 +85,47 @@ mod tests {
         }
         for name in ["client.pem", "ca.crt.pem", "tls.crt", "tmp", "bak", "client~1.pem", "a.b"] {
             assert!(!is_passed_over(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn leftovers_of_tools_are_told_from_keys() {
+        for name in [
+            "client.pem.old",
+            "client.pem.orig",
+            "client.save",
+            "client.pem.rpmsave",
+            "client.pem.dpkg-dist",
+            "client.pem.dpkg-old",
+            "client.pem.part",
+            "#client.pem#",
+            "client (copy).pem",
+            "client.csr",
+            "client.pem.1",
+            "client.key.20261120",
+            "client.json.tmp.4711",
+        ] {
+            assert!(is_leftover(name), "{name}");
+        }
+        for name in [
+            "client.pem",
+            "client.2026",
+            "client.2026.pem",
+            "old.pem",
+            "client.1",
+            "part",
+            "#",
+            "client#.pem",
+            "copy.pem",
+            "csr.pem",
+            "client.tmp.x",
+            "dpkg-x.pem",
+            "client.pem.x1",
+            "client.pem.",
+            "1",
+            ".1",
+        ] {
+            assert!(!is_leftover(name), "{name}");
         }
     }
 

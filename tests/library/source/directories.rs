@@ -44,6 +44,42 @@ fn subdirectories_are_read_two_levels_deep_and_deeper_ones_are_noted() {
 }
 
 #[test]
+fn leftovers_of_tools_are_passed_over_with_a_note_each() {
+    let keys = tempdir().unwrap();
+    for name in ["a.pem", "a.pem.1", "a.pem.dpkg-old", "a (copy).pem", "#a.pem#", "a.csr"] {
+        fs::write(keys.path().join(name), name).unwrap();
+    }
+    let seen = look(keys.path());
+    assert_eq!(told(&seen), ["a: a.pem=a.pem"]);
+    assert_eq!(seen.notes.len(), 5);
+    assert!(seen.notes.iter().any(|note| note.contains("/a.pem.1: ")), "{:?}", seen.notes);
+}
+
+#[test]
+fn cert_managers_additional_outputs_are_passed_over_beside_tls_key_alone() {
+    let keys = tempdir().unwrap();
+    let outputs = ["truststore.jks", "keystore.p12", "key.der", "tls-combined.pem"];
+    for directory in ["client", "human"] {
+        fs::create_dir(keys.path().join(directory)).unwrap();
+        for name in outputs {
+            fs::write(keys.path().join(directory).join(name), "").unwrap();
+        }
+    }
+    for name in ["tls.key", "tls.crt", "ca.crt"] {
+        fs::write(keys.path().join("client").join(name), "").unwrap();
+    }
+    let seen = look(keys.path());
+    let of_client = |line: &&String| line.starts_with("client/");
+    let lines = told(&seen);
+    assert_eq!(
+        lines.iter().filter(of_client).collect::<Vec<_>>(),
+        ["client/tls: tls.crt=, tls.key="]
+    );
+    assert_eq!(lines.len(), 1 + outputs.len());
+    assert_eq!(seen.notes.len(), outputs.len());
+}
+
+#[test]
 fn leftovers_are_passed_over_without_a_word() {
     let keys = tempdir().unwrap();
     for name in [".jwksd", "old.bak", ".git"] {
