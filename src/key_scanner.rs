@@ -7,14 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::encoding::sha256_of_parts;
+use jiff::Timestamp;
+
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::ledger::Observation;
 use crate::ledger::UnreadableSubtree;
 use crate::source::Slot;
 use crate::source::scan::{
-    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, ScanLimits,
-    Unreadable, scan,
+    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, PassedOver,
+    ScanLimits, Unreadable, scan,
 };
 
 /// Scans the key directories, and parses again only those entries whose bytes changed.
@@ -37,6 +39,8 @@ pub struct KeyScan {
     pub directories: BTreeSet<DirectoryIdentity>,
     /// What was ignored and may surprise, one sentence each.
     pub notes: Vec<String>,
+    /// The files that were passed over with a note.
+    pub passed_over: Vec<PassedOver>,
     /// Whether a file changed while it was read, so that another scan is due soon.
     pub is_unsettled: bool,
     pub directories_read: usize,
@@ -62,6 +66,7 @@ impl KeyScanner {
                     look.directories_read += 1;
                     look.directories.extend(scan.directories);
                     look.notes.extend(scan.notes);
+                    look.passed_over.extend(scan.passed_over);
                     for Unreadable { path, problem } in scan.unreadable {
                         look.see_nothing(directory, path, RefusalReason::File(problem));
                     }
@@ -145,13 +150,15 @@ impl KeyScan {
     }
 
     /// The notes of accepted entries, by slot.
-    pub(crate) fn entry_notes(&self) -> BTreeMap<&Slot, &[String]> {
-        let accepted = self
-            .observation
-            .entries
-            .iter()
-            .filter_map(|(slot, entry)| entry.as_ref().ok().map(|entry| (slot, &*entry.notes)));
-        accepted.filter(|(_, notes)| !notes.is_empty()).collect()
+    pub(crate) fn entry_notes(&self, now: Timestamp) -> BTreeMap<&Slot, Vec<String>> {
+        let entries = &self.observation.entries;
+        let accepted =
+            entries.iter().filter_map(|(slot, entry)| Some((slot, entry.as_ref().ok()?)));
+        let notes = accepted.map(|(slot, entry)| {
+            let of_keys = entry.keys.iter().filter_map(|key| key.certificate_note(now));
+            (slot, entry.notes.iter().cloned().chain(of_keys).collect::<Vec<_>>())
+        });
+        notes.filter(|(_, notes)| !notes.is_empty()).collect()
     }
 }
 

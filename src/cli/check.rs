@@ -1,6 +1,7 @@
-//! `jwksd check`: every entry, accepted or refused, why, and what to do. Writes nothing.
+//! `jwksd check`: every entry, accepted, passed over or refused, why, what to do, and what is published
+//! of it. Writes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -11,11 +12,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::Phase;
-use crate::keys::refusal::Refused;
-use crate::keys::{Algorithm, Audience, Kid, Name};
+use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
 use crate::ledger::NamedKey;
 use crate::serve::{self, Inspection};
 use crate::source::Slot;
+use crate::source::scan::PassedOver;
 
 /// What there is to say of an entry, or of one of its keys.
 #[derive(Debug, Serialize)]
@@ -30,11 +31,21 @@ struct Line {
     refusal: Option<RefusalLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    /// What another entry says that lies about the same key, and which of the two counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conflicts: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct KeyLine {
+    #[serde(skip)]
+    thumbprint: Thumbprint,
+    /// Those of its kids that are published now.
+    published: Vec<Kid>,
+    /// The entry that decides how they are published, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_by: Option<String>,
     key_id: Kid,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     key_id_aliases: Vec<Kid>,
@@ -61,7 +72,7 @@ pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<
     let now = clock.now();
     let inspection = serve::inspect(config, now)?;
     let lines = lines(&inspection, config, now);
-    let refused = lines.iter().filter(|line| line.refusal.is_some()).count();
+    let is_refused = lines.iter().any(|line| line.refusal.is_some());
     let text = match format {
         Format::Json => {
             let mut text = serde_json::to_string_pretty(&lines).unwrap_or_default();
@@ -69,13 +80,12 @@ pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<
             text
         }
         Format::Table => {
-            let mut notes = inspection.scan.notes.clone();
-            notes.extend(inspection.outcome.contradictions.iter().map(ToString::to_string));
-            table(&lines, &notes, refused)
+            let entries = inspection.scan.observation.entries.len();
+            table(&lines, &inspection.scan.notes) + &total(&lines, entries)
         }
     };
     print(text.as_bytes())?;
-    Ok(if refused == 0 { DONE } else { FAILED })
+    Ok(if is_refused { FAILED } else { DONE })
 }
 
 fn lines(inspection: &Inspection, config: &Config, now: Timestamp) -> Vec<Line> {
@@ -84,21 +94,38 @@ fn lines(inspection: &Inspection, config: &Config, now: Timestamp) -> Vec<Line> 
         let Ok(entry) = entry else { continue };
         lines.extend(accepted(slot, entry, inspection, config, now));
     }
-    lines.extend(inspection.outcome.refused.iter().map(|Refused { slot, file, reason }| Line {
-        slot: slot.to_string(),
-        directory: slot.directory().display().to_string(),
+    lines.extend(inspection.outcome.refused.iter().map(|refused| Line {
+        slot: refused.slot.to_string(),
+        directory: refused.slot.directory().display().to_string(),
         result: "refused",
         key: None,
         refusal: Some(RefusalLine {
-            file: file.display().to_string(),
-            reason: reason.code(),
-            cause: reason.cause(),
-            remedy: reason.remedy(),
+            file: refused.file.display().to_string(),
+            reason: refused.reason.code(),
+            cause: refused.reason.cause(),
+            remedy: refused.remedy(),
         }),
         notes: Vec::new(),
+        conflicts: Vec::new(),
     }));
+    lines.extend(inspection.scan.passed_over.iter().map(|passed| passed_over(passed, config)));
     lines.sort_by(|one, other| (&one.directory, &one.slot).cmp(&(&other.directory, &other.slot)));
     lines
+}
+
+fn passed_over(passed: &PassedOver, config: &Config) -> Line {
+    let mut directories = config.keys.dirs.iter();
+    let directory = directories.find(|directory| passed.path.starts_with(directory));
+    let below = directory.and_then(|directory| passed.path.strip_prefix(directory).ok());
+    Line {
+        slot: below.unwrap_or(&passed.path).display().to_string(),
+        directory: directory.map_or_else(String::new, |directory| directory.display().to_string()),
+        result: "passed over",
+        key: None,
+        refusal: None,
+        notes: vec![format!("by its name it is {}", passed.what)],
+        conflicts: Vec::new(),
+    }
 }
 
 fn accepted<'a>(
@@ -123,6 +150,18 @@ fn accepted<'a>(
         let signed_from = file
             .map(|file| file.strip_prefix(slot.directory()).unwrap_or(file).display().to_string());
         let mut notes = if index == 0 { entry.notes.clone() } else { Vec::new() };
+        notes.extend(key.certificate_note(now));
+        let is_published = |kid: &&Kid| {
+            let name = Name { audience: key.audience.clone(), kid: Kid::clone(kid) };
+            let named = record.name(&name).map(|key| NamedKey { record, key });
+            named.is_some_and(|named| named.dates().at(now, policy).phase.is_published())
+        };
+        let published: Vec<Kid> = key.kids().filter(is_published).cloned().collect();
+        let decided_by = Some(&named.key.slot).filter(|decides| *decides != slot);
+        let conflicts = inspection.outcome.contradictions.iter().filter(|contradiction| {
+            let is_about_it = *slot == contradiction.counts || *slot == contradiction.ignored;
+            is_about_it && key.kids().any(|kid| *kid == contradiction.kid)
+        });
         notes.extend(
             signed_from
                 .as_ref()
@@ -133,6 +172,9 @@ fn accepted<'a>(
             directory: slot.directory().display().to_string(),
             result: "accepted",
             key: Some(KeyLine {
+                thumbprint: key.thumbprint,
+                published,
+                decided_by: decided_by.map(ToString::to_string),
                 key_id: key.kid.clone(),
                 key_id_aliases: key.aliases.clone(),
                 audience: key.audience.clone(),
@@ -144,6 +186,7 @@ fn accepted<'a>(
             }),
             refusal: None,
             notes,
+            conflicts: conflicts.map(ToString::to_string).collect(),
         })
     })
 }
@@ -159,16 +202,21 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-fn table(lines: &[Line], notes: &[String], refused: usize) -> String {
-    let header = ["ENTRY", "RESULT", "KEY ID", "ALGORITHM", "AUDIENCE", "PHASE"].map(str::to_owned);
-    let mut rows = vec![header];
+fn table(lines: &[Line], notes: &[String]) -> String {
+    let header = ["ENTRY", "RESULT", "PUBLISHED", "KEY ID", "ALGORITHM", "AUDIENCE", "PHASE"];
+    let mut rows = vec![header.map(str::to_owned)];
     let mut remarks: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for line in lines {
-        let (kid, algorithm, audience, phase) = line.key.as_ref().map_or_else(
-            || ["-"; 4].map(str::to_owned).into(),
+        let cells = line.key.as_ref().map_or_else(
+            || ["-"; 5].map(str::to_owned),
             |key| {
-                let phase = key.phase.to_string();
-                (key.key_id.to_string(), key.algorithm.to_string(), key.audience.to_string(), phase)
+                [
+                    key.publication(),
+                    key.key_id.to_string(),
+                    key.algorithm.to_string(),
+                    key.audience.to_string(),
+                    key.phase.to_string(),
+                ]
             },
         );
         let remarks = remarks.entry(rows.len()).or_default();
@@ -178,7 +226,11 @@ fn table(lines: &[Line], notes: &[String], refused: usize) -> String {
             remarks.push(format!("remedy: {}", escaped(&refusal.remedy)));
         }
         remarks.extend(line.notes.iter().map(|note| format!("note:   {}", escaped(note))));
-        rows.push([escaped(&line.slot), line.result.to_owned(), kid, algorithm, audience, phase]);
+        let conflicts = line.conflicts.iter();
+        remarks.extend(conflicts.map(|conflict| format!("conflict: {}", escaped(conflict))));
+        let [published, kid, algorithm, audience, phase] = cells;
+        let (entry, result) = (escaped(&line.slot), line.result.to_owned());
+        rows.push([entry, result, published, kid, algorithm, audience, phase]);
     }
     // Writing to a string does not fail.
     let mut text = String::new();
@@ -192,7 +244,39 @@ fn table(lines: &[Line], notes: &[String], refused: usize) -> String {
     for note in notes {
         let _ = writeln!(text, "note: {}", escaped(note));
     }
-    let accepted = lines.len() - refused;
-    let _ = writeln!(text, "{accepted} accepted, {refused} refused");
     text
+}
+
+impl KeyLine {
+    /// What is published of it, in a few words.
+    fn publication(&self) -> String {
+        let published = match (self.published.len(), 1 + self.key_id_aliases.len()) {
+            (0, _) => return "no".to_owned(),
+            (1, 1) => "yes".to_owned(),
+            (published, declared) => format!("{published} of {declared} kids"),
+        };
+        let by = self.decided_by.as_ref().map(|slot| format!(", as {} says", escaped(slot)));
+        published + &by.unwrap_or_default()
+    }
+}
+
+/// How many keys and kids come of how many entries.
+fn total(lines: &[Line], entries: usize) -> String {
+    let keys = lines.iter().filter_map(|line| line.key.as_ref());
+    let published: Vec<&KeyLine> = keys.filter(|key| !key.published.is_empty()).collect();
+    let kids: BTreeSet<&Kid> = published.iter().flat_map(|key| &key.published).collect();
+    let keys: BTreeSet<Thumbprint> = published.iter().map(|key| key.thumbprint).collect();
+    let plural = |count: usize, one: &str, many: &str| {
+        format!("{count} {}", if count == 1 { one } else { many })
+    };
+    let count = |result: &str| lines.iter().filter(|line| line.result == result).count();
+    format!(
+        "{} with {} published of {}: {} accepted, {} passed over, {} refused\n",
+        plural(keys.len(), "key", "keys"),
+        plural(kids.len(), "kid", "kids"),
+        plural(entries, "entry", "entries"),
+        count("accepted"),
+        count("passed over"),
+        count("refused"),
+    )
 }

@@ -60,11 +60,17 @@ impl SeenKey {
         std::iter::once(&self.kid).chain(&self.aliases)
     }
 
-    /// When its certificate ends, where that is near or past and ends nothing.
-    pub fn expiring_certificate(&self, now: Timestamp) -> Option<Timestamp> {
+    /// That its certificate has ended or is about to, where that ends nothing else.
+    pub(crate) fn certificate_note(&self, now: Timestamp) -> Option<String> {
         let end = certificate_end(self.certificates.first()?)?;
         let is_near = after(now, CERTIFICATE_NOTICE) >= end;
-        (is_near && self.declared.valid_to.is_none_or(|valid_to| valid_to > end)).then_some(end)
+        if !is_near || self.declared.valid_to.is_some_and(|valid_to| valid_to <= end) {
+            return None;
+        }
+        let ends = if end <= now { "ended" } else { "ends" };
+        Some(format!(
+            "its certificate {ends} on {end:.0}, which does not end the key (keys.certificate_dates)"
+        ))
     }
 
     /// Whether `reason` is one against this key of its entry.

@@ -102,9 +102,10 @@ impl LoggedStates {
         self.notes.iter().cloned().collect()
     }
 
-    pub(crate) fn log_notes(&mut self, scan: &KeyScan) {
+    pub(crate) fn log_notes(&mut self, scan: &KeyScan, now: Timestamp) {
         let mut notes: BTreeSet<String> = scan.notes.iter().cloned().collect();
-        for (slot, entry) in scan.entry_notes() {
+        notes.extend(scan.passed_over.iter().map(ToString::to_string));
+        for (slot, entry) in scan.entry_notes(now) {
             notes.extend(entry.iter().map(|note| format!("{slot}: {note}")));
         }
         for note in notes.difference(&self.notes) {
@@ -244,7 +245,7 @@ pub(crate) fn refused(refused: &Refused) {
     warn!(
         event = "key.refused",
         file = %replace_controls(&refused.file.to_string_lossy()), reason = refused.reason.code(),
-        cause = %replace_controls(&refused.reason.cause()), remedy = %refused.reason.remedy(),
+        cause = %replace_controls(&refused.reason.cause()), remedy = %replace_controls(&refused.remedy()),
         "refused"
     );
 }

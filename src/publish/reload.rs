@@ -339,7 +339,7 @@ impl Reload {
             log::no_longer_refused(file);
         }
         self.logged.log_persistence(self.ledger.persistence(), self.ledger.directory());
-        self.logged.log_notes(&self.look);
+        self.logged.log_notes(&self.look, now);
         self.logged.log_contradictions(&self.contradictions);
     }
 

@@ -292,7 +292,7 @@ impl RefusedFile {
             file: refused.file.display().to_string(),
             reason: refused.reason.code(),
             cause: refused.reason.cause(),
-            remedy: refused.reason.remedy(),
+            remedy: refused.remedy(),
         }
     }
 }

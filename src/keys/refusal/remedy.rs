@@ -2,9 +2,11 @@
 //! and its path without the ending for `STEM`, and leaves the key under the same stem, so that its
 //! attributes still apply.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
-use super::RefusalReason;
+use super::{RefusalReason, Refused};
 use crate::encoding::shell_word;
 use crate::keys::ids::Kid;
 use crate::source::scan::FileProblem;
@@ -101,6 +103,23 @@ impl RefusalReason {
             }
         };
         text.to_owned()
+    }
+}
+
+impl Refused {
+    /// What to do about it, with the paths that it is about.
+    pub fn remedy(&self) -> String {
+        let remedy = self.reason.remedy();
+        // It names a kid, which may hold anything.
+        if matches!(self.reason, RefusalReason::KidTaken { .. }) {
+            return remedy;
+        }
+        let word = |path: &Path| {
+            let path = path.display().to_string();
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+            if path.bytes().all(is_plain) { path } else { shell_word(&path) }
+        };
+        remedy.replace("FILE", &word(&self.file)).replace("STEM", &word(&self.slot.full_path()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one look at a key directory shows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,10 +27,27 @@ pub struct Scan {
     pub entries: BTreeMap<Slot, EntryFiles>,
     /// Subdirectories that could not be read; what lay below them is unknown.
     pub unreadable: Vec<Unreadable>,
-    /// What was passed over and may surprise, one sentence each.
+    /// What may surprise, one sentence each.
     pub notes: Vec<String>,
+    /// What was passed over by its name, and is to be told.
+    pub passed_over: Vec<PassedOver>,
     /// The directories that were read, by which a watcher can tell what to watch.
     pub directories: BTreeSet<DirectoryIdentity>,
+}
+
+/// A file or directory that was passed over by its name.
+#[derive(Debug, Clone)]
+pub struct PassedOver {
+    /// The whole path, for people.
+    pub path: PathBuf,
+    /// What it is, by its name.
+    pub what: &'static str,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: passed over, by its name it is {}", self.path.display(), self.what)
+    }
 }
 
 /// A directory that was read: its path, and which directory that path was.

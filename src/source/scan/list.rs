@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, FileType, readlinkat, statat};
 
+use super::contents::PassedOver;
 use super::error::FileProblem;
 use super::names::{is_additional_output, is_leftover, is_passed_over, stem};
 use super::read;
@@ -46,12 +47,11 @@ impl Walk<'_> {
             if is_passed_over(name) {
                 continue;
             }
-            if let Some(why) =
-                std::str::from_utf8(name).ok().and_then(|name| is_noted(opened, name))
+            if let Some(what) =
+                std::str::from_utf8(name).ok().and_then(|name| is_told(opened, name))
             {
                 let path = location.display_path(&String::from_utf8_lossy(name));
-                let note = format!("{}: passed over, by its name it is {why}", path.display());
-                self.found.notes.push(note);
+                self.found.passed_over.push(PassedOver { path, what });
                 continue;
             }
             let kind = match entry.file_type() {
@@ -143,7 +143,7 @@ impl Walk<'_> {
 }
 
 /// What a file is by its name, where that is told and the file passed over.
-fn is_noted(directory: BorrowedFd<'_>, name: &str) -> Option<&'static str> {
+fn is_told(directory: BorrowedFd<'_>, name: &str) -> Option<&'static str> {
     if is_leftover(name) {
         return Some("a leftover of a tool");
     }

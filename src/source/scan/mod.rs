@@ -12,7 +12,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::contents::{
-    DirectoryIdentity, EntryFiles, FileContent, FileRead, Scan, ScanLimits, Unreadable,
+    DirectoryIdentity, EntryFiles, FileContent, FileRead, PassedOver, Scan, ScanLimits, Unreadable,
 };
 pub use self::error::{DirectoryProblem, FileProblem, ScanError};
 use self::tree::{Walk, WalkResult};
@@ -61,6 +61,7 @@ pub fn scan(
         entries: found.entries.into_iter().map(|entry| (entry.slot.clone(), entry)).collect(),
         unreadable: found.unreadable,
         notes: found.notes,
+        passed_over: found.passed_over,
         directories: found.directories,
     })
 }

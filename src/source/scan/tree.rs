@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cap_std::fs::Dir;
 use rustix::io::Errno;
 
-use super::contents::{DirectoryIdentity, EntryFiles, ScanLimits, Unreadable};
+use super::contents::{DirectoryIdentity, EntryFiles, PassedOver, ScanLimits, Unreadable};
 use super::error::{DirectoryProblem, FileProblem, ScanError};
 use super::read;
 use crate::source::Slot;
@@ -35,6 +35,7 @@ pub(super) struct WalkResult {
     pub(super) entries: Vec<EntryFiles>,
     pub(super) unreadable: Vec<Unreadable>,
     pub(super) notes: Vec<String>,
+    pub(super) passed_over: Vec<PassedOver>,
     pub(super) directories: BTreeSet<DirectoryIdentity>,
     pub(super) files: usize,
     pub(super) names: usize,
@@ -97,6 +98,7 @@ impl WalkResult {
         self.entries.append(&mut more.entries);
         self.unreadable.append(&mut more.unreadable);
         self.notes.append(&mut more.notes);
+        self.passed_over.append(&mut more.passed_over);
         self.directories.append(&mut more.directories);
         self.files = more.files;
         self.names = more.names;

@@ -4,6 +4,7 @@
 //! their generator worked out by other software.
 
 mod accepted;
+mod check;
 mod mutations;
 mod prefixes;
 mod program;

@@ -7,19 +7,23 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{fixtures, read, rules};
+use jwksd::keys::refusal::Refused;
+use jwksd::source::Slot;
+
+use super::{Fixture, fixtures, read, rules};
 
 const ATTRIBUTES: &str = r#"{"keyId": "prod-1"}"#;
 
-/// Runs the command in a remedy for the file at fault, and tells what the shell said.
-fn follow(remedy: &str, file: &Path, directory: &Path, input: &str) -> String {
+/// Runs the command in the remedy for a refused file of this directory, and gives the remedy.
+fn follow(fixture: &Fixture, directory: &Path, input: &str) -> String {
+    let Refused { slot, file, reason } = fixture.read().unwrap_err();
+    let slot = Slot::new(directory.into(), slot.path());
+    let file = directory.join(file.file_name().unwrap());
+    let remedy = Refused { slot, file, reason: reason.clone() }.remedy();
     let (_, command) = remedy.split_once(": ").unwrap_or_else(|| panic!("no command: {remedy}"));
-    let stem = file.with_extension("");
-    let command =
-        command.replace("FILE", file.to_str().unwrap()).replace("STEM", stem.to_str().unwrap());
     // Without a terminal, from which a passphrase would be asked.
     let mut shell = Command::new("setsid")
-        .args(["--wait", "sh", "-c", &command])
+        .args(["--wait", "sh", "-c", command])
         .current_dir(directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -30,7 +34,7 @@ fn follow(remedy: &str, file: &Path, directory: &Path, input: &str) -> String {
     let _ = shell.stdin.take().unwrap().write_all(input.as_bytes());
     let output = shell.wait_with_output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    command
+    reason.remedy()
 }
 
 /// The files of a directory that are not hidden.
@@ -53,7 +57,8 @@ fn the_command_of_every_remedy_makes_the_key_that_was_meant() {
     for fixture in fixtures("refused") {
         let Some(expected) = fixture.expected["remedy"].as_object() else { continue };
         let stem = &fixture.stem;
-        let directory = tempfile::tempdir().unwrap();
+        // A path that a shell would take apart.
+        let directory = tempfile::Builder::new().prefix("a key's ").tempdir().unwrap();
         for (name, bytes) in &fixture.files {
             fs::write(directory.path().join(name), bytes).unwrap();
             // As ssh-keygen wants it.
@@ -61,14 +66,10 @@ fn the_command_of_every_remedy_makes_the_key_that_was_meant() {
             fs::set_permissions(directory.path().join(name), mode).unwrap();
         }
         fs::write(directory.path().join(format!("{stem}.meta.json")), ATTRIBUTES).unwrap();
-        let refused = fixture.read().unwrap_err();
-        let file = directory.path().join(refused.file.file_name().unwrap());
-        let input = expected["input"].as_str().unwrap();
-        let remedy = refused.reason.remedy();
-        let command = follow(&remedy, &file, directory.path(), input);
-        commands.insert(remedy);
+        let remedy = follow(&fixture, directory.path(), expected["input"].as_str().unwrap());
         let entry = read(stem, &files(directory.path()), &rules())
-            .unwrap_or_else(|refused| panic!("{stem}: {command}: {:?}", refused.reason));
+            .unwrap_or_else(|refused| panic!("{stem}: {remedy}: {:?}", refused.reason));
+        commands.insert(remedy);
         assert_eq!(entry.keys[0].thumbprint.to_string(), expected["thumbprint"], "{stem}");
         assert_eq!(entry.keys[0].kid.as_str(), "prod-1", "{stem}");
         assert!(!directory.path().join(".new").exists(), "{stem}");
@@ -81,7 +82,6 @@ fn the_example_of_a_new_key_pair_makes_one_that_is_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let fixture =
         fixtures("refused").into_iter().find(|fixture| fixture.stem == "rsa-1024").unwrap();
-    let file = directory.path().join("rsa-1024.pem");
-    follow(&fixture.read().unwrap_err().reason.remedy(), &file, directory.path(), "");
+    follow(&fixture, directory.path(), "");
     read("rsa-1024", &files(directory.path()), &rules()).unwrap();
 }
