@@ -6,17 +6,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::algorithm::Algorithm;
 use super::attributes::{self, Attributes};
-use super::ids::{Audience, Kid, Thumbprint};
+use super::ids::{Kid, Thumbprint};
 use super::material::{self, Certificate, Chain, JsonKey, Part};
 use super::public_key::{Curve, Numbers, PublicKey};
 use super::refusal::{OtherFormat, RefusalReason, Refused};
+pub use super::rules::{CertificateDates, KeyIdScheme, KeyRules};
 pub use super::seen::{Declared, PrivateHalf, SeenKey};
-use crate::encoding::base64url;
-use crate::encoding::hex;
 use crate::source::Slot;
 use crate::source::scan::{EntryFiles, FileContent};
 
@@ -33,57 +30,6 @@ pub struct Entry {
     pub has_unread: bool,
     /// What was passed over or looks odd, one sentence each, for people.
     pub notes: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-pub struct KeyRules {
-    pub audiences: Vec<Audience>,
-    /// Whom a key signs for about which nothing else is said.
-    pub default_audience: Audience,
-    pub key_id: KeyIdScheme,
-    /// Whether private parts are opened where a public one lies beside them.
-    pub verify_pairs: bool,
-    /// Whether a key in the directory of an audience may only be of that one.
-    pub confine_audiences: bool,
-    /// The most keys of all entries together that are remembered.
-    pub max_keys: usize,
-    pub certificate_dates: CertificateDates,
-}
-
-/// What the dates of a key's certificate mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CertificateDates {
-    /// They end nothing: a bare key in a JWK Set has no dates.
-    #[default]
-    Warn,
-    /// They count as `validFrom` and `validTo`.
-    Enforce,
-}
-
-/// How a key without a kid gets one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyIdScheme {
-    /// The JWK thumbprint (RFC 7638) by SHA-256.
-    Thumbprint,
-    /// SHA-256 of the SPKI in base64url, as Kubernetes does.
-    SpkiSha256,
-    /// The first 16 bytes of SHA-256 of the SPKI in lower-case hexadecimal, as Cyoda does.
-    Cyoda,
-    FileName,
-}
-
-impl KeyIdScheme {
-    fn kid(self, key: &PublicKey, slot: &Slot) -> Result<Kid, RefusalReason> {
-        let text = match self {
-            Self::Thumbprint => key.thumbprint().to_string(),
-            Self::SpkiSha256 => base64url(&key.spki_sha256()),
-            Self::Cyoda => hex(&key.spki_sha256()[..16]),
-            Self::FileName => slot.stem().to_owned(),
-        };
-        Kid::new(&text).map_err(RefusalReason::BadKid)
-    }
 }
 
 /// The most keys of an entry.

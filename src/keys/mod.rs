@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod material;
 pub mod public_key;
 pub mod refusal;
+mod rules;
 mod seen;
 pub mod strict_json;
 

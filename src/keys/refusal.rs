@@ -237,21 +237,24 @@ impl RefusalReason {
                 format!("the kid \"{}\" is given twice", escape_name(kid.as_str()))
             }
             Self::BadKid(why) => why.to_string(),
-            Self::KidTaken { kid, holder, until } => {
-                let until = until.map_or_else(String::new, |until| format!(" until {until:.0}"));
-                format!(
-                    "the kid \"{}\" belongs to the other key at {}{until}: consumers that have that \
-                     one would never fetch this one",
-                    escape_name(kid.as_str()),
-                    escape_name(holder)
-                )
-            }
+            Self::KidTaken { kid, holder, until } => kid_taken(kid, holder, *until),
             Self::KidAlgorithm { kid, published, declared } => format!(
                 "the kid \"{}\" is published with the algorithm {published}, not {declared}: consumers \
                  that have it would not fetch it again",
                 escape_name(kid.as_str())
             ),
             Self::KeyDeleted(key) => format!("this key ({key}) was deleted for good"),
+            Self::TooManyKeys { .. } | Self::TooManyKeysInFile { .. } => self.too_many(),
+            Self::Member { name, reason } => format!("{name} of the set: {}", reason.cause()),
+            Self::BadAttributes(what) => what.clone(),
+            Self::AttributesWithoutKey => {
+                "an attributes file lies there, and no key beside it".to_owned()
+            }
+        }
+    }
+
+    fn too_many(&self) -> String {
+        match self {
             Self::TooManyKeys { limit, keys } => format!(
                 "{limit} keys are remembered already, those that ended included; refused are {}",
                 escape_name(keys)
@@ -259,11 +262,7 @@ impl RefusalReason {
             Self::TooManyKeysInFile { limit, found } => {
                 format!("the file holds {found} keys, and {limit} are accepted of one")
             }
-            Self::Member { name, reason } => format!("{name} of the set: {}", reason.cause()),
-            Self::BadAttributes(what) => what.clone(),
-            Self::AttributesWithoutKey => {
-                "an attributes file lies there, and no key beside it".to_owned()
-            }
+            _ => String::new(),
         }
     }
 
@@ -294,6 +293,16 @@ impl RefusalReason {
     pub const fn holds_last_good_state(&self) -> bool {
         !matches!(self, Self::AttributesWithoutKey)
     }
+}
+
+fn kid_taken(kid: &Kid, holder: &str, until: Option<Timestamp>) -> String {
+    let until = until.map_or_else(String::new, |until| format!(" until {until:.0}"));
+    format!(
+        "the kid \"{}\" belongs to the other key at {}{until}: consumers that have that \
+                     one would never fetch this one",
+        escape_name(kid.as_str()),
+        escape_name(holder)
+    )
 }
 
 /// A name from outside as texts show it: escaped, and cut short where it is endless.
