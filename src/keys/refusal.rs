@@ -118,6 +118,7 @@ impl RefusalReason {
                 FileProblem::Unreadable { .. } => "unreadable",
                 FileProblem::Changing => "changing",
                 FileProblem::NameNotUtf8 => "name-not-utf-8",
+                FileProblem::OtherOwner { .. } => "other-owner",
             },
             Self::DirectoryUnreadable { .. } => "directory-unreadable",
             Self::EmptyFile => "empty",
@@ -333,6 +334,11 @@ fn file_cause(problem: &FileProblem) -> String {
         }
         FileProblem::Changing => "it changed while it was read".to_owned(),
         FileProblem::NameNotUtf8 => "the file's name is not UTF-8".to_owned(),
+        FileProblem::OtherOwner { owner, other, expected } => format!(
+            "it belongs to the user id {owner}, and {} beside it to {expected}, in a directory that \
+             others than its owner can write",
+            escape_name(other)
+        ),
     }
 }
 

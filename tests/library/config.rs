@@ -68,6 +68,7 @@ fn every_setting_has_a_variable() {
         ("admin.listen", "[]"),
         ("admin.socket_mode", "0660"),
         ("admin.allowed_uids", "1,2"),
+        ("admin.jwt.key_audience", "a"),
         ("accept_risk", "default_grace,propagation"),
         ("issue.rsa_bits", "3072"),
         ("limits.max_header_bytes", "9000"),

@@ -345,6 +345,79 @@ fn a_reader_s_lock_keeps_no_command_from_its_work() {
     });
 }
 
+#[test]
+fn in_a_shared_directory_nobody_changes_another_s_key() {
+    let Some(trap) = Trap::set() else { return };
+    chown(&trap.keys, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&trap.keys, PermissionsExt::from_mode(0o1777)).unwrap();
+    drop_key(&trap.keys, "good");
+    // Of the stranger's own, who may say what he likes about it; and root may say things about it.
+    drop_key(&trap.keys, "theirs");
+    give(&trap.keys.join("theirs.pem"));
+    let daemon = Daemon::start_with(&trap.keys, |command| {
+        command.env("JWKSD_KEYS_KEY_ID", "file-name").env("JWKSD_KEYS_POLL_INTERVAL", "200ms")
+    });
+    daemon.await_kids(&["good", "theirs"]);
+    let planted = [
+        ("good.meta.json", json!({ "invalidatedAt": "2020-01-01T00:00:00Z" }).to_string()),
+        ("good.crt", "-----BEGIN CERTIFICATE-----\n".to_owned()),
+    ];
+    for (name, content) in planted {
+        drop_by_rename(&trap.keys, name, content);
+        give(&trap.keys.join(name));
+        let status = eventually("it is refused", || {
+            let address = daemon.address_of("ops");
+            let mut connection = Connection::open(address).unwrap();
+            let status = connection.request("GET", "/status", &[]).unwrap().json();
+            status["refused"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|one| one["reason"] == "other-owner")
+                .cloned()
+        });
+        assert!(status["cause"].as_str().unwrap().contains("65534"), "{status}");
+        assert_eq!(daemon.kids().len(), 2);
+        fs::remove_file(trap.keys.join(name)).unwrap();
+        eventually("it is accepted again", || {
+            daemon.log().iter().rev().find(|line| line.contains("no longer refused")).cloned()
+        });
+    }
+    // A volume of theirs in the place of everybody's keys.
+    trap.stranger_s("..empty");
+    link(Path::new("..empty"), &trap.keys.join("..data"));
+    eventually("the link is told of", || {
+        daemon.log().iter().find(|line| line.contains("..data") && line.contains("65534")).cloned()
+    });
+    daemon.await_kids(&["good", "theirs"]);
+    let meta = json!({ "invalidatedAt": "2020-01-01T00:00:00Z", "gracePeriodSec": 0 }).to_string();
+    drop_by_rename(&trap.keys, "theirs.meta.json", meta);
+    daemon.await_kids(&["good"]);
+}
+
+#[test]
+fn who_writes_one_audience_s_directory_adds_no_key_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    fs::create_dir(keys.join("human")).unwrap();
+    drop_by_rename(&keys.join("human"), "x.meta.json", json!({ "audience": "client" }).to_string());
+    drop_key(&keys.join("human"), "x");
+    for (confined, expected) in [("false", 1), ("true", 0)] {
+        let daemon = Daemon::start_with(keys, |command| {
+            command.env("JWKSD_KEYS_CONFINE_AUDIENCES", confined)
+        });
+        assert_eq!(daemon.kids().len(), expected);
+        let refused = daemon.log().iter().any(|line| line.contains("keys.confine_audiences"));
+        assert_eq!(refused, expected == 0);
+        assert!(daemon.stop().success());
+        fs::remove_dir_all(keys.join(".jwksd")).unwrap();
+    }
+    drop_by_rename(&keys.join("human"), "x.meta.json", json!({ "audience": "human" }).to_string());
+    let daemon =
+        Daemon::start_with(keys, |command| command.env("JWKSD_KEYS_CONFINE_AUDIENCES", "true"));
+    assert_eq!(daemon.kids().len(), 1);
+}
+
 /// A JWK Set of keys that nothing else has.
 fn set_of(numbers: std::ops::Range<u32>) -> String {
     let jwks = numbers.map(|number| {

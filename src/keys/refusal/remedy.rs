@@ -166,5 +166,9 @@ const fn file_remedy(problem: &FileProblem) -> &'static str {
         }
         FileProblem::Changing => "wait until its writer has finished",
         FileProblem::NameNotUtf8 => "rename the file",
+        FileProblem::OtherOwner { .. } => {
+            "look who put it there; where it is meant, give all files of the key one owner (chown), or take \
+             the right to write the directory from others (chmod go-w)"
+        }
     }
 }

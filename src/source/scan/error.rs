@@ -24,6 +24,9 @@ pub enum FileProblem {
     Changing,
     #[error("the name is not UTF-8")]
     NameNotUtf8,
+    /// Whoever can write the directory could change somebody else's key by a file beside it.
+    #[error("owned by {owner}, and {other} beside it by {expected}")]
+    OtherOwner { owner: u32, other: String, expected: u32 },
 }
 
 /// Why a key directory could not be scanned.

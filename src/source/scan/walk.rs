@@ -42,6 +42,17 @@ impl Walk<'_> {
         self.record_directory(opened, &location.real_path)?;
         match statat(opened, DATA, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(data) if FileType::from_raw_mode(data.st_mode).is_symlink() => {
+                // Where others can write, theirs would put all keys away at once.
+                let owner = fstat(opened).map_or(0, |directory| directory.st_uid);
+                if is_shared(opened) && data.st_uid != 0 && data.st_uid != owner {
+                    self.found.notes.push(format!(
+                        "{}: the link belongs to the user id {}, and not to the directory's owner: it is \
+                         passed over",
+                        location.display.join(DATA).display(),
+                        data.st_uid
+                    ));
+                    return self.files_and_below(opened, location);
+                }
                 self.data_directory(opened, location)
             }
             _ => self.files_and_below(opened, location),
@@ -95,6 +106,7 @@ impl Walk<'_> {
     ) -> Result<(), WalkError> {
         let listing = self.list(opened, location)?;
         let mount = read::status(opened, "").ok().map(|status| status.mount);
+        let is_shared = is_shared(opened);
         for (stem, files) in listing.entries {
             let slot = Slot::new(Arc::clone(self.directory), &location.slot_of(&stem));
             self.found.files += files.len();
@@ -102,7 +114,10 @@ impl Walk<'_> {
                 || self.found.files <= self.limits.max_files,
                 |admitted| admitted.contains(&slot),
             );
-            let files: BTreeMap<String, OpenMethod> = files.into_iter().collect();
+            let mut files: BTreeMap<String, OpenMethod> = files.into_iter().collect();
+            if is_shared && let Some((name, problem)) = other_owner(opened, files.keys()) {
+                files.insert(name, OpenMethod::Refused(problem));
+            }
             let files = if is_admitted {
                 self.read_entry(opened, location, mount, files)
             } else {
@@ -283,4 +298,31 @@ fn holds_public_part(content: &Result<FileContent, FileProblem>) -> bool {
 fn same_directory(root: &Dir, path: &Path, opened: BorrowedFd<'_>) -> bool {
     let Ok(now) = root.metadata(path) else { return false };
     fstat(opened).is_ok_and(|read| (read.st_dev, read.st_ino) == (now.dev(), now.ino()))
+}
+
+/// Whether others than its owner can write a directory.
+fn is_shared(directory: BorrowedFd<'_>) -> bool {
+    fstat(directory).is_ok_and(|found| found.st_mode & 0o022 != 0)
+}
+
+/// A file of an entry that belongs to somebody else than the key does, and not to root.
+fn other_owner<'a>(
+    directory: BorrowedFd<'_>,
+    names: impl Iterator<Item = &'a String>,
+) -> Option<(String, FileProblem)> {
+    let owned = names.filter_map(|name| {
+        let found = statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((name, found.st_uid))
+    });
+    let mut owned: Vec<(&String, u32)> = owned.collect();
+    // Whose the key is, its private half says, else its public one.
+    owned.sort_by_key(|(name, _)| (is_attributes(name), is_public_part(name)));
+    let (key, expected) = *owned.first()?;
+    let is_main = |name: &str| {
+        is_attributes(name) == is_attributes(key) && is_public_part(name) == is_public_part(key)
+    };
+    let mut others = owned.into_iter();
+    let (name, owner) =
+        others.find(|(name, owner)| *owner != expected && (*owner != 0 || is_main(name)))?;
+    Some((name.clone(), FileProblem::OtherOwner { owner, other: key.clone(), expected }))
 }
