@@ -315,9 +315,14 @@ pub(crate) fn escape_name(name: &str) -> String {
     }
 }
 
-/// The system's words about a path, without the control characters that a path can hold.
-pub(crate) fn replace_controls(error: &str) -> String {
-    error.replace(char::is_control, "\u{fffd}")
+/// A text from outside, such as the system's words about a path, without what does something to a
+/// terminal: control characters, and those that turn the direction of writing (Unicode UAX #9 §2).
+pub(crate) fn replace_controls(text: &str) -> String {
+    let is_harmful = |one: char| {
+        one.is_control()
+            || matches!(one, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.replace(is_harmful, "\u{fffd}")
 }
 
 fn file_cause(problem: &FileProblem) -> String {

@@ -124,10 +124,44 @@ fn what_a_caller_chose_can_t_write_lines_of_its_own() {
     });
     for line in lines {
         for (member, value) in line.as_object().unwrap() {
-            let is_plain = |value: &str| !value.contains(char::is_control);
+            let is_plain =
+                |value: &str| !value.contains(|one: char| one.is_control() || one == '\u{202e}');
             assert!(value.as_str().is_none_or(is_plain), "{member} of {line}");
         }
     }
+}
+
+#[test]
+fn in_the_text_form_what_a_caller_chose_is_one_field() {
+    let directory = tempfile::tempdir().unwrap();
+    let (keys, socket) = (directory.path().join("keys"), directory.path().join("admin.sock"));
+    std::fs::create_dir(&keys).unwrap();
+    let mut child = jwksd();
+    child.args(["serve", "--log-format", "text", "--listen", "127.0.0.1:0", "--keys"]).arg(&keys);
+    child.args(["--ops-listen", "127.0.0.1:0", "--admin-listen"]);
+    child.arg(format!("unix:{}", socket.display())).stderr(std::process::Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut connection = eventually("the socket listens", || Connection::open_unix(&socket).ok());
+    let forged = "x%20outcome=%22done%22%20who=uid:0%20%E2%80%AE%1B";
+    let answer = connection.request("DELETE", &of_key(forged, ""), &[]);
+    let done = answer.map(|answer| answer.status);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+    child.wait().unwrap();
+    assert_ne!(done.unwrap(), 200);
+    let line = said.lines().find(|line| line.contains("key operation")).unwrap();
+    // Without what stands in quotes, which nothing can end but the line's own quotes.
+    let bare: String = line.replace("\\\"", "").split('"').step_by(2).collect();
+    for (field, times) in [("outcome=", 1), ("who=", 1), ("kid=", 1)] {
+        assert_eq!(bare.matches(field).count(), times, "{field} in {line}");
+    }
+    assert!(line.contains("outcome=\"refused\""), "{line}");
+    assert!(!line.contains(['\u{202e}', '\u{1b}']), "{line}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -78,6 +80,37 @@ fn a_socket_that_can_t_be_used_is_named() {
     fails(UnixDatagram::unbound().unwrap().into(), "public", "no stream socket");
     // Everybody could call who can reach it.
     fails(bound().0.into(), "admin", "admin.token_file");
+}
+
+/// Every user of the machine would be an administrator.
+#[test]
+fn a_socket_for_administration_that_others_can_open_is_refused() {
+    let site = Site::new();
+    let path = site.directory.path().join("admin.sock");
+    let with_mode = |mode: u32| {
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        socket
+    };
+    let name = format!("jwksd-test-{}", std::process::id());
+    let abstract_name = UnixAddress::from_abstract_name(&name).unwrap();
+    let is_abstract = || UnixListener::bind_addr(&abstract_name).unwrap();
+    for (socket, remedy) in [(with_mode(0o666), "SocketMode=0660"), (is_abstract(), "abstract")] {
+        let output = passing(&site, socket.into(), None, "admin").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("admin.allowed_uids") && said.contains(remedy), "{said}");
+    }
+    let us = rustix::process::getuid().as_raw().to_string();
+    for (mode, uids) in [(Some(0o660), ""), (Some(0o666), &us), (None, &us)] {
+        let socket = mode.map_or_else(is_abstract, with_mode);
+        let mut command = passing(&site, socket.into(), None, "admin");
+        command.env("JWKSD_ADMIN_ALLOWED_UIDS", uids).args(["--listen", "127.0.0.1:0"]);
+        let daemon = Daemon::run(command);
+        assert_eq!(daemon.kids().len(), 1);
+        assert!(daemon.stop().success());
+    }
 }
 
 #[test]
