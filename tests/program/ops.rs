@@ -240,9 +240,14 @@ fn every_metric_is_listed_once_with_its_labels() {
     drop_by_rename(keys, "new.meta.json", declared.to_string());
     let pem = new_pem();
     drop_by_rename(keys, "new.pem", pem.as_bytes());
+    drop_by_rename(keys, "certified.meta.json", json!({ "keyId": "certified" }).to_string());
+    let certificate = "tests/fixtures/keys/accepted/certificate-expired.crt";
+    let certificate = Path::new(env!("CARGO_MANIFEST_DIR")).join(certificate);
+    drop_by_rename(keys, "certified.crt", fs::read_to_string(certificate).unwrap());
     drop_by_rename(keys, "bad.pem", "nothing");
     let daemon = Daemon::start(keys);
-    daemon.await_kids(&["new", "old"]);
+    // A certificate that has ended ends no key.
+    daemon.await_kids(&["certified", "new", "old"]);
     daemon.get("/.well-known/jwks.json");
     // Keys are served before the look is told to its end.
     let text = eventually("the look is told", || {
@@ -265,6 +270,10 @@ fn every_metric_is_listed_once_with_its_labels() {
         let labels = labels.map(|label| label.split_once("=\"").unwrap().0.to_owned()).collect();
         sampled.insert(name.to_owned(), labels);
     }
+    let end = "jwksd_key_certificate_end_timestamp_seconds{audience=\"client\",kid=\"certified\"}";
+    assert!((samples(&text)[end] - 1_577_836_800.0).abs() < 1.0);
+    let notes = ask(&daemon, "/status").json()["notes"].to_string();
+    assert!(notes.contains("certified: its certificate ended on 2020-01-01"), "{notes}");
     let is_plain = |name: &String| !name.starts_with("jwksd_tls_");
     let plain = listed.into_iter().filter(|(name, _)| is_plain(name));
     assert_eq!(sampled, plain.collect());

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use super::{OpsSources, OpsView};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Dates, KeyState, Phase, Policy};
+use crate::keys::material::certificate_end;
 use crate::ledger::{NamedKey, Overview, Persistence, WarningKind};
 use crate::publish::layout::DocumentKind;
 use crate::publish::status::ReloadStatus;
@@ -200,6 +201,14 @@ impl Measured {
                 .zip(state.published_until)
                 .map(|(at, until)| at.duration_until(until).as_secs_f64().max(0.0));
             family.of_key(*named, grace);
+        }
+        let family = self.family(
+            "key_certificate_end_timestamp_seconds",
+            "When the certificate of a published key ends, where it has one",
+        );
+        for (named, _, _) in &listed {
+            let end = named.key.certificates.first().and_then(|leaf| certificate_end(leaf));
+            family.of_key(*named, end.map(seconds));
         }
         self.signers(&states, &overview, policy);
         let family = self.family("standby_keys", "Keys that can take over from the current one");

@@ -12,7 +12,8 @@ mod recover;
 mod signing_key;
 
 pub use self::certificate::Certificate;
-pub(super) use self::certificate::{Chain, chain, end as certificate_end};
+pub(crate) use self::certificate::end as certificate_end;
+pub(super) use self::certificate::{Chain, chain};
 use self::der::Form;
 use self::signing_key::Opener;
 pub(crate) use self::signing_key::SigningKey;

@@ -292,7 +292,9 @@ impl Walk<'_> {
 fn holds_public_part(content: &Result<FileContent, FileProblem>) -> bool {
     const PUBLIC: [&[u8]; 2] = [b"-----BEGIN CERTIFICATE", b"PUBLIC KEY-----"];
     let Ok(FileContent::Bytes(bytes)) = content else { return false };
-    PUBLIC.iter().any(|label| bytes.windows(label.len()).any(|window| window == *label))
+    // DER is a sequence.
+    bytes.first() == Some(&0x30)
+        || PUBLIC.iter().any(|label| bytes.windows(label.len()).any(|window| window == *label))
 }
 
 fn same_directory(root: &Dir, path: &Path, opened: BorrowedFd<'_>) -> bool {

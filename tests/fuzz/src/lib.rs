@@ -8,7 +8,7 @@ mod records;
 mod requests;
 
 pub use administration::administration;
-pub use keys::{attributes, der, jwk, pem};
+pub use keys::{attributes, binary, der, jwk, pem, recovered};
 pub use records::record;
 pub use requests::request;
 
