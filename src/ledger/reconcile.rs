@@ -171,14 +171,13 @@ impl Update<'_> {
         } else if record.deleted_at.is_none() {
             self.adopt(key, &mut next, claims);
         }
-        // An outdated or incomplete observation does not show that the key is absent.
+        // An outdated observation does not show that the key is absent.
         if !is_known || !self.forget(key, &mut next) {
             self.outcome.records.insert(key, Arc::new(next));
         }
     }
 
-    /// Whether there is nothing to be done about a key, as is true of most of them at most times: it
-    /// lies in one entry, which says what it said.
+    /// Whether there is nothing to be done about a key: it lies in one entry, which says what it said.
     fn is_as_before(&self, key: Thumbprint, record: &Arc<Record>, claims: &[Claim<'_>]) -> bool {
         let is_known = |known: &Records| {
             let known = known.get(&key);
@@ -217,7 +216,10 @@ impl Update<'_> {
         let may_lie_somewhere =
             self.present.contains(&key) || (record.is_ended_by_order() && self.has_unread);
         let is_kept = (is_last && may_lie_somewhere) || (!is_last && is_deleted);
-        if over.is_empty() || is_kept || (is_deleted && !self.is_confirmed(Missed::Deleted(key))) {
+        // One whose kids were freed has no name any more.
+        let freed_at = record.deleted_at.filter(|_| record.names.is_empty());
+        let is_over = freed_at.map_or(!over.is_empty(), |at| after(at, retention) <= now);
+        if !is_over || is_kept || (is_deleted && !self.is_confirmed(Missed::Deleted(key))) {
             return false;
         }
         record.names.retain(|known| !over.contains(&known.name));

@@ -116,18 +116,30 @@ pub fn reactivate(
     Ok(Decision { step, answer })
 }
 
-/// Returns the files of the key too, some of which the step removes.
+/// Returns the files of the key too, some of which the step removes. With `frees_kids`, other keys may
+/// have its kids at once.
 pub fn delete(
     OperationContext { records, observation, now }: &OperationContext,
     kid: &Kid,
+    frees_kids: bool,
     terms: &OperationSettings,
 ) -> Result<(Decision<KeyPair>, Vec<KeyFile>), OperationError> {
     let now = *now;
-    let named = find(records, kid, terms)?;
+    // The kids of a key that was deleted before are freed, too.
+    let deleted = NamedKey::all(records).find(|named| named.kid() == kid).filter(|_| frees_kids);
+    let named = find(records, kid, terms).or_else(|error| deleted.ok_or(error))?;
     let mut answer = KeyPair::of(named, records, now, terms);
     let mut next = named.record.clone();
-    next.deleted_at = Some(now);
+    next.deleted_at.get_or_insert(now);
     next.places.clear();
+    if frees_kids {
+        next.names.clear();
+        answer.warnings.push(format!(
+            "its ids are free for other keys now: consumers that hold this key under {} refuse tokens of \
+             another one until they fetch it",
+            answer.key_id
+        ));
+    }
     let mut after = records.clone();
     let mut step = Step::default();
     put(&mut after, &mut step, next);

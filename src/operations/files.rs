@@ -166,3 +166,23 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OperationError> {
     });
     usable.map_err(|error| refusal(directory, directory.to_owned(), error))
 }
+
+/// A warning where a file that only its owner can read lies in a directory that others share: the
+/// daemon may be one of them.
+pub(super) fn readable_by_owner_alone(file: &Path) -> Option<String> {
+    let [file_found, directory] =
+        [Some(file), file.parent()].map(|path| rustix::fs::stat(path?).ok());
+    let (found, directory) = (file_found?, directory?);
+    let is_for_owner_alone = found.st_mode & 0o077 == 0;
+    let is_shared = directory.st_mode & 0o055 != 0;
+    let is_of_others =
+        directory.st_uid != found.st_uid || (found.st_uid == 0 && directory.st_gid != 0);
+    (is_for_owner_alone && is_shared && is_of_others).then(|| {
+        format!(
+            "{} can be read by the user id {} alone: a daemon that runs as another user can't publish it \
+             nor sign with it. Issue as the daemon's user, or give it the file (chown)",
+            file.display(),
+            found.st_uid
+        )
+    })
+}

@@ -119,7 +119,9 @@ impl Operations {
         if matches!(issued, Ok(_) | Err(OperationError::Unfinished(_))) {
             staged.keep();
         }
-        issued
+        let mut issued = issued?;
+        issued.key.warnings.extend(files::readable_by_owner_alone(&issued.file));
+        Ok(issued)
     }
 }
 

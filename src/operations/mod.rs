@@ -202,9 +202,19 @@ impl Operations {
     /// Ends the key at once and for good, and removes its files where possible. Returns the key as
     /// it was.
     pub fn delete(&mut self, kid: &Kid, now: Timestamp) -> Result<KeyPair, OperationError> {
+        self.delete_with(kid, false, now)
+    }
+
+    /// The same, after which other keys may have its kids where it `frees_kids`.
+    pub fn delete_with(
+        &mut self,
+        kid: &Kid,
+        frees_kids: bool,
+        now: Timestamp,
+    ) -> Result<KeyPair, OperationError> {
         let mut lying = Vec::new();
         let mut pair = self.change(now, |known, terms| {
-            let (decision, files) = decide::delete(known, kid, terms)?;
+            let (decision, files) = decide::delete(known, kid, frees_kids, terms)?;
             lying = files;
             Ok(decision)
         })?;

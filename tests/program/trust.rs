@@ -277,6 +277,24 @@ fn a_stranger_s_ledger_is_not_believed() {
     );
 }
 
+#[test]
+fn a_key_that_the_directory_s_group_can_t_read_is_told_of() {
+    let Some(trap) = Trap::set() else { return };
+    let warnings = |issued: Output| {
+        assert!(issued.status.success(), "{issued:?}");
+        let answer: Value = serde_json::from_slice(&issued.stdout).unwrap();
+        answer["warnings"].to_string()
+    };
+    assert!(!warnings(trap.issue()).contains("alone"));
+    fs::remove_dir_all(trap.keys.join(".jwksd")).unwrap();
+    chown(&trap.keys, Some(0), Some(STRANGER)).unwrap();
+    fs::set_permissions(&trap.keys, PermissionsExt::from_mode(0o2770)).unwrap();
+    let told = warnings(trap.issue());
+    assert!(told.contains("can be read by the user id 0 alone"), "{told}");
+    fs::set_permissions(&trap.keys, PermissionsExt::from_mode(0o700)).unwrap();
+    assert!(!warnings(trap.issue()).contains("alone"));
+}
+
 /// What Kubernetes makes of an `emptyDir` with an fsGroup.
 #[test]
 fn a_volume_of_root_s_that_a_group_may_write_works() {

@@ -185,7 +185,7 @@ impl World {
         kid: &Kid,
         moment: Moment,
     ) -> Result<Step, OperationError> {
-        let (Decision { step, .. }, _) = decide::delete(known, kid, &self.settings.terms)?;
+        let (Decision { step, .. }, _) = decide::delete(known, kid, false, &self.settings.terms)?;
         self.catch_up(disk, moment);
         let material = self.books[disk].lives.get(kid).map(|life| life.material);
         self.books[disk].delete(kid, moment, &self.settings);

@@ -148,6 +148,9 @@ pub(super) enum KeysCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Let other keys have its ids at once, though consumers may hold this key under them
+        #[arg(long)]
+        free_kid: bool,
     },
 }
 
@@ -299,7 +302,7 @@ impl KeysCommand {
                 )?;
                 run.print_pair(&pair)
             }
-            Self::Delete { shared, kid, yes } => {
+            Self::Delete { shared, kid, yes, free_kid } => {
                 let mut run = Run::new(shared)?;
                 if !yes && !run.is_meant(&kid)? {
                     print(b"not deleted\n")?;
@@ -307,7 +310,7 @@ impl KeysCommand {
                 }
                 let pair = run.attempt(
                     about("delete", &kid),
-                    |operations, now| operations.delete(&kid, now),
+                    |operations, now| operations.delete_with(&kid, free_kid, now),
                     |pair| pair,
                 )?;
                 let text = || format!("deleted; it was:\n{}", table::pair(&pair, run.now));

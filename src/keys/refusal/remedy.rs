@@ -138,17 +138,21 @@ pub(super) fn convert(command: &str) -> String {
 fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
     let own = "give the new key a kid of its own (keyId in STEM.meta.json, or kid of the member in a \
                JWK Set), or leave it out to have the thumbprint";
-    match until {
+    let kid = shell_word(kid.as_str());
+    let by_itself = match until {
         // What lies there still is not forgotten.
-        Some(until) => format!(
-            "{own}; the kid is free from {until:.0} on, where the key that has it lies nowhere any more"
-        ),
-        None => format!(
-            "{own}; to free the kid, end that key for good: jwksd keys delete --yes -- {} (the kid \
-             is free when nobody can remember it, keys.retention later)",
-            shell_word(kid.as_str())
-        ),
-    }
+        Some(until) => {
+            format!(
+                "the kid is free from {until:.0} on, where the key that has it lies nowhere any more"
+            )
+        }
+        None => "the kid is free ledger.retention after that key's end".to_owned(),
+    };
+    format!(
+        "{own}; {by_itself}, and at once where that key is ended for good: jwksd keys delete --yes \
+         --free-kid -- {kid} (with the --keys and --state of the daemon; consumers that hold that key \
+         still refuse tokens of this one until they fetch it)"
+    )
 }
 
 const fn file_remedy(problem: &FileProblem) -> &'static str {

@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{G, HOUR, Key, MINUTE, P, SECOND, T0, World, assert_instant, instant, warnings};
+use crate::common::daemon::eventually;
 
 /// The contradictions that the status names.
 fn contradictions(world: &World) -> String {
@@ -265,6 +266,16 @@ fn a_kid_that_is_or_was_another_key_s_is_refused_to_a_newcomer() {
     is_taken(&world, "a", true);
     assert_eq!(world.published(), [""; 0]);
     world.await_log(&["WARN", "key.refused", "kid-taken", "/a"]);
+    // The way that the remedy names frees it at once, and the key that is deleted stays so.
+    world.order(&["delete", "k", "--yes"]);
+    is_taken(&world, "a", true);
+    world.order(&["delete", "k", "--yes", "--free-kid"]);
+    eventually("the other key has it", || (world.published() == ["k"]).then_some(()));
+    assert_ne!(world.jwk("k"), jwk);
+    world.write("z.meta.json", r#"{"keyId": "again"}"#);
+    world.put("z.pem", &key.pem);
+    assert_eq!(world.refusal("z")["reason"], "key-deleted");
+    assert_eq!(world.published(), ["k"]);
 }
 
 #[test]
