@@ -173,7 +173,7 @@ pub(super) fn readable_by_owner_alone(file: &Path) -> Option<String> {
     let [file_found, directory] =
         [Some(file), file.parent()].map(|path| rustix::fs::stat(path?).ok());
     let (found, directory) = (file_found?, directory?);
-    let is_for_owner_alone = found.st_mode & 0o077 == 0;
+    let is_for_owner_alone = found.st_mode.trailing_zeros() >= 6;
     let is_shared = directory.st_mode & 0o055 != 0;
     let is_of_others =
         directory.st_uid != found.st_uid || (found.st_uid == 0 && directory.st_gid != 0);
