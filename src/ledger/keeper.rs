@@ -232,9 +232,10 @@ impl Ledger {
         // disk fails, those in memory are the newest that there are: a signer must not go on with a
         // key that has ended.
         let is_failing = matches!(self.persistence, Persistence::Failing(_));
-        let store = self.store.take().map_or_else(|| self.open_store(&directory), Ok).ok();
-        let lock = store.as_ref().filter(|_| !is_failing);
-        let lock = lock.and_then(|store| store.lock(LOCK_PATIENCE).ok());
+        let store = self.store.take().filter(|_| !is_failing);
+        let reopened = || (!is_failing).then(|| self.open_store(&directory).ok()).flatten();
+        let store = store.or_else(reopened);
+        let lock = store.as_ref().and_then(|store| store.lock(LOCK_PATIENCE).ok());
         let is_outdated = lock.as_ref().is_some_and(|lock| {
             self.synced_at.is_some_and(|synced_at| synced_at != lock.changes())
         });

@@ -91,10 +91,13 @@ fn a_state_that_turns_read_only_is_caught_up_when_it_is_writable_again() {
     let Some(mounted) = Mounted::start() else { return };
     let verifier = mounted.verify();
     eventually("it is remembered", || mounted.remembers("a").then_some(()));
-    // The daemon has its lock open there, so the disk is put over itself, read-only.
-    let state = mounted.place.join("state");
-    mounted.inside(&["mount", "--bind", &state.to_string_lossy()], "state");
-    mounted.inside(&["mount", "-o", "remount,bind,ro"], "state");
+    // The daemon has its lock open there, so the disk is put over itself, read-only from the start.
+    let state = mounted.place.join("state").to_string_lossy().into_owned();
+    fs::create_dir(mounted.seen("aside")).unwrap();
+    mounted.inside(&["mount", "--bind", &state], "aside");
+    mounted.inside(&["mount", "-o", "remount,bind,ro"], "aside");
+    let aside = mounted.place.join("aside").to_string_lossy().into_owned();
+    mounted.inside(&["mount", "--move", &aside], "state");
     mounted.drop_and_await("b", &["a"]);
     await_log(&mounted.daemon, &["WARN", "kept in memory only", "Read-only file system"]);
     assert!(!mounted.remembers("b"));
