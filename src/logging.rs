@@ -1,7 +1,11 @@
 //! Where log lines go and how they look: stderr, as text on a terminal and as JSON elsewhere.
 
 use std::fmt;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
@@ -29,7 +33,9 @@ pub fn init(log: LogConfig) {
         .with_max_level(log.level.max(Level::INFO))
         .with_timer(Now)
         .with_target(false)
-        .with_writer(io::stderr);
+        // It would report them on stderr, and panic where that is closed.
+        .log_internal_errors(false)
+        .with_writer(|| LineWriter);
     // Both quote and escape what comes from outside, so that it looks like no other field.
     let _ = if as_text {
         let lines = lines.fmt_fields(QuotedFields).with_ansi(io::stderr().is_terminal());
@@ -38,6 +44,84 @@ pub fn init(log: LogConfig) {
         let lines = lines.json().flatten_event(true).with_ansi(false);
         lines.finish().with(filter_fn(move |about| is_wanted(about, log.level))).try_init()
     };
+}
+
+/// How many lines may wait to be written.
+const MOST_WAITING: usize = 1024;
+
+/// Where lines wait to be written by a thread of their own, once there is a [`LogQueue`].
+static QUEUE: OnceLock<SyncSender<Vec<u8>>> = OnceLock::new();
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines were lost, because stderr is closed or full, or nobody reads it.
+pub(crate) fn lost_lines() -> u64 {
+    LOST.load(Relaxed)
+}
+
+fn write_line(line: &[u8]) {
+    if io::stderr().write_all(line).is_err() {
+        LOST.fetch_add(1, Relaxed);
+    }
+}
+
+/// Takes a line, whatever becomes of it: logging stops nothing.
+struct LineWriter;
+
+impl io::Write for LineWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Some(queue) = QUEUE.get() {
+            WAITING.fetch_add(1, Relaxed);
+            if queue.try_send(line.to_vec()).is_err() {
+                WAITING.fetch_sub(1, Relaxed);
+                LOST.fetch_add(1, Relaxed);
+            }
+        } else {
+            write_line(line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines of a daemon, which wait in memory so that nothing else waits for whoever reads them.
+/// What is left is written when this is dropped, as far as that takes no time.
+pub(crate) struct LogQueue(Option<Receiver<Vec<u8>>>);
+
+impl LogQueue {
+    /// From now on lines wait until [`Self::start`].
+    pub(crate) fn new() -> Self {
+        let (queue, lines) = mpsc::sync_channel(MOST_WAITING);
+        Self(QUEUE.set(queue).is_ok().then_some(lines))
+    }
+
+    /// Starts the thread that writes. Where there can be none, lines are lost.
+    pub(crate) fn start(&mut self) {
+        let Some(lines) = self.0.take() else { return };
+        let write = move || {
+            for line in lines {
+                write_line(&line);
+                WAITING.fetch_sub(1, Relaxed);
+            }
+        };
+        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(write);
+    }
+}
+
+impl Drop for LogQueue {
+    fn drop(&mut self) {
+        // It was not started.
+        for line in self.0.iter().flat_map(Receiver::try_iter) {
+            write_line(&line);
+        }
+        let deadline = Instant::now() + Duration::from_millis(500);
+        while self.0.is_none() && WAITING.load(Relaxed) > 0 && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
 }
 
 /// Whether a line is printed: of the audit every one is. What libraries log has no `event` and can be

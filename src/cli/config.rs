@@ -1,5 +1,7 @@
 //! `jwksd config`: the configuration in force, and where each value came from.
 
+use std::io::{self, Write as _};
+
 use serde::Serialize;
 
 use super::{ConfigFormat, DONE, Failure, WRONG_USAGE, print};
@@ -7,7 +9,8 @@ use crate::config::{LoadedConfig, format_duration};
 
 pub(super) fn run(loaded: &LoadedConfig, format: ConfigFormat) -> Result<u8, Failure> {
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        // Where stderr is closed there is nobody to tell.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
     }
     let text = match format {
         ConfigFormat::Toml => as_toml(loaded),

@@ -38,7 +38,7 @@ use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
 use crate::ledger::step::is_pending;
 use crate::ledger::{Ledger, NamedKey};
-use crate::logging;
+use crate::logging::{self, LogQueue};
 use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
 use crate::publish::reload::Reload;
 use crate::publish::snapshot;
@@ -56,6 +56,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     // Before there is any thread.
     let passed = systemd::passed_sockets()?;
     logging::init(config.log);
+    let mut log = LogQueue::new();
     warn_of(loaded);
     descriptors::raise_limit(config.limits.max_connections, listeners(config));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -74,6 +75,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     // read or completed that somebody else may have written.
     let issues = init || !admin.listeners.is_empty() || is_pending(&state_directory(config));
     let in_force = sandbox::confine(&sandbox_access(config, issues));
+    log.start();
     operations(config).recover();
     if init {
         issue_first_keys(config, to_the_millisecond(clock.now()))?;

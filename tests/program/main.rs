@@ -11,6 +11,7 @@ mod examples;
 mod faults;
 mod histories;
 mod injected;
+mod logs;
 mod ops;
 mod orders;
 mod publishing;

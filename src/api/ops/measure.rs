@@ -17,6 +17,7 @@ use crate::keys::Audience;
 use crate::keys::lifecycle::{Dates, KeyState, Phase, Policy};
 use crate::keys::material::certificate_end;
 use crate::ledger::{NamedKey, Overview, Persistence, WarningKind};
+use crate::logging;
 use crate::publish::layout::DocumentKind;
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::Restriction;
@@ -58,15 +59,20 @@ impl Collector for Measured {
             let kind = if *is_counter { MetricType::Counter } else { MetricType::Gauge };
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for (labels, value) in values {
-                if labels.is_empty() {
-                    ConstGauge::new(*value).encode(family)?;
-                    break;
-                }
-                let encoder = family.encode_family(labels)?;
-                if *is_counter {
-                    ConstCounter::new(*value).encode(encoder)?;
-                } else {
-                    ConstGauge::new(*value).encode(encoder)?;
+                let is_alone = labels.is_empty();
+                let of_labels = if is_alone { None } else { Some(family.encode_family(labels)?) };
+                match (of_labels, is_counter) {
+                    (Some(encoder), true) => ConstCounter::new(*value).encode(encoder)?,
+                    (Some(encoder), false) => ConstGauge::new(*value).encode(encoder)?,
+                    // It is the only one.
+                    (None, true) => {
+                        ConstCounter::new(*value).encode(family)?;
+                        break;
+                    }
+                    (None, false) => {
+                        ConstGauge::new(*value).encode(family)?;
+                        break;
+                    }
                 }
             }
         }
@@ -103,6 +109,11 @@ impl Measured {
         for Restriction { name, holds, .. } in &sources.in_force.restrictions {
             family.add([("restriction", *name)], f64::from(u8::from(*holds)));
         }
+        self.counter(
+            "log_lines_lost",
+            "Log lines that were lost because stderr is closed or full, or nobody reads it",
+        )
+        .alone(count_of(logging::lost_lines()));
         if let Some(view) = &sight.view {
             self.keys(view, &sources.terms.rules.audiences, policy, sight.now);
             self.state(view);
