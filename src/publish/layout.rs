@@ -15,6 +15,7 @@ pub enum DocumentKind {
 /// The paths of the public listener and the documents behind them.
 #[derive(Debug, Clone)]
 pub struct Layout {
+    /// Without their first slash.
     paths: HashMap<Box<str>, usize>,
     contents: Vec<DocumentKind>,
     issuer: Option<Box<str>>,
@@ -67,12 +68,18 @@ impl Layout {
         let index = self.contents.len();
         self.contents.push(content);
         for path in paths {
-            self.paths.entry(path.as_str().into()).or_insert(index);
+            self.paths.entry(path.trim_start_matches('/').into()).or_insert(index);
         }
     }
 
     /// The index in [`Self::contents`] of the document at `path`.
     pub(crate) fn find(&self, path: &str) -> Option<usize> {
+        // Clients that put an issuer with a slash at its end before a path ask for two.
+        let path = if path.starts_with("//") {
+            path.trim_start_matches('/')
+        } else {
+            &path[1.min(path.len())..]
+        };
         self.paths.get(path).copied()
     }
 

@@ -33,6 +33,8 @@ pub(super) enum Protocol {
 #[repr(u8)]
 pub(super) enum ShutdownRequest {
     None,
+    /// With the next answer, which says so.
+    NextAnswer,
     /// After the requests that it is in.
     Graceful,
     Immediate,
@@ -187,7 +189,8 @@ impl Activity {
     pub(super) fn shutdown(&self) -> ShutdownRequest {
         match self.shutdown.load(Relaxed) {
             0 => ShutdownRequest::None,
-            1 => ShutdownRequest::Graceful,
+            1 => ShutdownRequest::NextAnswer,
+            2 => ShutdownRequest::Graceful,
             _ => ShutdownRequest::Immediate,
         }
     }

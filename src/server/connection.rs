@@ -197,8 +197,14 @@ where
             }
             if !is_too_old && ends_at <= now {
                 is_too_old = true;
-                ends_at = now + limits.header_timeout;
-                activity.shut_down(ShutdownRequest::Graceful);
+                // A client whose request crosses the end would get no answer: it is told with its last
+                // one. Without any, the idle timeout ends it.
+                ends_at = now + permit.max_age();
+                activity.shut_down(match protocol {
+                    Protocol::Http1 => ShutdownRequest::NextAnswer,
+                    // GOAWAY says which requests are still answered (RFC 9113 §6.8).
+                    Protocol::Http2 => ShutdownRequest::Graceful,
+                });
             }
             // A head that has begun to arrive is waited for, and answered with a farewell.
             let is_due = wait != Wait::Head || protocol == Protocol::Http2;

@@ -146,7 +146,7 @@ http {{
         listen 127.0.0.1:{tls_port} ssl http2;
         location = /.well-known/jwks.json {{
             default_type application/json;
-            add_header cache-control "public, max-age=300, must-revalidate";
+            add_header cache-control "public, max-age=300, must-revalidate, stale-while-revalidate=0, stale-if-error=0";
             {answer}
         }}
     }}

@@ -46,7 +46,7 @@ pub fn limits() -> Limits {
         write_timeout: PATIENCE * 10,
         max_connection_age: PATIENCE * 10,
         max_header_bytes: 16 * 1024,
-        max_headers: 32,
+        max_headers: 100,
     }
 }
 

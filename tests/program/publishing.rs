@@ -46,7 +46,10 @@ fn an_answer_has_every_header_a_cache_needs() {
     let response = daemon.get(PATH);
     assert_eq!(response.status, 200);
     assert_eq!(response.header("content-type"), "application/json");
-    assert_eq!(response.header("cache-control"), "public, max-age=300, must-revalidate");
+    assert_eq!(
+        response.header("cache-control"),
+        "public, max-age=300, must-revalidate, stale-while-revalidate=0, stale-if-error=0"
+    );
     assert_eq!(response.header("etag"), etag_of(&response.body));
     assert_eq!(response.header("vary"), "Accept, Accept-Encoding");
     assert_eq!(response.header("access-control-allow-origin"), "*");
@@ -98,7 +101,7 @@ fn the_jwk_set_media_type_is_sent_to_those_who_name_it() {
     let (_directory, daemon) = one_key();
     for (accept, expected) in [
         ("application/jwk-set+json", "application/jwk-set+json"),
-        ("application/json, application/jwk-set+json;q=0.5", "application/jwk-set+json"),
+        ("application/json;q=0.4, application/jwk-set+json;q=0.5", "application/jwk-set+json"),
         ("*/*", "application/json"),
         ("text/html", "application/json"),
     ] {
@@ -382,4 +385,21 @@ fn the_first_key_is_issued_where_that_is_asked_for() {
     eventually("the old ones are in their grace, and two are new", || {
         (anew.kids().len() == 4).then_some(())
     });
+}
+
+/// As clients put an issuer with a slash at its end before the path, and as proxies ask for health.
+#[test]
+fn two_slashes_are_one_and_the_root_can_be_asked_whether_anybody_is_there() {
+    let keys = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(keys.path());
+    daemon.kids();
+    for path in ["//.well-known/jwks.json", "///client/.well-known/jwks.json"] {
+        assert_eq!(daemon.get(path).status, 200, "{path}");
+    }
+    for path in ["/client//.well-known/jwks.json", "//", "/", "//x"] {
+        assert_eq!(daemon.get(path).status, 404, "{path}");
+    }
+    let mut connection = Connection::open(daemon.address).unwrap();
+    let answer = connection.send(b"OPTIONS / HTTP/1.0\r\n\r\n", false).unwrap();
+    assert_eq!(answer.status, 204);
 }

@@ -288,7 +288,10 @@ impl Replica {
         let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let control = field(CACHE_CONTROL)?;
         let max_age = control.split(", ").find_map(|part| part.strip_prefix("max-age="))?;
-        assert!(control.ends_with("must-revalidate"), "{control}");
+        assert!(
+            control.ends_with("must-revalidate, stale-while-revalidate=0, stale-if-error=0"),
+            "{control}"
+        );
         Some(Got {
             status: response.status().as_u16(),
             etag: field(ETAG)?.to_owned(),

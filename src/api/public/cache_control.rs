@@ -29,6 +29,9 @@ impl CacheControl {
 }
 
 fn field_value(max_age: u64) -> HeaderValue {
-    let value = format!("public, max-age={max_age}, must-revalidate");
+    // Varnish serves what is stale for a while unless it is told not to (RFC 5861).
+    let value = format!(
+        "public, max-age={max_age}, must-revalidate, stale-while-revalidate=0, stale-if-error=0"
+    );
     HeaderValue::try_from(value).expect("letters and digits are a field value")
 }

@@ -129,8 +129,9 @@ impl PublicContext {
         let layout = self.published.layout();
         let index = if path == layout.key_set_path() { self.key_set } else { layout.find(path) };
         let Some(index) = index else {
-            // The asterisk asks about the server as a whole (RFC 9110 §9.3.7).
-            let is_server = is_options && path == "*";
+            // The asterisk asks about the server as a whole (RFC 9110 §9.3.7), and so does HAProxy's
+            // plain health check by the root.
+            let is_server = is_options && matches!(path, "*" | "/");
             return if is_server {
                 options(request)
             } else {

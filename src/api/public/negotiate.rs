@@ -58,10 +58,16 @@ pub fn wants_gzip(headers: &HeaderMap) -> bool {
     gzip > 0 && gzip >= identity.unwrap_or(0)
 }
 
-/// Whether the media type of a JWK Set is named as acceptable. A range such as `*/*` names nothing.
+/// Whether the media type of a JWK Set is named as acceptable, and not liked less than plain JSON. A
+/// range such as `*/*` names nothing.
 pub fn names_jwk_set(headers: &HeaderMap) -> bool {
-    elements(headers, &ACCEPT)
-        .any(|(media_type, quality)| media_type.eq_ignore_ascii_case(JWK_SET) && quality > 0)
+    let quality_of = |wanted: &str| {
+        let named = elements(headers, &ACCEPT)
+            .filter(|(media_type, _)| media_type.eq_ignore_ascii_case(wanted));
+        named.map(|(_, quality)| quality).max().unwrap_or(0)
+    };
+    let jwk_set = quality_of(JWK_SET);
+    jwk_set > 0 && jwk_set >= quality_of("application/json")
 }
 
 /// Whether If-None-Match holds `etag`, compared weakly (RFC 9110 §13.1.2), or is `*`; nothing
@@ -191,7 +197,9 @@ mod tests {
             (&["application/json"], false),
             (&["application/jwk-set+json"], true),
             (&["Application/JWK-Set+JSON"], true),
-            (&["application/json, application/jwk-set+json;q=0.5"], true),
+            (&["application/json, application/jwk-set+json;q=0.5"], false),
+            (&["application/json;q=0.4, application/jwk-set+json;q=0.5"], true),
+            (&["*/*, application/jwk-set+json;q=0.5"], true),
             (&["application/json", "application/jwk-set+json"], true),
             (&["application/jwk-set+json;q=0"], false),
             (&["application/jwk-set+json ; charset=utf-8 ; q=0.1"], true),

@@ -60,7 +60,10 @@ fn a_document_comes_with_every_field() {
     assert_eq!(response.body().bytes(), b"{\"keys\":[]}");
     for (name, value) in [
         ("content-type", "application/json"),
-        ("cache-control", "public, max-age=300, must-revalidate"),
+        (
+            "cache-control",
+            "public, max-age=300, must-revalidate, stale-while-revalidate=0, stale-if-error=0",
+        ),
         ("etag", "\"plain\""),
         ("last-modified", "Fri, 15 Jan 2027 08:00:00 GMT"),
         ("vary", "Accept, Accept-Encoding"),
@@ -99,7 +102,9 @@ fn no_cache_holds_a_document_past_the_end_of_a_key() {
     {
         let next_end = Some(NOW + milliseconds.milliseconds());
         let document = Document { next_end, ..document() };
-        let expected = format!("public, max-age={max_age}, must-revalidate");
+        let expected = format!(
+            "public, max-age={max_age}, must-revalidate, stale-while-revalidate=0, stale-if-error=0"
+        );
         for fields in [&[][..], &[("if-none-match", "*")]] {
             let response = served(&document, fields);
             assert_eq!(field(&response, "cache-control"), Some(&*expected), "{milliseconds}");

@@ -255,7 +255,7 @@ fn a_kid_that_is_taken_without_an_end_is_freed_by_the_command_that_the_refusal_n
     world.put("z", vec![seen("same", 1)]).put("a", vec![public(seen("same", 2))]).look(0);
     assert_eq!(world.refusals(), [("a", "kid-taken")]);
     let remedy = world.last.refused[0].reason.remedy();
-    assert!(remedy.contains("jwksd keys delete --yes -- 'same'"), "{remedy}");
+    assert!(remedy.contains("jwksd keys delete --yes --free-kid -- 'same'"), "{remedy}");
     world.delete(1, 100);
     world.remove("z").look(100);
     assert_eq!(world.refusals(), [("a", "kid-taken")]);
