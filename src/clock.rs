@@ -6,9 +6,9 @@
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 
-/// Tells the wall-clock instant (UTC, nanoseconds).
+/// Tells the wall-clock instant (UTC).
 pub trait Clock: Send + Sync + 'static {
     /// The instant now. May step in both directions between two calls.
     fn now(&self) -> Timestamp;
@@ -23,13 +23,20 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        // Some parsers of what is made of it take no more digits.
+        to_the_millisecond(Timestamp::now())
     }
 
     fn elapsed(&self) -> Duration {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         START.elapsed()
     }
+}
+
+/// `instant` rounded down to the millisecond.
+pub(crate) fn to_the_millisecond(instant: Timestamp) -> Timestamp {
+    let round = TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Floor);
+    instant.round(round).unwrap_or(instant)
 }
 
 /// A clock that stands still until its owner moves it. Clones share one time.

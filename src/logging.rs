@@ -131,12 +131,12 @@ fn is_wanted(about: &Metadata<'_>, level: Level) -> bool {
     about.target() == AUDIT || (*about.level() <= level && (is_ours || level >= Level::DEBUG))
 }
 
-/// RFC 3339 in UTC, to the microsecond.
+/// RFC 3339 in UTC, to the millisecond.
 struct Now;
 
 impl FormatTime for Now {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        write!(writer, "{:.6}", SystemClock.now())
+        write!(writer, "{:.3}", SystemClock.now())
     }
 }
 

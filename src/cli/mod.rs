@@ -249,7 +249,8 @@ impl Cli {
             }
             Command::Openapi { common } => {
                 let config = common.load(None)?.config;
-                let document = openapi::document(serve::operations(&config).terms());
+                let document =
+                    openapi::document(serve::operations(&config).terms(), &config.admin.prefix);
                 let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
                 text.push('\n');
                 print(text.as_bytes())?;

@@ -56,6 +56,19 @@ pub(super) fn duration_from<'de, D: Deserializer<'de>, const MIN: u64>(
     (min <= duration).then_some(duration).ok_or_else(expected)
 }
 
+/// Nothing, or the beginning of a path: `/api`. A slash at its end is left out.
+pub(super) fn path_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, |prefix| {
+        let prefix = prefix.trim_end_matches('/');
+        let is_plain = |one: u8| one.is_ascii_alphanumeric() || b"/-._~".contains(&one);
+        let is_path = prefix.starts_with('/') && !prefix.contains("//");
+        if prefix.is_empty() || (is_path && prefix.bytes().all(is_plain)) {
+            return Ok(prefix.to_owned());
+        }
+        Err("a path such as \"/api\" is expected, or nothing")
+    })
+}
+
 pub(super) fn absolute_path<'de, D: Deserializer<'de>, T: From<PathBuf>>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -139,6 +139,8 @@ pub struct AdminConfig {
     #[serde(deserialize_with = "members::addresses")]
     pub listen: Vec<ListenAddress>,
     pub tls: Option<TlsFiles>,
+    #[serde(deserialize_with = "members::path_prefix")]
+    pub prefix: String,
     #[serde(deserialize_with = "members::file_mode")]
     pub socket_mode: u32,
     #[serde(deserialize_with = "members::user_ids")]

@@ -11,6 +11,7 @@ use super::ids::{Audience, Kid};
 use super::material;
 use super::refusal::{RefusalReason, escape_name};
 use super::strict_json::{Json, JsonError, JsonObject};
+use crate::clock::to_the_millisecond;
 use jiff::Timestamp;
 
 /// The attributes of a key pair. All of them are optional.
@@ -91,12 +92,15 @@ fn signer(text: &str) -> Result<Arc<str>, RefusalReason> {
         .ok_or_else(|| bad("signer", "is not 1 to 512 printable ASCII characters"))
 }
 
-/// An instant by RFC 3339 §5.6, and in no other form of ISO 8601.
+/// An instant by RFC 3339 §5.6, with a T or a space before the time, and in no other form of ISO 8601;
+/// rounded down to the millisecond.
 pub(crate) fn parse_instant(text: &str) -> Option<Timestamp> {
     let shape = |byte: u8| if byte.is_ascii_digit() { b'0' } else { byte.to_ascii_uppercase() };
     let text = text.as_bytes().iter().copied().map(|byte| (shape(byte), byte));
     let (shape, text): (Vec<u8>, Vec<u8>) = text.unzip();
-    let after_seconds = shape.strip_prefix(b"0000-00-00T00:00:00")?;
+    let after_seconds = shape
+        .strip_prefix(b"0000-00-00T00:00:00")
+        .or_else(|| shape.strip_prefix(b"0000-00-00 00:00:00"))?;
     let offset = match after_seconds {
         [b'.', b'0', fraction @ ..] => {
             let digits = fraction.iter().take_while(|digit| **digit == b'0').count();
@@ -107,7 +111,7 @@ pub(crate) fn parse_instant(text: &str) -> Option<Timestamp> {
     match offset {
         b"Z" | b"+00:00" | b"-00:00" => {
             let text = std::str::from_utf8(&text).ok()?;
-            text.parse().ok().or_else(|| beyond_all_time(text))
+            text.parse().ok().map(to_the_millisecond).or_else(|| beyond_all_time(text))
         }
         _ => None,
     }
@@ -148,7 +152,7 @@ fn algorithm(name: &str) -> Result<Algorithm, RefusalReason> {
 }
 
 fn instant(name: &str, value: &Json) -> Result<Option<Timestamp>, RefusalReason> {
-    let wrong = || bad(name, "is no time as in \"2026-11-01T00:00:00Z\" (RFC 3339)");
+    let wrong = || bad(name, "is not a date and time such as \"2026-11-01T00:00:00Z\" (RFC 3339)");
     text(name, value)?.map(|text| parse_instant(text).ok_or_else(wrong)).transpose()
 }
 

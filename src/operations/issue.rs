@@ -356,7 +356,7 @@ fn without_private_halves(
 
 /// A warning about a successor that begins before consumers have it.
 fn too_early(key: &KeyPair, request: &Issue) -> Option<String> {
-    let (begin, safe) = (key.valid_from?, key.safe_to_sign_from?);
+    let (begin, safe) = (key.valid_from, key.safe_to_sign_from?);
     (request.replaces.is_some() && begin < safe).then(|| {
         format!(
             "it takes the place of the keys before it at {begin}, and some consumers may not have \

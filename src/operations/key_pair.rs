@@ -25,9 +25,10 @@ pub struct KeyPair {
     pub algorithm: Algorithm,
     /// The public half: the SPKI (RFC 5280 §4.1) in DER, in standard base64.
     pub public_key: String,
-    /// From when it may sign; null where open.
-    pub valid_from: Option<Timestamp>,
-    /// From when it is expired; null where open.
+    /// From when it may sign: as declared, else when it was first published, else first seen.
+    pub valid_from: Timestamp,
+    /// From when it is expired; absent where open.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_to: Option<Timestamp>,
     /// Whether it may sign now.
     pub active: bool,
@@ -36,18 +37,25 @@ pub struct KeyPair {
     /// Where it stands in its life.
     pub phase: Phase,
     /// From when it must not sign any more because of an invalidation, which may lie ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub invalidated_at: Option<Timestamp>,
-    /// From when it is no longer published; null where open.
+    /// From when it is no longer published; absent where open.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub published_until: Option<Timestamp>,
-    /// When the last cache that honours HTTP has let go of it; null where open.
+    /// When the last cache that honours HTTP has let go of it; absent where open.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub trusted_until: Option<Timestamp>,
     /// From when every consumer has it, as far as can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub safe_to_sign_from: Option<Timestamp>,
-    /// Until when it may sign so that its last token expires before it does; null where open.
+    /// Until when it may sign so that its last token expires before it does; absent where open.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sign_until: Option<Timestamp>,
     /// When it was first published under this id in this audience.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_published: Option<Timestamp>,
-    /// When anything of this changes next; null where nothing does.
+    /// When anything of this changes next; absent where nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_change: Option<Timestamp>,
     /// The reference to where its private half is used, where its attributes give one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +76,8 @@ pub struct NameState {
     pub key_id: Kid,
     pub audience: Audience,
     pub phase: Phase,
-    /// From when it is no longer published; null where open.
+    /// From when it is no longer published; absent where open.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub published_until: Option<Timestamp>,
 }
 
@@ -104,7 +113,7 @@ impl KeyPair {
             audience: named.audience().clone(),
             algorithm: named.key.algorithm,
             public_key: STANDARD.encode(named.record.public_key.spki()),
-            valid_from: dates.valid_from,
+            valid_from: dates.valid_from.or(dates.first_published).unwrap_or(named.key.first_seen),
             valid_to: dates.valid_to,
             active: state.phase == Phase::Active,
             current: overview.is_current(named.name()),

@@ -22,14 +22,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{Timestamp, TimestampRound, Unit};
+use jiff::Timestamp;
 
 pub use self::error::OperationError;
 use self::files::StagedFiles;
 pub use self::issue::{Issue, Issued, Prepared, Start};
 pub use self::key_pair::KeyPair;
 pub use self::material::generate;
-use crate::clock::Clock;
+use crate::clock::{Clock, to_the_millisecond};
 use crate::key_scanner::KeyScanner;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
@@ -342,12 +342,6 @@ impl OperationSettings {
         let why = format!("is none of the configured ones: {}", names.join(", "));
         Err(OperationError::BadRequest { member: "audience", why })
     }
-}
-
-/// `now` rounded down to the millisecond, as operations write instants.
-pub(crate) fn to_the_millisecond(now: Timestamp) -> Timestamp {
-    let round = TimestampRound::new().smallest(Unit::Millisecond).mode(jiff::RoundMode::Floor);
-    now.round(round).unwrap_or(now)
 }
 
 /// The records, brought up to date with an observation. A single scan removes nothing.

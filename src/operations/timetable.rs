@@ -25,7 +25,7 @@ pub fn of(issued: &Issued, announce: Duration, now: Timestamp) -> Vec<TimetableE
     let mut events = Vec::new();
     let key = &issued.key;
     let published = match (key.phase, key.valid_from) {
-        (Phase::Scheduled, Some(from)) => before(from, announce),
+        (Phase::Scheduled, from) => before(from, announce),
         _ => now,
     };
     let mut add = |at: Option<Timestamp>, key: &KeyPair, event, description| {
@@ -33,7 +33,7 @@ pub fn of(issued: &Issued, announce: Duration, now: Timestamp) -> Vec<TimetableE
         events.extend(at.map(|at| TimetableEntry { at, key_id, event, description }));
     };
     add(Some(published), key, "published", "published: consumers begin to fetch it");
-    let (from, safe) = (key.valid_from, key.safe_to_sign_from);
+    let (from, safe) = (Some(key.valid_from), key.safe_to_sign_from);
     if from < safe {
         add(from, key, "valid", "may sign, though some consumers may not have it yet");
         add(safe, key, "safeToSign", "every consumer has it");

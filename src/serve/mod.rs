@@ -10,13 +10,15 @@ mod sockets;
 mod systemd;
 mod workers;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::assembly::{
@@ -39,9 +41,10 @@ use crate::keys::{Algorithm, Audience};
 use crate::ledger::step::is_pending;
 use crate::ledger::{Ledger, NamedKey};
 use crate::logging::{self, LogQueue};
-use crate::operations::{Issue, Prepared, Start, to_the_millisecond};
-use crate::publish::reload::Reload;
-use crate::publish::snapshot;
+use crate::operations::{Issue, Prepared, Start};
+use crate::publish::reload::{Reload, Signal};
+use crate::publish::snapshot::{self, Publisher};
+use crate::publish::status::ReloadStatus;
 use crate::sandbox;
 use crate::server::Handler;
 use crate::server::connections::Connections;
@@ -78,30 +81,15 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     log.start();
     operations(config).recover();
     if init {
-        issue_first_keys(config, to_the_millisecond(clock.now()))?;
+        issue_first_keys(config, clock.now())?;
     }
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
-    let reload = Reload::new(
-        Arc::clone(&clock),
-        reload_settings(config),
-        scanner(config),
-        Ledger::new(Some(state_directory(config))).with_keys(&config.keys.dirs),
-        publisher,
-        signals.clone(),
-    );
-    let view = reload.view();
+    let ReloadLoop { thread, view, ended } =
+        start_reload_loop(config, &clock, publisher, &signals, received)
+            .map_err(ServeError::System)?;
     runtime.spawn(systemd::notify_ready(view.clone()));
-    let (alive, loop_ended) = oneshot::channel::<()>();
-    let loop_thread = std::thread::Builder::new()
-        .name("reload".to_owned())
-        .spawn(move || {
-            // Dropped however the loop ends, by a defect too.
-            let _alive = alive;
-            reload.run(&received);
-        })
-        .map_err(ServeError::System)?;
 
     // Each listener has its own limits.
     let mut counted = Vec::new();
@@ -127,7 +115,14 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     if !admin.listeners.is_empty() {
         let access = admin_access(config, reader.clone());
         let (clock, signals) = (Arc::clone(&clock), signals.clone());
-        let handler = AdminHandler::new(operations, access, clock, signals, view.clone());
+        let handler = AdminHandler::new(
+            operations,
+            access,
+            clock,
+            signals,
+            view.clone(),
+            &config.admin.prefix,
+        );
         let connections = count("admin", handler.requests());
         servers.add(admin.listeners, &(Arc::new(handler) as _), &connections);
     }
@@ -155,11 +150,43 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     for (number, worker) in (1..).zip(workers) {
         servers.push(worker.start(number).map_err(ServeError::System)?);
     }
-    let receivers = SignalReceivers { reload: &signals, certificates, stopping, loop_ended };
+    let receivers = SignalReceivers { reload: &signals, certificates, stopping, loop_ended: ended };
     runtime.block_on(serve_until_signal(servers, ops_servers, receivers))?;
-    stop_reload_loop(&signals, &loop_thread, runtime);
+    stop_reload_loop(&signals, &thread, runtime);
     info!(event = "service.stopped", "stopped");
     Ok(())
+}
+
+struct ReloadLoop {
+    thread: JoinHandle<()>,
+    view: watch::Receiver<Option<Arc<ReloadStatus>>>,
+    /// Ready when it has ended, by a defect too.
+    ended: oneshot::Receiver<()>,
+}
+
+fn start_reload_loop(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    publisher: Publisher,
+    signals: &mpsc::Sender<Signal>,
+    received: mpsc::Receiver<Signal>,
+) -> io::Result<ReloadLoop> {
+    let reload = Reload::new(
+        Arc::clone(clock),
+        reload_settings(config),
+        scanner(config),
+        Ledger::new(Some(state_directory(config))).with_keys(&config.keys.dirs),
+        publisher,
+        signals.clone(),
+    );
+    let view = reload.view();
+    let (alive, ended) = oneshot::channel::<()>();
+    let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        // Dropped however the loop ends.
+        let _alive = alive;
+        reload.run(&received);
+    })?;
+    Ok(ReloadLoop { thread, view, ended })
 }
 
 fn warn_of(loaded: &LoadedConfig) {

@@ -427,14 +427,21 @@ fn instants_are_those_of_rfc_3339_alone() {
         "2026-11-01T00:00:00.5Z",
         "2026-11-01T00:00:00+01:00",
         "2026-11-01t00:00:00z",
+        // As in the examples of Cyoda's document.
+        "2025-10-15 10:00:00+00:00",
     ] {
         read(&[("a.meta.json", &attributes(good)), ("a.pem", PUBLIC)]).expect(good);
     }
+    let fine = attributes("2026-11-01T00:00:00.123456789Z");
+    let entry = read(&[("a.meta.json", &fine), ("a.pem", PUBLIC)]).unwrap();
+    let from = entry.keys[0].declared.valid_from.unwrap().to_string();
+    assert_eq!(from, "2026-11-01T00:00:00.123Z");
     for bad in [
         "2026-11-01",
         "2026-11-01T00Z",
         "2026-11-01T00:00Z",
-        "2026-11-01 00:00:00Z",
+        "2026-11-01  00:00:00Z",
+        "2026-11-01_00:00:00Z",
         "20261101T000000Z",
         "2026-11-01T00:00:00",
         "2026-11-01T00:00:00+01",

@@ -28,9 +28,7 @@ use self::errors::ApiError;
 use self::routes::{Route, RouteMatch};
 use crate::audit::{Attempt, AttemptOutcome};
 use crate::clock::Clock;
-use crate::operations::{
-    Issued, KeyPair, OperationError, OperationSettings, Operations, Prepared, to_the_millisecond,
-};
+use crate::operations::{Issued, KeyPair, OperationError, OperationSettings, Operations, Prepared};
 use crate::publish::reload::Signal;
 use crate::publish::status::ReloadStatus;
 use crate::server::body::Body;
@@ -51,11 +49,12 @@ struct AdminContext {
     view: watch::Receiver<Option<Arc<ReloadStatus>>>,
     /// The document, which is the same for everybody.
     openapi: Value,
+    prefix: Box<str>,
     requests: Arc<Requests>,
 }
 
 impl AdminHandler {
-    /// Serves `operations` to whom `access` lets in. Who reads `signals` publishes what they do, and
+    /// Serves `operations` below the path `prefix` to whom `access` lets in. Who reads `signals` publishes what they do, and
     /// shows its records in `view`.
     pub fn new(
         operations: Operations,
@@ -63,10 +62,12 @@ impl AdminHandler {
         clock: Arc<dyn Clock>,
         signals: mpsc::Sender<Signal>,
         view: watch::Receiver<Option<Arc<ReloadStatus>>>,
+        prefix: &str,
     ) -> Self {
         let terms = Arc::clone(operations.terms());
         let operations = Mutex::new(operations);
-        let openapi = openapi::document(&terms);
+        let openapi = openapi::document(&terms, prefix);
+        let prefix = prefix.into();
         let requests = Arc::new(Requests::new(routes::paths().map(str::to_owned).collect()));
         Self(Arc::new(AdminContext {
             operations,
@@ -76,6 +77,7 @@ impl AdminHandler {
             signals,
             view,
             openapi,
+            prefix,
             requests,
         }))
     }
@@ -95,7 +97,8 @@ impl Handler for AdminHandler {
         let (shared, peer) = (Arc::clone(&self.0), peer.clone());
         PendingResponse::later(async move {
             let requests = Arc::clone(&shared.requests);
-            let place = routes::place(request.method(), request.uri().path());
+            let path = shared.path(request.uri());
+            let place = path.and_then(|path| routes::place(request.method(), path));
             let response = shared.answer(request, peer).await;
             requests.count(place, response.status());
             response
@@ -108,9 +111,15 @@ impl Handler for AdminHandler {
 }
 
 impl AdminContext {
+    /// The path below the prefix, where it lies there.
+    fn path<'a>(&self, target: &'a Uri) -> Option<&'a str> {
+        target.path().strip_prefix(&*self.prefix)
+    }
+
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let routed = match routes::find(&head.method, head.uri.path()) {
+        let path = self.path(&head.uri).ok_or(ApiError::NoSuchPath);
+        let routed = match path.and_then(|path| routes::find(&head.method, path)) {
             Ok(routed) => routed,
             // What there is, is no secret: the document that says so is public.
             Err(error) => return error.response(),
@@ -118,7 +127,7 @@ impl AdminContext {
         if routed.route == Route::OpenApi {
             return json(&self.openapi);
         }
-        let now = to_the_millisecond(self.clock.now());
+        let now = self.clock.now();
         let mut attempt = Attempt {
             via: "http",
             operation: routed.route.operation(),

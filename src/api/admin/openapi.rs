@@ -11,8 +11,8 @@ use super::routes::Route;
 use crate::keys::{Audience, Kid};
 use crate::operations::{KeyPair, OperationSettings};
 
-/// The document, as it is served for these terms.
-pub fn document(terms: &OperationSettings) -> Value {
+/// The document, as it is served for these terms below the path `prefix`.
+pub fn document(terms: &OperationSettings, prefix: &str) -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut schemas = settings.into_generator();
@@ -43,7 +43,7 @@ pub fn document(terms: &OperationSettings) -> Value {
                 before it is answered.",
             "license": { "name": "Apache-2.0 OR MIT" },
         },
-        "servers": [{ "url": "/" }],
+        "servers": [{ "url": if prefix.is_empty() { "/" } else { prefix } }],
         "security": [{ "bearer": [] }],
         "paths": paths,
         "components": {
@@ -52,7 +52,7 @@ pub fn document(terms: &OperationSettings) -> Value {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A token from the configured file, or a JWT that a published \
+                    "description": "A token from the configured file, or a JWT that an active \
                         key signed. On a Unix socket none is needed.",
                 },
             },

@@ -33,9 +33,10 @@ pub(super) enum Call {
 pub(super) struct IssueRequest {
     /// Whom it signs for: one of the configured audiences.
     audience: String,
-    /// What it signs with.
-    #[schemars(with = "Algorithm")]
-    algorithm: String,
+    /// What it signs with; RS256 where absent.
+    #[schemars(with = "Option<Algorithm>")]
+    #[serde(default)]
+    algorithm: Option<String>,
     /// From when it may sign; from now on where absent.
     #[schemars(with = "Option<Timestamp>")]
     #[serde(default)]
@@ -75,14 +76,14 @@ pub(super) struct ReactivateRequest {
     valid_to: Option<Rfc3339>,
 }
 
-/// A time by RFC 3339 §5.6, and in no other form of ISO 8601.
+/// A time by RFC 3339 §5.6, with a T or a space in its middle, and in no other form of ISO 8601.
 #[derive(Debug, Clone, Copy)]
 struct Rfc3339(Timestamp);
 
 impl<'de> Deserialize<'de> for Rfc3339 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let wrong = "no time as in \"2026-11-01T00:00:00Z\" (RFC 3339)";
+        let wrong = "it is not a date and time such as \"2026-11-01T00:00:00Z\" (RFC 3339)";
         parse_instant(&text).map(Self).ok_or_else(|| serde::de::Error::custom(wrong))
     }
 }
@@ -94,7 +95,7 @@ struct Grace(Duration);
 impl<'de> Deserialize<'de> for Grace {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = serde_json::Number::deserialize(deserializer)?;
-        let wrong = "not a whole number from 0 to 31622400 (366 days)";
+        let wrong = "it is not a whole number from 0 to 31622400 (366 days)";
         // JSON has no integers: 1.0 is one too.
         let whole = number.as_f64().filter(|number| number.fract() == 0.0);
         whole
@@ -156,10 +157,9 @@ impl Call {
 }
 
 fn issue(request: &IssueRequest) -> Result<Call, ApiError> {
-    let algorithm = request
-        .algorithm
-        .parse()
-        .map_err(|_| OperationError::UnsupportedAlgorithm(request.algorithm.clone()))?;
+    let named = request.algorithm.as_deref().unwrap_or(Algorithm::RS256.as_str());
+    let algorithm =
+        named.parse().map_err(|_| OperationError::UnsupportedAlgorithm(named.to_owned()))?;
     let grace = request.invalidate_grace_period_sec.map_or(Duration::ZERO, |grace| grace.0);
     Ok(Call::Issue(Issue {
         audience: Audience::new(&request.audience),
@@ -225,7 +225,6 @@ mod tests {
     fn wrong_members_are_named() {
         for (body, named) in [
             (r#"{"algorithm": "RS256"}"#, "BAD_REQUEST audience"),
-            (r#"{"audience": "client"}"#, "BAD_REQUEST algorithm"),
             (r#"{"audience": "client", "algorithm": "HS256"}"#, "UNSUPPORTED_ALGORITHM HS256"),
             (r#"{"audience": 1, "algorithm": "RS256"}"#, "BAD_REQUEST audience"),
             (r#"{"audience": "client", "algorithm": "RS256", "x": 1}"#, "BAD_REQUEST x"),

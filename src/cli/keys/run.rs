@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::keys::Kid;
 use crate::ledger::Confirmation;
 use crate::operations::timetable::{self, TimetableEntry};
-use crate::operations::{Issue, KeyPair, OperationError, Operations, Prepared, to_the_millisecond};
+use crate::operations::{Issue, KeyPair, OperationError, Operations, Prepared};
 use crate::{logging, serve};
 
 /// A command at work.
@@ -32,7 +32,7 @@ impl Run {
         logging::init(config.log);
         serve::become_owner(&config)?;
         let operations = serve::operations(&config);
-        let now = to_the_millisecond(SystemClock.now());
+        let now = SystemClock.now();
         Ok(Self { config, operations, format, now, code: DONE })
     }
 

@@ -53,7 +53,7 @@ pub(super) fn pair(pair: &KeyPair, now: Timestamp) -> String {
         ("phase", pair.phase.to_string()),
         ("current", yes(pair.current)),
         ("active", yes(pair.active)),
-        ("valid from", open(pair.valid_from)),
+        ("valid from", open(Some(pair.valid_from))),
         ("valid to", open(pair.valid_to)),
         ("first published", none(pair.first_published)),
         ("safe to sign from", none(pair.safe_to_sign_from)),

@@ -93,7 +93,7 @@ fn a_planned_change_comes_in_its_time() {
     let first = world.published_key();
     world.pass(DAY);
     let issued = world.rotate();
-    let begins = issued.key.valid_from.unwrap();
+    let begins = issued.key.valid_from;
     world.look();
     assert_eq!(world.told().unwrap().key_id, first);
     world.now = begins - super::NANOSECOND;

@@ -73,7 +73,7 @@ fn a_planned_end_can_be_taken_back() {
     let pair = world.operations.reactivate(&first, None, None, world.now).unwrap();
     assert_eq!((pair.invalidated_at, pair.phase), (None, Phase::Active));
     assert_eq!(pair.first_published, world.show(&first).first_published);
-    let begins = issued.key.valid_from.unwrap();
+    let begins = issued.key.valid_from;
     assert_eq!(
         world.current_at(begins),
         Some(issued.key.key_id),

@@ -50,7 +50,7 @@ fn a_rotation_goes_through_its_timetable() {
     world.pass(Duration::from_millis(80));
     check_timetable(&mut world, &issued);
     assert!(world.is_published(&new) && world.is_published(&old));
-    let begins = issued.key.valid_from.unwrap();
+    let begins = issued.key.valid_from;
     assert!(world.now + 3 * HOUR <= begins && begins <= world.now + 3 * HOUR + 2 * SECOND);
     assert_eq!(begins.subsec_nanosecond(), 0);
     assert_eq!(world.current_at(begins - NANOSECOND).as_ref(), Some(&old));
@@ -65,7 +65,7 @@ fn a_rotation_goes_through_its_timetable() {
 fn where_nothing_signs_the_new_key_begins_at_once() {
     let mut world = World::new();
     let issued = world.rotate();
-    assert_eq!(issued.key.valid_from, Some(world.now));
+    assert_eq!(issued.key.valid_from, world.now);
     assert!(issued.key.current && issued.replaced.is_empty());
     assert!(issued.key.warnings.iter().any(|warning| warning.contains("no key to sign with")));
 }
@@ -79,7 +79,7 @@ fn a_rotation_closes_the_gap_that_an_end_would_leave() {
     world.pass(23 * HOUR);
     let issued = world.rotate();
     world.look();
-    assert_eq!(issued.key.valid_from, Some(ends));
+    assert_eq!(issued.key.valid_from, ends);
     assert_eq!(world.current_at(ends - NANOSECOND), Some(old));
     assert_eq!(world.current_at(ends), Some(issued.key.key_id));
     assert!(!issued.key.warnings.is_empty());
@@ -95,7 +95,7 @@ fn a_rotation_of_a_rotation_under_way_leaves_no_gap() {
         let issued = world.rotate();
         world.look();
         check_timetable(&mut world, &issued);
-        begins.push(issued.key.valid_from.unwrap());
+        begins.push(issued.key.valid_from);
         world.pass(HOUR / 2);
     }
     for begin in begins {
