@@ -170,6 +170,29 @@ fn a_marker_in_the_middle_of_a_line_is_not_passed_over() {
 }
 
 #[test]
+fn a_key_that_stands_behind_its_kid_on_one_line_is_not_taken_for_a_part_of_the_kid() {
+    // Left closed, the block is not seen to be incomplete.
+    let (begin, body) = PRIVATE.split_once('\n').unwrap();
+    for (from, to) in [("\n", " "), ("\n", "")] {
+        let private = format!("{begin}\nX-Key-ID: heimdall-1 {}", body.replacen(from, to, 1));
+        for text in [format!("{private}{PUBLIC}"), format!("{PUBLIC}{private}").replace('\n', " ")]
+        {
+            let read = read_with(&[("a.pem", Some(&text))], false);
+            for key in read.into_iter().flat_map(|entry| entry.keys) {
+                assert_eq!(key.kid.as_str(), key.thumbprint.to_string());
+            }
+        }
+    }
+    // A whole block names its key, opened or not.
+    let private = PRIVATE.replacen("KEY-----\n", "KEY-----\nX-Key-ID: heimdall-1\n\n", 1);
+    for verify_pairs in [true, false] {
+        let text = format!("{private}{PUBLIC}");
+        let entry = read_with(&[("a.pem", Some(&text))], verify_pairs).unwrap();
+        assert_eq!(entry.keys[0].kid.as_str(), "heimdall-1");
+    }
+}
+
+#[test]
 fn an_indented_block_is_read() {
     let indented = format!("    {}", PUBLIC.replace('\n', "\n    "));
     read(&[("a.pem", &indented)]).unwrap();

@@ -12,7 +12,7 @@ use crate::keys::refusal::{OtherFormat, RefusalReason, escape_name};
 
 struct Block {
     label: String,
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, Zeroizing<String>)>,
     /// Its base64.
     text: Zeroizing<String>,
     is_indented: bool,
@@ -56,8 +56,10 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
             continue;
         }
         let header = |name: &str| block.headers.iter().find(|(known, _)| known == name);
-        // As heimdall names the key of a block.
-        let kid = header("X-Key-ID").map(|(_, kid)| Part::KeyId(kid.clone()));
+        // As heimdall names the key of a block. Only where the block is whole without it: where line
+        // breaks are lost, a piece of the key may stand behind the kid.
+        let kid = header("X-Key-ID").filter(|_| Form::of(contents).is_ok());
+        let kid = kid.map(|(_, kid)| Part::KeyId(String::clone(kid)));
         // RFC 1421 §4.6.1.1 and §4.6.1.3.
         let is_encrypted = header("DEK-Info").is_some()
             || header("Proc-Type").is_some_and(|(_, value)| value.contains("ENCRYPTED"));
@@ -189,7 +191,8 @@ impl Block {
     fn add(&mut self, line: &str) {
         match line.split_once(':') {
             Some((name, value)) => {
-                self.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+                self.headers
+                    .push((name.trim().to_owned(), Zeroizing::new(value.trim().to_owned())));
             }
             None if !line.is_empty() => self.text.extend([line, "\n"]),
             None => {}

@@ -94,6 +94,22 @@ fn a_chain_is_kept_leaf_first_and_the_leafs_dates_count_where_they_are_enforced(
 }
 
 #[test]
+fn a_chain_is_published_in_the_order_of_its_issuers_whatever_that_of_the_file() {
+    for stem in ["chain-root-first", "chain-leaf-in-the-middle", "chain-root-first-one-file"] {
+        let key = accepted(stem).read().unwrap().keys.remove(0);
+        let names: Vec<String> = key.certificates.iter().map(|der| subject(der)).collect();
+        assert_eq!(names, ["leaf", "inter", "root"], "{stem}");
+    }
+}
+
+/// The common name that a certificate of the fixtures is of.
+fn subject(der: &[u8]) -> String {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).unwrap();
+    let name = certificate.subject().iter_common_name().next().unwrap().as_str().unwrap();
+    name.to_owned()
+}
+
+#[test]
 fn what_is_passed_over_or_unchecked_is_noted() {
     for (stem, noted) in [
         ("jwk-set", "\"enc\""),

@@ -51,6 +51,18 @@ fn every_refused_file_is_refused_for_its_reason() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_read_beside_a_key_is_not_called_another_keys() {
+    let certificate =
+        fixtures("refused").into_iter().find(|one| one.stem == "explicit-certificate");
+    let [certificate] = <[_; 1]>::try_from(certificate.unwrap().files).unwrap();
+    let key = ("explicit-certificate.key".to_owned(), super::bytes("p-256-pkcs8"));
+    let files = [certificate, key];
+    let refused = super::read("explicit-certificate", &files, &super::rules()).unwrap_err();
+    assert_eq!(refused.reason.code(), "bad-key", "{:?}", refused.reason);
+    assert!(refused.file.ends_with("explicit-certificate.crt"));
+}
+
+#[test]
 fn what_stands_where_a_name_belongs_is_not_quoted() {
     let secret = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
     let jwk = r#""kty": "EC", "crv": "P-256", "x": "AA", "y": "AA""#;
