@@ -148,5 +148,5 @@ fn is_told(directory: BorrowedFd<'_>, name: &str) -> Option<&'static str> {
         return Some("a leftover of a tool");
     }
     let has_key = || statat(directory, "tls.key", AtFlags::SYMLINK_NOFOLLOW).is_ok();
-    (is_additional_output(name) && has_key()).then_some("another form of tls.key beside it")
+    (is_additional_output(name) && has_key()).then_some("one of cert-manager's additional outputs")
 }

@@ -3,7 +3,8 @@
 use jwksd::keys::entry::{CertificateDates, Entry, KeyIdScheme, KeyRules};
 use jwksd::keys::jwk::Jwk;
 use jwksd::source::scan::FileContent;
-use serde_json::Value;
+use jwksd::token::{Signer, sign};
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::{Fixture, accepted, fixtures, read, read_content, rules};
@@ -52,6 +53,30 @@ fn every_accepted_file_gives_the_key_in_it() {
         }
         has_public_members_alone(&entry);
     }
+}
+
+#[test]
+fn every_private_half_signs_from_its_file() {
+    let mut signed = 0;
+    for fixture in fixtures("accepted") {
+        let entry = fixture.read().unwrap();
+        if entry.notes.iter().any(|note| note.contains("encrypted")) {
+            continue;
+        }
+        for key in entry.keys {
+            let Some(file) = &key.private.file else { continue };
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let (_, bytes) = fixture.files.iter().find(|(file, _)| file == name).unwrap();
+            let signer = Signer {
+                kid: &key.kid,
+                algorithm: key.algorithm.unwrap_or_else(|| key.public.default_algorithm()),
+                public: &key.public,
+            };
+            sign(&Map::new(), bytes, signer).unwrap_or_else(|error| panic!("{name}: {error}"));
+            signed += 1;
+        }
+    }
+    assert!(signed > 60, "{signed}");
 }
 
 #[test]
