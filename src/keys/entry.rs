@@ -11,7 +11,7 @@ use super::attributes::{self, Attributes};
 use super::ids::{Kid, Thumbprint};
 use super::material::{self, Certificate, Chain, JsonKey, Part};
 use super::public_key::{Curve, Numbers, PublicKey};
-use super::refusal::{OtherFormat, RefusalReason, Refused};
+use super::refusal::{OtherFormat, RefusalReason, Refused, escape_name};
 pub use super::rules::{CertificateDates, KeyIdScheme, KeyRules};
 pub use super::seen::{Declared, PrivateHalf, SeenKey};
 use crate::source::Slot;
@@ -328,8 +328,8 @@ fn describe(
             None => of_material(reason),
         });
     }
-    let of_directory = slot
-        .first_component()
+    let directory = slot.first_component();
+    let of_directory = directory
         .and_then(|first| rules.audiences.iter().find(|audience| audience.as_str() == first));
     if let (true, Some(own), Some(other)) =
         (rules.confine_audiences, of_directory, &attributes.audience)
@@ -341,8 +341,12 @@ fn describe(
         );
         return Err(of_attributes(RefusalReason::BadAttributes(why)));
     }
-    let audience =
-        attributes.audience.as_ref().or(of_directory).unwrap_or(&rules.default_audience).clone();
+    let said = attributes.audience.as_ref().or(of_directory);
+    if let (None, Some(directory)) = (said, directory) {
+        let note = format!("the directory \"{}\" names no audience", escape_name(directory));
+        notes.extend((!notes.contains(&note)).then_some(note));
+    }
+    let audience = said.unwrap_or(&rules.default_audience).clone();
     let enforced = chain.as_ref().filter(|_| rules.certificate_dates == CertificateDates::Enforce);
     let declared = Declared {
         valid_from: attributes.valid_from.or(enforced.and_then(|chain| chain.not_before)),

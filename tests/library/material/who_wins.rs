@@ -57,6 +57,21 @@ fn attributes_win_over_the_directory_over_the_default_audience() {
 }
 
 #[test]
+fn an_audience_by_default_in_a_directory_that_names_none_is_noted() {
+    let pem = text("ed25519-pkcs8-v1");
+    for (slot, attributes, noted) in [
+        ("key", "{}", false),
+        ("human/key", "{}", false),
+        ("other/key", "{}", true),
+        ("other/key", r#"{"audience": "client"}"#, false),
+    ] {
+        let files = [("key.meta.json", attributes), ("key.pem", &*pem)];
+        let notes = read(slot, &files, &rules()).unwrap().notes;
+        assert_eq!(notes.iter().any(|note| note.contains("\"other\"")), noted, "{slot}: {notes:?}");
+    }
+}
+
+#[test]
 fn attributes_win_over_the_certificates_dates_one_by_one() {
     let certificate = text("ec-certificate");
     let from = "2026-06-01T00:00:00Z";
