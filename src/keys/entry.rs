@@ -4,14 +4,15 @@
 //! sees only these types, in which no private byte can be.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::algorithm::Algorithm;
 use super::attributes::{self, Attributes};
+use super::halves::{Halves, Material};
 use super::ids::{Kid, Thumbprint};
-use super::material::{self, Certificate, Chain, JsonKey, Part};
+use super::material;
 use super::public_key::{Curve, Numbers, PublicKey};
-use super::refusal::{OtherFormat, RefusalReason, Refused, escape_name};
+use super::refusal::{RefusalReason, Refused, escape_name};
 pub use super::rules::{CertificateDates, KeyIdScheme, KeyRules};
 pub use super::seen::{Declared, PrivateHalf, SeenKey};
 use crate::source::Slot;
@@ -120,180 +121,10 @@ fn is_attributes(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".meta.json"))
 }
 
-/// A key with all that its material says, before anything is declared about it.
-struct Material {
-    file: PathBuf,
-    public: PublicKey,
-    private: Option<PathBuf>,
-    chain: Option<Chain>,
-    kid: Option<String>,
-    algorithm: Option<String>,
-    /// Which one of a set.
-    member: Option<String>,
-}
-
-type Finished = (Vec<Material>, Vec<String>);
-
 #[derive(Clone, Copy)]
 enum FaultSource {
     Attributes,
     Material,
-}
-
-/// The parts of an entry as they are found, until they are put together.
-#[derive(Default)]
-struct Halves {
-    private: Option<PublicKey>,
-    private_file: Option<PathBuf>,
-    encrypted_file: Option<PathBuf>,
-    public: Option<PublicKey>,
-    public_file: Option<PathBuf>,
-    certificates: Vec<(Certificate, PathBuf)>,
-    /// What the header of a block says.
-    kid: Option<String>,
-    other: Option<(OtherFormat, PathBuf)>,
-    jwks: Vec<(JsonKey, PathBuf)>,
-    refused: Vec<(PathBuf, RefusalReason)>,
-    has_unread: bool,
-    notes: Vec<String>,
-}
-
-impl Halves {
-    fn add(&mut self, part: Part, file: &Path) -> Result<(), RefusalReason> {
-        let same = |known: &Option<PublicKey>, key: &PublicKey, what| match known {
-            Some(known) if known != key => Err(RefusalReason::SeveralKeys(what)),
-            _ => Ok(()),
-        };
-        match part {
-            Part::Private(key) => {
-                same(&self.private, &key, "private keys")?;
-                self.private = Some(key);
-                self.private_file = Some(file.to_owned());
-            }
-            Part::Unopened { encrypted: true } => self.encrypted_file = Some(file.to_owned()),
-            Part::Unopened { encrypted: false } => self.private_file = Some(file.to_owned()),
-            Part::Public(key) => {
-                same(&self.public, &key, "public keys")?;
-                self.public = Some(key);
-                self.public_file = Some(file.to_owned());
-            }
-            Part::Certificate(certificate) => {
-                self.certificates.push((*certificate, file.to_owned()));
-            }
-            Part::KeyId(kid) => match &self.kid {
-                Some(known) if *known != kid => return Err(RefusalReason::SeveralKeys("key ids")),
-                _ => self.kid = Some(kid),
-            },
-            Part::Other(format) => self.other = Some((format, file.to_owned())),
-            Part::Note(note) => self.notes.push(note),
-            Part::Jwk(key) => self.add_jwk(key, file),
-            Part::PassedOver { note, is_unread } => {
-                self.has_unread |= is_unread;
-                self.notes.push(note);
-            }
-            Part::Refused(reason) => self.refused.push((file.to_owned(), reason)),
-        }
-        Ok(())
-    }
-
-    /// The two halves of one key may stand in two files.
-    fn add_jwk(&mut self, key: JsonKey, file: &Path) {
-        let names = |key: &JsonKey| (key.kid.clone(), key.algorithm.clone());
-        let other_half = self.jwks.iter_mut().find(|(known, known_file)| {
-            known_file != file && known.public == key.public && names(known) == names(&key)
-        });
-        match other_half {
-            Some(known) if !known.0.is_private => *known = (key, file.to_owned()),
-            Some(_) => {}
-            None => self.jwks.push((key, file.to_owned())),
-        }
-    }
-
-    /// The chain of the key that the other parts tell, or by itself.
-    fn chain(&mut self) -> Result<Option<Chain>, (Option<PathBuf>, RefusalReason)> {
-        let of_jwk = || self.jwks.first().map(|(key, _)| &key.public);
-        let key = self.private.as_ref().or(self.public.as_ref()).or_else(of_jwk);
-        let Some((_, file)) = self.certificates.first() else { return Ok(None) };
-        let chain = material::chain(&self.certificates, key);
-        let mut chain = chain.map_err(|(file, reason)| (Some(file), reason))?;
-        self.notes.append(&mut chain.notes);
-        if self.public.is_none() {
-            self.public = Some(chain.public.clone());
-            self.public_file = Some(file.clone());
-        }
-        Ok(Some(chain))
-    }
-
-    /// Puts the parts together: to one key pair, or to the keys of a JWK Set.
-    fn finish(mut self) -> Result<Finished, (Option<PathBuf>, RefusalReason)> {
-        if let (Some(private), Some(public)) = (&self.private, &self.public)
-            && private != public
-        {
-            return Err((self.private_file, RefusalReason::PairMismatch));
-        }
-        let has_pem =
-            self.private.is_some() || self.public.is_some() || !self.certificates.is_empty();
-        if has_pem && self.jwks.len() > 1 {
-            let file = self.jwks.pop().map(|(_, file)| file);
-            return Err((
-                file,
-                RefusalReason::SeveralKeys("keys, some in a JWK Set and some beside it"),
-            ));
-        }
-        let chain = self.chain()?;
-        let notes = self.jwks.iter().flat_map(|(key, _)| &key.notes).map(|note| (*note).to_owned());
-        self.notes.extend(notes);
-        let public = self.private.or(self.public);
-        let is_there = public.is_some() || !self.jwks.is_empty();
-        if self.encrypted_file.is_some() && is_there {
-            let note = "the private key is encrypted, so the pair was not checked";
-            self.notes.push(note.to_owned());
-        }
-        if let (true, Some((format, _))) = (is_there, &self.other) {
-            self.notes.push(format!("a file beside the key was passed over: {}", format.cause()));
-        }
-        if self.jwks.is_empty() {
-            let Some(public) = public else {
-                return Err(match (self.encrypted_file, self.private_file, self.other) {
-                    (Some(file), ..) => (Some(file), RefusalReason::Encrypted),
-                    (None, Some(file), _) => (Some(file), RefusalReason::NoKey),
-                    (None, None, Some((format, file))) => (Some(file), format.into()),
-                    (None, None, None) => (None, RefusalReason::AttributesWithoutKey),
-                });
-            };
-            let private = self.private_file.or(self.encrypted_file);
-            let file = self.public_file.or_else(|| private.clone()).unwrap_or_default();
-            let material = Material {
-                file,
-                public,
-                private,
-                chain,
-                kid: self.kid,
-                algorithm: None,
-                member: None,
-            };
-            return Ok((vec![material], self.notes));
-        }
-        // Beside several keys nothing tells whose private half it is.
-        let is_one = self.jwks.len() == 1;
-        let private = self.private_file.or(self.encrypted_file).filter(|_| is_one);
-        let mut materials = Vec::new();
-        for (jwk, file) in self.jwks {
-            if public.as_ref().is_some_and(|public| *public != jwk.public) {
-                return Err((Some(file), RefusalReason::PairMismatch));
-            }
-            materials.push(Material {
-                public: jwk.public,
-                private: private.clone().or_else(|| jwk.is_private.then(|| file.clone())),
-                file,
-                chain: chain.clone(),
-                kid: jwk.kid.or_else(|| self.kid.clone()),
-                algorithm: jwk.algorithm,
-                member: jwk.member,
-            });
-        }
-        Ok((materials, self.notes))
-    }
 }
 
 /// Who wins over whom: the attributes, the material, the directory, the defaults. A reason comes

@@ -8,6 +8,7 @@ pub mod algorithm;
 pub mod attributes;
 mod der_writer;
 pub mod entry;
+mod halves;
 pub mod ids;
 pub mod jwk;
 pub mod lifecycle;
