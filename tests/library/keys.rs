@@ -193,6 +193,14 @@ fn a_key_that_stands_behind_its_kid_on_one_line_is_not_taken_for_a_part_of_the_k
 }
 
 #[test]
+fn what_stands_above_a_block_may_be_in_any_language() {
+    // Both begin like a packet of OpenPGP.
+    for above in ["\u{17c}eton", "\u{181}", "0\u{5}"] {
+        read(&[("a.pem", &format!("{above}\n{PUBLIC}"))]).unwrap();
+    }
+}
+
+#[test]
 fn an_indented_block_is_read() {
     let indented = format!("    {}", PUBLIC.replace('\n', "\n    "));
     read(&[("a.pem", &indented)]).unwrap();

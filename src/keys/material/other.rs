@@ -18,9 +18,13 @@ pub(super) fn binary(bytes: &[u8]) -> Option<OtherFormat> {
         [0xfe, 0xed, 0xfe, 0xed, ..] | [0xce, 0xce, 0xce, 0xce, ..] => {
             Some(OtherFormat::JavaKeyStore)
         }
-        // The packets that keys begin with (RFC 9580 §4.2, §5.5).
-        [0x94 | 0x95 | 0xc5, ..] => Some(OtherFormat::OpenPgp { is_private: true }),
-        [0x98 | 0x99 | 0xc6, ..] => Some(OtherFormat::OpenPgp { is_private: false }),
+        // The packets that keys begin with: a tag, a length and a version (RFC 9580 §4.2, §5.5).
+        [tag @ (0x94 | 0x98), _, 3..=6, ..]
+        | [tag @ (0x95 | 0x99), _, _, 3..=6, ..]
+        | [tag @ (0xc5 | 0xc6), 0..=191, 3..=6, ..]
+        | [tag @ (0xc5 | 0xc6), 192..=223, _, 3..=6, ..] => {
+            Some(OtherFormat::OpenPgp { is_private: matches!(tag, 0x94 | 0x95 | 0xc5) })
+        }
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some(OtherFormat::Utf16),
         _ => None,
     }
