@@ -262,10 +262,13 @@ impl KeyLine {
 
 /// How many keys and kids come of how many entries.
 fn total(lines: &[Line], entries: usize) -> String {
-    let keys = lines.iter().filter_map(|line| line.key.as_ref());
-    let published: Vec<&KeyLine> = keys.filter(|key| !key.published.is_empty()).collect();
-    let kids: BTreeSet<&Kid> = published.iter().flat_map(|key| &key.published).collect();
-    let keys: BTreeSet<Thumbprint> = published.iter().map(|key| key.thumbprint).collect();
+    let (mut keys, mut kids) = (BTreeSet::new(), BTreeSet::new());
+    for key in lines.iter().filter_map(|line| line.key.as_ref()) {
+        for kid in &key.published {
+            keys.insert(key.thumbprint);
+            kids.insert(kid);
+        }
+    }
     let plural = |count: usize, one: &str, many: &str| {
         format!("{count} {}", if count == 1 { one } else { many })
     };

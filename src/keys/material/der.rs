@@ -27,25 +27,25 @@ const P384: &[u8] = b"\x2b\x81\x04\x00\x22";
 const P521: &[u8] = b"\x2b\x81\x04\x00\x23";
 const SECP256K1: &[u8] = b"\x2b\x81\x04\x00\x0a";
 
-/// Object identifiers in dotted form, with the names that people know.
-const NAMES: [(&str, &str); 17] = [
-    ("2.16.840.1.101.3.4.3.17", "ML-DSA-44"),
-    ("2.16.840.1.101.3.4.3.18", "ML-DSA-65"),
-    ("2.16.840.1.101.3.4.3.19", "ML-DSA-87"),
-    ("1.2.840.10045.3.1.1", "P-192"),
-    ("1.3.132.0.33", "P-224"),
-    ("1.2.840.113549.1.3.1", "DH"),
-    ("1.2.156.10197.1.301", "SM2"),
-    ("1.3.36.3.3.2.8.1.1.1", "brainpoolP160r1"),
-    ("1.3.36.3.3.2.8.1.1.3", "brainpoolP192r1"),
-    ("1.3.36.3.3.2.8.1.1.5", "brainpoolP224r1"),
-    ("1.3.36.3.3.2.8.1.1.7", "brainpoolP256r1"),
-    ("1.3.36.3.3.2.8.1.1.8", "brainpoolP256t1"),
-    ("1.3.36.3.3.2.8.1.1.9", "brainpoolP320r1"),
-    ("1.3.36.3.3.2.8.1.1.11", "brainpoolP384r1"),
-    ("1.3.36.3.3.2.8.1.1.12", "brainpoolP384t1"),
-    ("1.3.36.3.3.2.8.1.1.13", "brainpoolP512r1"),
-    ("1.3.36.3.3.2.8.1.1.14", "brainpoolP512t1"),
+/// Algorithms and curves that are not published, by the names that people know.
+const NAMES: [(&[u8], &str); 17] = [
+    (b"\x60\x86\x48\x01\x65\x03\x04\x03\x11", "ML-DSA-44"),
+    (b"\x60\x86\x48\x01\x65\x03\x04\x03\x12", "ML-DSA-65"),
+    (b"\x60\x86\x48\x01\x65\x03\x04\x03\x13", "ML-DSA-87"),
+    (b"\x2a\x86\x48\xce\x3d\x03\x01\x01", "P-192"),
+    (b"\x2b\x81\x04\x00\x21", "P-224"),
+    (b"\x2a\x86\x48\x86\xf7\x0d\x01\x03\x01", "DH"),
+    (b"\x2a\x81\x1c\xcf\x55\x01\x82\x2d", "SM2"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x01", "brainpoolP160r1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x03", "brainpoolP192r1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x05", "brainpoolP224r1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x07", "brainpoolP256r1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x08", "brainpoolP256t1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x09", "brainpoolP320r1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x0b", "brainpoolP384r1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x0c", "brainpoolP384t1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x0d", "brainpoolP512r1"),
+    (b"\x2b\x24\x03\x03\x02\x08\x01\x01\x0e", "brainpoolP512t1"),
 ];
 
 const INTEGER: u8 = 0x02;
@@ -284,9 +284,10 @@ fn unsupported(kind: &[u8]) -> RefusalReason {
 
 /// The name of an object identifier, or its numbers.
 fn dotted(oid: &[u8]) -> String {
-    let dotted = Oid::new(oid.into()).to_id_string();
-    let known = NAMES.iter().find(|(oid, _)| *oid == dotted);
-    known.map_or(dotted, |(_, name)| (*name).to_owned())
+    match NAMES.iter().find(|(known, _)| *known == oid) {
+        Some((_, name)) => (*name).to_owned(),
+        None => Oid::new(oid.into()).to_id_string(),
+    }
 }
 
 /// Reads DER elements one after the other (X.690 §10, with definite lengths).

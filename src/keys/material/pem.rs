@@ -119,22 +119,24 @@ fn is_known(label: &str) -> bool {
 
 /// The blocks of a text, decoded.
 fn decode(text: &str) -> Result<Vec<Decoded>, RefusalReason> {
-    let decoded = |block: Block| {
+    let mut decoded = Vec::new();
+    for block in blocks(text)? {
         // A checksum follows their base64 (RFC 9580 §6.1), and they are not read.
         if block.label.starts_with("PGP ") {
-            return Ok(Decoded { block, contents: Zeroizing::default() });
+            decoded.push(Decoded { block, contents: Zeroizing::default() });
+            continue;
         }
-        let decoded = ::pem::parse(block.text.as_bytes())
+        let plain = ::pem::parse(block.text.as_bytes())
             .map_err(|_| RefusalReason::BadPem("its base64 is damaged"))?;
-        let mut contents = Zeroizing::new(decoded.into_contents());
+        let mut contents = Zeroizing::new(plain.into_contents());
         if block.label == "TRUSTED CERTIFICATE" {
             // OpenSSL writes what the certificate is trusted for behind it.
             let length = super::der::element_length(&contents);
             contents.truncate(length.unwrap_or(0));
         }
-        Ok(Decoded { block, contents })
-    };
-    blocks(text)?.into_iter().map(decoded).collect()
+        decoded.push(Decoded { block, contents });
+    }
+    Ok(decoded)
 }
 
 /// The blocks of a text. What stands between them is explanation and is passed over, as long as it
