@@ -174,6 +174,8 @@ fn a_private_part_stays_closed_beside_a_public_one_where_pairs_are_not_verified(
         ("spki.pem", "private"),
         ("spki.pub", "-----BEGIN PUBLIC KEY-----"),
         ("lone.pem", "private"),
+        ("der.crt", "0\u{1}\u{2}"),
+        ("der.key", "private"),
         ("hollow.crt", "nothing"),
         ("hollow.key", "private"),
     ] {
@@ -183,6 +185,7 @@ fn a_private_part_stays_closed_beside_a_public_one_where_pairs_are_not_verified(
     assert_eq!(
         told(&look_within(keys.path(), &limits).unwrap()),
         [
+            "der: der.crt=0\u{1}\u{2}, der.key left closed",
             "hollow: hollow.crt=nothing, hollow.key=private",
             "lone: lone.pem=private",
             "pair: pair.crt=-----BEGIN CERTIFICATE-----, pair.key left closed, pair.meta.json={}",
