@@ -166,7 +166,7 @@ impl RefusalReason {
                 format!("the key directory can't be read, so its keys stay as they were: {error}")
             }
             Self::EmptyFile => "the file is empty".to_owned(),
-            Self::NotText => "the file is neither PEM, DER nor JSON".to_owned(),
+            Self::NotText => "the file is neither PEM nor JSON nor DER".to_owned(),
             Self::NoKey => "the file holds no key and no certificate".to_owned(),
             Self::Truncated => {
                 "the file is cut short: a block has no whole END line, half a marker follows it, or \

@@ -21,7 +21,9 @@ impl RefusalReason {
             Self::EmptyFile | Self::Truncated => {
                 "write the whole file under a hidden name and rename it into place"
             }
-            Self::NotText => "remove it, or put a key in PEM, DER or JWK form in its place",
+            Self::NotText => {
+                "remove it, or convert it to PEM, DER or a JWK by the program that made it"
+            }
             Self::NoKey => {
                 "remove the file, or put a PEM or JWK key into it; hidden files are passed over"
             }
