@@ -2,7 +2,7 @@
 //! entry and what it was parsed to, never its bytes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{RefusalReason, Refused};
-use crate::ledger::Observation;
 use crate::ledger::UnreadableSubtree;
+use crate::ledger::{Observation, Records};
 use crate::source::Slot;
 use crate::source::scan::{
     DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, PassedOver,
@@ -55,12 +55,21 @@ impl KeyScanner {
         &self.directories
     }
 
-    pub fn look(&mut self) -> KeyScan {
+    /// Looks at every directory. Where there is too much, what is `remembered` comes first.
+    pub fn look(&mut self, remembered: &Records) -> KeyScan {
         let mut look = KeyScan::default();
         let mut parsed = HashMap::with_capacity(self.parsed.len());
-        let mut keys = self.known_keys();
+        let places = remembered.values().flat_map(|record| &record.places);
+        let held: HashSet<&Slot> = places.map(|place| &place.slot).collect();
+        let is_remembered = |entry: &Entry| {
+            held.contains(&entry.slot)
+                || entry.keys.iter().any(|key| remembered.contains_key(&key.thumbprint))
+        };
+        let mut new_keys = 0;
         for directory in &self.directories {
-            let known = |slot: &Slot| matches!(self.parsed.get(slot), Some((_, Ok(_))));
+            let known = |slot: &Slot| {
+                held.contains(slot) || matches!(self.parsed.get(slot), Some((_, Ok(_))))
+            };
             match scan(directory, &self.limits, &known) {
                 Ok(scan) => {
                     look.directories_read += 1;
@@ -78,16 +87,17 @@ impl KeyScanner {
                             {
                                 outcome.clone()
                             }
-                            before => {
-                                let known = before.is_some_and(|(_, outcome)| outcome.is_ok());
-                                let entry = entry::read(&files, &self.rules);
-                                let entry = entry.and_then(|entry| {
-                                    keys += if known { 0 } else { entry.keys.len() };
-                                    self.check_room(entry, keys)
-                                });
-                                entry.map(Arc::new).map_err(Arc::new)
-                            }
+                            _ => entry::read(&files, &self.rules).map(Arc::new).map_err(Arc::new),
                         };
+                        let outcome = outcome.and_then(|entry| {
+                            new_keys += if is_remembered(&entry) { 0 } else { entry.keys.len() };
+                            let is_room = new_keys <= self.rules.max_keys;
+                            if is_room {
+                                Ok(entry)
+                            } else {
+                                Err(Arc::new(self.no_room_for(&entry)))
+                            }
+                        });
                         look.is_unsettled |=
                             outcome.as_ref().is_err_and(|refused| refused.reason.is_passing());
                         parsed.insert(slot.clone(), (digest, outcome.clone()));
@@ -111,22 +121,12 @@ impl KeyScanner {
         look
     }
 
-    fn known_keys(&self) -> usize {
-        let entries = self.parsed.values().filter_map(|(_, outcome)| outcome.as_ref().ok());
-        entries.map(|entry| entry.keys.len()).sum()
-    }
-
-    /// Refuses an entry with which there would be far more keys than can be adopted, so that they do
-    /// not fill the memory. Which of the others are adopted is decided by what is remembered.
-    fn check_room(&self, entry: Entry, keys: usize) -> Result<Entry, Refused> {
-        let limit = self.rules.max_keys;
-        if keys <= limit.saturating_mul(2) {
-            return Ok(entry);
-        }
-        let slot = entry.slot;
-        let first = entry.keys.first().map(|key| key.kid.to_string());
-        let reason = RefusalReason::TooManyKeys { limit, keys: first.unwrap_or_default() };
-        Err(Refused { file: slot.full_path(), slot, reason })
+    /// Refuses an entry whose keys could not be adopted, so that they do not fill the memory.
+    fn no_room_for(&self, entry: &Entry) -> Refused {
+        let (slot, limit) = (entry.slot.clone(), self.rules.max_keys);
+        let keys = entry.keys.first().map(|key| key.kid.to_string()).unwrap_or_default();
+        let reason = RefusalReason::TooManyKeys { limit, keys };
+        Refused { file: slot.full_path(), slot, reason }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::api::admin::openapi;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, LoadedConfig, load};
 use crate::keys::Audience;
-use crate::{sandbox, serve};
+use crate::{ownership, sandbox, serve};
 
 /// Publishes the JSON Web Key Set of a watched directory of signing keys, correctly over time.
 #[derive(Debug, Parser)]
@@ -308,6 +308,7 @@ impl LoadedConfig {
 fn man(out: Option<PathBuf>) -> io::Result<()> {
     let command = Cli::command().name("jwksd");
     if let Some(directory) = out {
+        ownership::become_owner(&directory)?;
         std::fs::create_dir_all(&directory)?;
         return clap_mangen::generate_to(command, directory);
     }

@@ -289,6 +289,16 @@ impl RefusalReason {
         matches!(self, Self::AttributesWithoutKey | Self::KeyDeleted(_))
     }
 
+    /// Whether an entry is refused for something else than what is in it: what it held can still be
+    /// signed with.
+    pub(crate) const fn says_nothing_of_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyKeys { .. }
+                | Self::File(FileProblem::OtherOwner { .. } | FileProblem::TooMany { .. })
+        )
+    }
+
     /// Whether a key that was good stays as it was because of this. Not where its files are gone
     /// and only their description is left.
     pub const fn holds_last_good_state(&self) -> bool {

@@ -48,6 +48,16 @@ pub struct PrivateHalf {
 }
 
 impl PrivateHalf {
+    /// Of several entries with a key, the one of the lowest rank decides: a private half that was read
+    /// before a reference, which everybody can write, and that before none.
+    pub(crate) const fn rank(&self) -> u8 {
+        match (&self.file, &self.signer) {
+            (Some(_), _) => 0,
+            (None, Some(_)) => 1,
+            (None, None) => 2,
+        }
+    }
+
     /// Whether there is one.
     pub const fn is_there(&self) -> bool {
         self.file.is_some() || self.signer.is_some()

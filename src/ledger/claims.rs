@@ -25,12 +25,15 @@ pub(super) struct Claim<'a> {
 /// What an observation shows, as far as it can be adopted.
 #[derive(Debug, Default)]
 pub(super) struct Claims<'a> {
-    /// By key, the deciding claim first: one with the private half before one without, then by slot.
+    /// By key, the deciding claim first: by the rank of its private half, then by slot.
     pub(super) accepted: BTreeMap<Thumbprint, Vec<Claim<'a>>>,
     pub(super) refused: Vec<Refused>,
     /// Every key that was read, refused ones too.
     pub(super) present: BTreeSet<Thumbprint>,
 }
+
+/// How many keys are remembered at most for each that there may be at once.
+const REMEMBERED: usize = 4;
 
 impl<'a> Claims<'a> {
     pub(super) fn of(
@@ -52,7 +55,7 @@ impl<'a> Claims<'a> {
             }
         }
         // Stable: they are in the order of slots already.
-        candidates.sort_by_key(|claim| !claim.seen.private.is_there());
+        candidates.sort_by_key(|claim| claim.seen.private.rank());
         claims.present.extend(candidates.iter().map(Claim::key));
         let entries = observation.entries.values().filter_map(|entry| entry.as_ref().ok());
         claims.present.extend(entries.flat_map(|entry| &entry.refused_keys));
@@ -164,19 +167,41 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Known keys are accepted first, and newcomers in the order of their slots until there are
-    /// `max_keys`. What is remembered of keys that ended counts: who adds keys and takes them out again
-    /// must not fill the memory either.
+    /// Known keys are accepted first, and then what takes their places; newcomers in the order of
+    /// their slots until there are `max_keys`. Keys that are over are remembered as well, until there
+    /// are [`REMEMBERED`] times as many: who adds keys and takes them out again must not fill the
+    /// memory either.
     fn refuse_too_many(&mut self, records: &Records, max_keys: usize) {
-        let is_new = |key: &Thumbprint| !records.contains_key(key);
-        let new = self.accepted.iter().filter(|(key, _)| is_new(key));
+        let new = self.accepted.iter().filter(|(key, _)| !records.contains_key(*key));
         let mut new: Vec<(Thumbprint, Claim<'a>)> =
             new.filter_map(|(key, claims)| Some((*key, *claims.first()?))).collect();
-        let room = max_keys.saturating_sub(records.len());
+        if new.len() <= max_keys.saturating_sub(records.len()) {
+            return;
+        }
+        // A renewal in the place of a key that left it costs no more than that key did.
+        let mut left: HashMap<&Slot, usize> = HashMap::new();
+        for (key, place) in records
+            .iter()
+            .flat_map(|(key, record)| record.places.iter().map(move |place| (key, place)))
+        {
+            let claims = self.accepted.get(key).into_iter().flatten();
+            if claims.into_iter().all(|claim| *claim.slot != place.slot) {
+                *left.entry(&place.slot).or_default() += 1;
+            }
+        }
+        new.sort_unstable_by_key(|(key, claim)| (claim.slot, *key));
+        let (renewals, others): (Vec<_>, Vec<_>) = new.into_iter().partition(|(_, claim)| {
+            let left = left.get_mut(claim.slot).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        });
+        let alive = records.values().filter(|record| !record.places.is_empty()).count();
+        let remembered = max_keys.saturating_mul(REMEMBERED);
+        let room = max_keys.saturating_sub(alive).min(remembered.saturating_sub(records.len()));
+        let room = room.max(if records.len() < 2 * remembered { renewals.len() } else { 0 });
+        let new: Vec<_> = renewals.into_iter().chain(others).collect();
         if new.len() <= room {
             return;
         }
-        new.sort_unstable_by_key(|(key, claim)| (claim.slot, *key));
         let mut kids: BTreeMap<&Slot, Vec<&str>> = BTreeMap::new();
         for (key, _) in &new[room..] {
             for claim in self.accepted.remove(key).unwrap_or_default() {
@@ -286,10 +311,11 @@ impl Claim<'_> {
 }
 
 impl NamedKey<'_> {
-    /// Until when the kid can't be another key's, where that is known.
+    /// Until when the kid can't be another key's, where the key was ended.
     fn reserved(&self, retention: Duration) -> Option<Timestamp> {
-        let until = self.record.deleted_at.or(self.dates().published_until())?;
-        Some(after(until, retention))
+        let dates = self.dates();
+        let ended = dates.invalidated_at().and(dates.published_until());
+        Some(after(self.record.deleted_at.or(ended)?, retention))
     }
 }
 

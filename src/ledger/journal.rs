@@ -53,9 +53,7 @@ impl LockedStore<'_> {
             let why = format!("an earlier step was cut short and can't be completed, see {file}");
             return Err(CommitError::Ledger(io::Error::other(why)));
         }
-        let foreign = |error| CommitError::Ledger(io::Error::other(error));
-        step.check_places(self.keys()).map_err(foreign)?;
-        let directories = KeyDirectories::of(step);
+        let directories = KeyDirectories::of(step, self.keys());
         // The files to be placed must survive a power failure too.
         directories.opened().try_for_each(sync).map_err(CommitError::Ledger)?;
         let written = replace_file(self.directory(), PENDING, &codec::encode(step))
@@ -77,7 +75,7 @@ impl LockedStore<'_> {
         };
         let step = codec::open::<Step>(&bytes).map_err(|damage| damage.to_string());
         let step = step.and_then(|step| {
-            let checked = step.check_places(self.keys());
+            let checked = step.check_places();
             checked.map(|()| step).map_err(|foreign| foreign.to_string())
         });
         let mut step = match step {
@@ -94,7 +92,7 @@ impl LockedStore<'_> {
                 return Ok(());
             }
         };
-        let directories = KeyDirectories::of(&step);
+        let directories = KeyDirectories::of(&step, self.keys());
         let all = step.records.len();
         // Later decisions about a key take precedence.
         step.records.retain(|record| self.is_newer(record));

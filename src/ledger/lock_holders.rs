@@ -28,5 +28,6 @@ pub(super) fn is_trusted_process(pid: u32, owner: u32) -> bool {
     // The real uid: the owner of its directory is root, where its memory is kept private.
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let uid = uid.and_then(|uids| uids.split_ascii_whitespace().next()?.parse().ok());
-    uid.is_none_or(|uid| is_trusted(uid) || uid == owner)
+    // One that is gone or can't be seen is not: everybody can leave such a lock behind.
+    uid.is_some_and(|uid| is_trusted(uid) || uid == owner)
 }

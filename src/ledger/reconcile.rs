@@ -235,7 +235,7 @@ impl Update<'_> {
         let places_before = std::mem::take(&mut record.places);
         let gone = self.adopt_places(key, record, &places_before, claims);
         let mut deciding: Vec<&Place> = record.places.iter().collect();
-        deciding.sort_by_key(|place| (!place.private.is_there(), &place.slot));
+        deciding.sort_by_key(|place| (place.private.rank(), &place.slot));
         let mut declared: BTreeMap<Name, &Place> = BTreeMap::new();
         for place in &deciding {
             for name in place.names() {
@@ -326,17 +326,17 @@ impl Update<'_> {
             if self.observation.unreadable.iter().any(|subtree| subtree.covers(slot)) {
                 // It stays as it was.
             } else if self.bad.get(slot).is_some_and(|part| part.holds(key, &place)) {
-                // The entry keeps its last good state, but nobody can sign by it, unless it is refused
-                // for something else than its private half.
-                let shown =
-                    self.observation.entries.get(slot).and_then(|entry| entry.as_ref().ok());
-                let shown = shown.and_then(|entry| {
-                    entry.keys.iter().find(|seen| seen.thumbprint == key)?.private.file.clone()
+                let entry = self.observation.entries.get(slot);
+                let shown = entry.and_then(|entry| {
+                    let mut keys = entry.as_ref().ok()?.keys.iter();
+                    keys.find(|seen| seen.thumbprint == key)?.private.file.clone()
                 });
+                let refused = entry.and_then(|entry| entry.as_ref().err());
+                let says_nothing = refused.is_some_and(|one| one.reason.says_nothing_of_keys());
                 let missed = || Missed::Private(key, slot.clone());
                 if shown.is_some() {
                     (place.private.file, place.is_torn) = (shown, false);
-                } else if place.file().is_some() && self.is_confirmed(missed()) {
+                } else if place.file().is_some() && !says_nothing && self.is_confirmed(missed()) {
                     place.is_torn = true;
                 }
             } else if self.is_confirmed(Missed::Place(key, slot.clone())) {
@@ -380,8 +380,8 @@ impl Update<'_> {
         };
         let declaring = || deciding.iter().filter(|place| place.declares(name));
         // Beside an entry with the private half, a public copy neither ends nor shortens anything.
-        let has_private = declaring().any(|place| place.private.is_there());
-        let counts = |place: &Place| place.private.is_there() == has_private;
+        let first_rank = declaring().map(|place| place.private.rank()).min();
+        let counts = |place: &Place| Some(place.private.rank()) == first_rank;
         let mut date = |member, of: fn(&Declared) -> Option<Timestamp>| {
             let values = declaring().map(|place| (&place.slot, of(&place.declared), counts(place)));
             first(values, (&name.kid, member), contradictions)

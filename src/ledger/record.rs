@@ -401,12 +401,12 @@ impl<'a> NamedKey<'a> {
     }
 
     /// Where it can sign: an entry of the same audience with the private half, before all one that
-    /// declares this name.
+    /// declares this name, and a file before a reference.
     pub fn signing_place(&self) -> Option<&'a Place> {
         let places = self.record.places.iter();
         let places =
             places.filter(|place| place.audience == self.key.name.audience && place.can_sign());
-        places.min_by_key(|place| !place.declares(self.name()))
+        places.min_by_key(|place| (!place.declares(self.name()), place.private.rank()))
     }
 
     pub fn can_sign(&self) -> bool {

@@ -125,7 +125,7 @@ impl ServedDirectories {
 /// A daemon that serves a key directory and keeps its ledger elsewhere.
 #[derive(Debug)]
 pub struct OtherDaemon {
-    pub pid: Option<u32>,
+    pub pid: u32,
     /// Its ledger, where that can be seen.
     pub state: Option<PathBuf>,
 }
@@ -143,19 +143,13 @@ pub(crate) fn other_daemon(keys: &[Arc<Path>], state: &Path) -> Option<OtherDaem
             held
         });
         let owner = file.metadata().ok()?.uid();
-        // Where nobody can be seen, a daemon holds it in another container.
-        match lock_holders(&file)[..] {
-            _ if !again => None,
-            [] => Some(None),
-            ref pids => {
-                pids.iter().find(|pid| is_trusted_process(**pid, owner)).map(|pid| Some(*pid))
-            }
-        }
+        let trusted = |pid: &u32| is_trusted_process(*pid, owner);
+        lock_holders(&file).into_iter().filter(|_| again).find(trusted)
     })?;
     if held(state).is_some() {
         return None;
     }
-    let files = pid.and_then(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
     let links = files.into_iter().flatten().flatten();
     let state = links.filter_map(|link| std::fs::read_link(link.path()).ok()).find_map(|file| {
         (file.file_name()? == SERVED).then(|| file.parent().map(Path::to_owned))?

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::codec;
 use super::files::read_bounded;
 use super::record::Record;
-use crate::source::OpenedDirectory;
+use crate::source::{OpenedDirectory, controller};
 
 /// The file of the pending step. Not the name of a record.
 pub(super) const PENDING: &str = "pending";
@@ -77,19 +77,19 @@ impl Step {
         self.place.is_empty() && self.remove.is_empty() && self.records.len() <= 1
     }
 
-    /// Whether it changes nothing but files of these key directories.
-    pub(super) fn check_places(&self, keys: &[Arc<Path>]) -> Result<(), ForeignPlace> {
+    /// Whether the places that it names can be places in key directories. That they are the configured
+    /// ones is seen to when they are opened.
+    pub(super) fn check_places(&self) -> Result<(), ForeignPlace> {
         let is_name = |name: &str| {
             let mut components = Path::new(name).components();
             matches!(components.next(), Some(Component::Normal(_))) && components.next().is_none()
         };
         for Placement { directory, from, to } in &self.place {
-            if !keys.contains(directory) || !is_name(from) || !is_name(to) {
+            if !is_name(from) || !is_name(to) {
                 return Err(ForeignPlace(directory.join(to)));
             }
         }
-        let foreign = |file: &&KeyFile| !keys.contains(&file.directory) || file.names().is_none();
-        match self.remove.iter().find(foreign) {
+        match self.remove.iter().find(|file| file.names().is_none()) {
             Some(file) => Err(ForeignPlace(file.full_path())),
             None => Ok(()),
         }
@@ -122,10 +122,21 @@ impl Step {
 pub(super) struct KeyDirectories(HashMap<Arc<Path>, io::Result<OpenedDirectory>>);
 
 impl KeyDirectories {
-    pub(super) fn of(step: &Step) -> Self {
+    /// Those of `step` that are among the configured ones, `keys`. No other is opened, whatever the
+    /// journal says.
+    pub(super) fn of(step: &Step, keys: &[Arc<Path>]) -> Self {
         let places = step.place.iter().map(|placement| &placement.directory);
         let directories = places.chain(step.remove.iter().map(|file| &file.directory));
-        Self(directories.map(|path| (Arc::clone(path), OpenedDirectory::open(path))).collect())
+        let open = |path: &Arc<Path>| {
+            let opened = if keys.contains(path) {
+                OpenedDirectory::open(path)
+            } else {
+                let why = format!("{} is none of the key directories here", path.display());
+                Err(io::Error::other(why))
+            };
+            (Arc::clone(path), opened)
+        };
+        Self(directories.map(open).collect())
     }
 
     pub(super) fn get(&self, directory: &Arc<Path>) -> io::Result<&OpenedDirectory> {
@@ -152,7 +163,8 @@ impl KeyDirectories {
         }
         let directory = directory.as_ref().map_or_else(|| self.get(&file.directory), Ok)?;
         // Root removes nothing in somebody else's directory.
-        if rustix::process::geteuid().is_root() && directory.owner()? != 0 {
+        let path = directory.path();
+        if rustix::process::geteuid().is_root() && controller(path).is_some() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         directory.remove(name)?;
@@ -165,8 +177,8 @@ impl KeyDirectories {
 pub(super) fn in_effect(directory: &OpenedDirectory, keys: &[Arc<Path>]) -> Option<Step> {
     let bytes = read_bounded(directory, PENDING).ok()?;
     let step = codec::open::<Step>(&bytes).ok()?;
-    step.check_places(keys).ok()?;
-    step.is_placed(&KeyDirectories::of(&step)).then_some(step)
+    step.check_places().ok()?;
+    step.is_placed(&KeyDirectories::of(&step, keys)).then_some(step)
 }
 
 /// Whether a step is pending, or was interrupted and can't be completed.

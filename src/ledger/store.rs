@@ -137,7 +137,6 @@ impl Store {
         self.directory.is_in_place() && self.lock.metadata().is_ok_and(is_locked)
     }
 
-    /// The number of changes of all processes so far.
     pub(super) fn changes(&self) -> Option<u64> {
         read_count(&self.lock)
     }
@@ -184,7 +183,6 @@ impl LockedStore<'_> {
         &self.store.directory
     }
 
-    /// The directory itself and its mirror.
     pub(super) fn copies(&self) -> [&OpenedDirectory; 2] {
         [&self.store.directory, &self.store.mirror]
     }
@@ -330,6 +328,15 @@ pub fn read(directory: &Path, keys: &[Arc<Path>]) -> io::Result<LoadedRecords> {
 fn open_existing(directory: &Path) -> io::Result<Option<OpenedDirectory>> {
     match OpenedDirectory::open_trusted(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A daemon goes on without it as well.
+        Err(error) if OpenedDirectory::is_distrusted(&error) => {
+            warn!(
+                event = "ledger.failed", cause = %error, directory = %directory.display(),
+                remedy = "take it away, or name another one with --state",
+                "what lies in the place of the ledger is not used"
+            );
+            Ok(None)
+        }
         opened => opened.map(Some),
     }
 }

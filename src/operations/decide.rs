@@ -132,6 +132,12 @@ pub fn delete(
     let mut next = named.record.clone();
     next.deleted_at.get_or_insert(now);
     next.places.clear();
+    let is_published =
+        |named: NamedKey<'_>| named.dates().at(now, &terms.policy).phase.is_published();
+    if frees_kids && named.record.deleted_at.is_none() && named.record.named().any(is_published) {
+        let why = "frees the ids of no key that is published: delete it first, without this flag";
+        return Err(OperationError::BadRequest { member: "--free-kid", why: why.to_owned() });
+    }
     if frees_kids {
         next.names.clear();
         answer.warnings.push(format!(

@@ -89,8 +89,8 @@ impl OperationError {
             Self::Write { file, error } => format!("can't write {}: {error}", file.display()),
             Self::Ledger(error) => format!("the ledger can't be used: {error}"),
             Self::OtherLedger(daemon) => {
-                let pid = daemon.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-                format!("a daemon{pid} serves this key directory, and keeps another ledger")
+                let pid = daemon.pid;
+                format!("a daemon (pid {pid}) serves this key directory, and keeps another ledger")
             }
             Self::Unfinished(error) => {
                 format!(

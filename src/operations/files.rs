@@ -12,11 +12,14 @@ use rustix::fs::Access;
 use super::OperationError;
 use crate::encoding::{hex, sha256};
 use crate::ledger::step::{self, KeyFile, Placement};
-use crate::source::{OpenedDirectory, Slot, scan};
+use crate::source::{OpenedDirectory, Slot, controller, scan};
 
-/// Creates a key directory that only its owner can enter, unless it exists.
+/// Creates a key directory that only its owner can enter, unless it exists; not its parent.
 pub(crate) fn make_key_directory(directory: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
 }
 
 /// Files of a key directory that are written and not in place yet. They are removed when this is
@@ -116,11 +119,11 @@ pub(super) fn check_is_ours(directory: &Path) -> Result<(), OperationError> {
         let cause = "it is a Kubernetes volume".to_owned();
         return Err(OperationError::ReadOnly { directory: directory.to_owned(), cause });
     }
-    let owner = rustix::fs::stat(directory).map_or(0, |found| found.st_uid);
-    if owner != 0 && rustix::process::geteuid().is_root() {
+    if rustix::process::geteuid().is_root()
+        && let Some(owner) = controller(directory).map(|found| found.st_uid)
+    {
         let cause = format!(
-            "it belongs to the user id {owner}, and the ledger to root, who writes nothing in somebody \
-             else's directory: give both one owner"
+            "the user id {owner} decides what it is, and root writes nothing there: run as that user"
         );
         return Err(OperationError::ReadOnly { directory: directory.to_owned(), cause });
     }

@@ -142,11 +142,15 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Ledger`] where there is a ledger that can't be read.
     pub fn records(&mut self, now: Timestamp) -> Result<Records, OperationError> {
+        let Self { terms, scanner, .. } = self;
+        let directories = scanner.directories().to_vec();
+        let read = || {
+            let loaded = store::read_between_steps(&terms.state, &directories, LOCK_PATIENCE);
+            loaded.map_err(OperationError::Ledger)
+        };
         // Files before records: a step that shows in the files is in the records read after them.
-        let observation = self.scanner.look().observation;
-        let loaded =
-            store::read_between_steps(&self.terms.state, self.scanner.directories(), LOCK_PATIENCE);
-        let loaded = loaded.map_err(OperationError::Ledger)?;
+        let observation = scanner.look(&read()?.records).observation;
+        let loaded = read()?;
         loaded.log_damaged();
         let remembered = loaded.records;
         Ok(known(&remembered, &observation, now, &self.terms))
@@ -240,11 +244,11 @@ impl Operations {
         ) -> Result<Decision<T>, OperationError>,
     ) -> Result<T, OperationError> {
         // The first scan may take a while; the one under the lock then reads only changes.
-        self.scanner.look();
+        self.scanner.look(self.ledger.records());
         let Self { terms, scanner, ledger, clock } = self;
         let done = ledger.commit(PATIENCE, |remembered| {
             // An order refers to what the files say at this moment.
-            let observation = scanner.look().observation;
+            let observation = scanner.look(remembered).observation;
             let clock = clock.as_ref();
             let now = clock.map_or(asked_at, |clock| to_the_millisecond(clock.now()).max(asked_at));
             let known = OperationContext::of(remembered, observation, now, terms);

@@ -194,7 +194,7 @@ impl Reload {
     /// Scans the directories, and returns when to scan again before the next poll.
     fn look(&mut self) -> Option<Instant> {
         let known = self.ledger.records().clone();
-        self.look = self.scanner.look();
+        self.look = self.scanner.look(&known);
         let is_outdated = self.decide(Some(&known));
         // Watches are armed before the scan that counts: a change between a scan and the arming is
         // seen by the scan after it.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +23,8 @@ use crate::publish::layout::Layout;
 use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
 use crate::publish::snapshot::SnapshotReader;
-use crate::sandbox::FileAccess;
+use crate::sandbox::{self, FileAccess};
+use crate::source::controller;
 use crate::source::scan::ScanLimits;
 
 /// What the key directories hold, and what a daemon would make of it.
@@ -39,14 +39,14 @@ pub struct Inspection {
 /// # Errors
 /// [`ServeError::Ledger`] where there is a ledger that can't be read.
 pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError> {
-    become_owner(config)?;
+    become_keeper(config)?;
     let directory = state_directory(config);
     let loaded = store::read(&directory, &config.keys.dirs)
         .map_err(|error| ServeError::Ledger { directory, error })?;
     logging::init(config.log);
     loaded.log_damaged();
     let remembered = loaded.records;
-    let scan = scanner(config).look();
+    let scan = scanner(config).look(&remembered);
     let context = ReconcileContext {
         now,
         policy: &config.lifecycle.policy,
@@ -141,9 +141,8 @@ pub(super) fn state_directory(config: &Config) -> PathBuf {
 pub fn make_state_directory(config: &Config) {
     let parent = config.ledger.state.as_deref().and_then(Path::parent);
     let made = parent.filter(|parent| !parent.exists()).map(|parent| {
-        // Root makes nothing in somebody else's directory.
-        let nearest = parent.ancestors().find_map(|path| std::fs::metadata(path).ok());
-        if geteuid().is_root() && nearest.is_some_and(|nearest| nearest.uid() != 0) {
+        // Root makes nothing where somebody else decides what the path leads to.
+        if geteuid().is_root() && controller(parent).is_some() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         std::fs::create_dir_all(parent)
@@ -154,19 +153,18 @@ pub fn make_state_directory(config: &Config) {
     }
 }
 
-/// Becomes the owner of the ledger's directory, or where there is none yet, of the first key
-/// directory, where root runs this command. To be called before any file of them is opened.
+/// Becomes the user whose keys and whose ledger these are, where root runs this command. To be called
+/// before any file of them is opened.
 ///
 /// # Errors
 /// [`ServeError::Owner`]
-pub fn become_owner(config: &Config) -> Result<(), ServeError> {
+pub fn become_keeper(config: &Config) -> Result<(), ServeError> {
     let state = state_directory(config);
-    // A daemon without privileges may keep its files in a directory of root's, as in a volume of
-    // Kubernetes: then whoever holds the lock counts.
-    let lock = store::lock_file(&state);
-    let keys = config.keys.dirs.first().filter(|_| !state.exists());
-    let state = state.parent().into_iter().chain([&*state, &*lock]);
-    ownership::become_owner(state.chain(keys.map(|keys| &**keys))).map_err(ServeError::Owner)
+    let keys = config.keys.dirs.first().map_or(&*state, |keys| &**keys);
+    ownership::become_keeper(keys, &state, &store::lock_file(&state)).map_err(ServeError::Owner)?;
+    // The kernel forgets that when the user changes.
+    sandbox::keep_memory_private();
+    Ok(())
 }
 
 /// The paths that the daemon needs once it listens, with those that it needs where it `issues` keys.

@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::assembly::{
-    Inspection, become_owner, inspect, layout, make_state_directory, operations,
+    Inspection, become_keeper, inspect, layout, make_state_directory, operations,
 };
 use self::assembly::{
     admin_access, connection_limits, listeners, reload_settings, sandbox_access, scanner,

@@ -1,16 +1,16 @@
 //! A directory that is opened once: whatever its path leads to later, nothing outside it is touched.
 //! Names in it are never followed where they are links.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, Statx, StatxFlags, fchmod, fstat, fsync,
-    mkdirat, openat, readlinkat, renameat, statat, statx, unlinkat,
+    lstat, mkdirat, openat, readlinkat, renameat, statat, statx, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -56,7 +56,7 @@ impl OpenedDirectory {
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`] where it belongs to somebody else.
     pub(crate) fn open_trusted(path: &Path) -> io::Result<Self> {
-        check_parent(path)?;
+        check_way(path)?;
         let opened = match openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 let link = openat(CWD, path, OFlags::PATH | FILE, Mode::empty())?;
@@ -70,6 +70,12 @@ impl OpenedDirectory {
         }?;
         check_owner(&fstat(&opened)?, "the directory")?;
         Ok(Self { opened, path: path.to_owned() })
+    }
+
+    /// Whether a directory is there and can be opened, and is somebody else's.
+    pub(crate) fn is_distrusted(error: &io::Error) -> bool {
+        // The system's own errors have a number.
+        error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
     }
 
     /// The same, made where it is missing so that everybody can read it, whatever the umask. Not its
@@ -170,9 +176,22 @@ impl OpenedDirectory {
         self.open_file(name, OFlags::RDONLY, 0)
     }
 
-    /// Opens a file that is believed, to read and write it, and makes it where it is missing.
+    /// Opens a file that is believed, to read and write it, and makes it where it is missing. One of
+    /// this process's user has this mode then, whatever it had.
     pub(crate) fn open_or_make(&self, name: &str, mode: RawMode) -> io::Result<File> {
-        self.open_file(name, OFlags::RDWR | OFlags::CREATE, mode)
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE, mode)?;
+        let found = fstat(&file)?;
+        // Under its other name it may be anything.
+        if found.st_nlink != 1 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it has another name (hard link)",
+            ));
+        }
+        if found.st_uid == rustix::process::geteuid().as_raw() && found.st_mode & 0o7777 != mode {
+            fchmod(&file, Mode::from_raw_mode(mode))?;
+        }
+        Ok(file)
     }
 
     /// Makes a file that is not there yet, with this mode from the start, less the umask.
@@ -212,11 +231,6 @@ impl OpenedDirectory {
         self.status(name).is_ok()
     }
 
-    /// Whose it is.
-    pub(crate) fn owner(&self) -> io::Result<u32> {
-        Ok(fstat(&self.opened)?.st_uid)
-    }
-
     /// Makes sure that what was renamed and removed in it survives a power failure.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.opened)?)
@@ -233,19 +247,57 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
-/// Root keeps nothing in somebody else's directory: its owner decides what the path leads to.
-fn check_parent(path: &Path) -> io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
+/// How many links are followed (`path_resolution(7)`).
+const MAX_LINKS: u32 = 40;
+
+/// Who decides what `path` leads to, where that is not root alone: the first directory or link on the
+/// way that belongs to somebody else.
+pub(crate) fn controller(path: &Path) -> Option<Stat> {
+    let path = std::path::absolute(path).ok()?;
+    let mut at = PathBuf::from("/");
+    let mut left: Vec<OsString> = Vec::new();
+    let add = |left: &mut Vec<OsString>, path: &Path| {
+        left.extend(path.components().rev().filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        }));
+    };
+    add(&mut left, &path);
+    let mut links = 0;
+    while let Some(name) = left.pop() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(name);
+        // What is missing is nobody's.
+        let found = lstat(&next).ok()?;
+        if found.st_uid != 0 {
+            return Some(found);
+        }
+        if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
+            at = next;
+            continue;
+        }
+        links += 1;
+        let target = std::fs::read_link(&next).ok().filter(|_| links <= MAX_LINKS)?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        add(&mut left, &target);
     }
-    let owner = rustix::fs::stat(parent(path))?.st_uid;
-    if owner == 0 {
-        return Ok(());
-    }
+    None
+}
+
+/// Root keeps nothing where somebody else decides what the path leads to.
+fn check_way(path: &Path) -> io::Result<()> {
+    let controller = if rustix::process::geteuid().is_root() { controller(path) } else { None };
+    let Some(owner) = controller.map(|found| found.st_uid) else { return Ok(()) };
     let why = format!(
-        "{} belongs to the user id {owner}, and root keeps nothing there: run as that user, or name \
-         a directory of root's by --state",
-        parent(path).display()
+        "the user id {owner} decides what {} leads to, and root keeps nothing there: run as that user, \
+         or name a directory of root's by --state",
+        path.display()
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }

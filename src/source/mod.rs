@@ -15,7 +15,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::directory::{OpenedDirectory, is_trusted};
+pub(crate) use self::directory::{OpenedDirectory, controller, is_trusted};
 pub use self::slot::Slot;
 
 /// The bytes of a file that is small by its nature, 64 KiB of them at most. Never waits, whatever

@@ -190,6 +190,7 @@ fn a_forged_step_does_nothing_outside_of_the_key_directories() {
             let state = trap.stranger_s(".jwksd");
             link(&trap.outside, &trap.keys.join("link"));
             fs::write(trap.keys.join("bait"), "bait").unwrap();
+            drop_key(&trap.keys, "good");
             fs::write(state.join("pending"), codec::encode(&forged(&trap)[number])).unwrap();
             for path in [&state, &state.join("pending")] {
                 let owner = Some(if is_root_s { 0 } else { STRANGER });
@@ -322,13 +323,16 @@ fn a_volume_of_root_s_that_a_group_may_write_works() {
     let daemon = Daemon::run(serve);
     let kid = daemon.kids().remove(0);
     eventually("the ledger is kept", || (ledger_of(&daemon)["state"] == "disk").then_some(()));
-    // An order by the same user, and one by root, who becomes that user.
     let ended = as_stranger(&["keys", "invalidate", "--now", &kid]).output().unwrap();
     assert!(ended.status.success(), "{ended:?}");
     daemon.await_kids(&[]);
+    // Root is not believed by that daemon, and does not take its word for whose the volume is.
     let mut back = jwksd();
-    back.args(["keys", "reactivate", "--keys"]).arg(&keys).arg("--state").arg(&volume).arg(&kid);
+    back.args(["keys", "reactivate", &kid, "--keys"]).arg(&keys).arg("--state").arg(&volume);
     let back = back.output().unwrap();
+    let said = String::from_utf8_lossy(&back.stderr).into_owned();
+    assert!(!back.status.success() && said.contains("setpriv --reuid 65534"), "{said}");
+    let back = as_stranger(&["keys", "reactivate", &kid]).output().unwrap();
     assert!(back.status.success(), "{back:?}");
     daemon.await_kids(&[&kid]);
 }

@@ -148,7 +148,8 @@ pub(super) enum KeysCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
-        /// Let other keys have its ids at once, though consumers may hold this key under them
+        /// Of a key that is published no more: let other keys have its ids at once, though consumers may
+        /// hold this key under them
         #[arg(long)]
         free_kid: bool,
     },

@@ -22,6 +22,8 @@ pub(super) struct Run {
     pub(super) operations: Operations,
     pub(super) format: Format,
     pub(super) now: Timestamp,
+    /// The uid of who runs it, whomever it became since.
+    caller: u32,
     /// The exit code, where everything else went well.
     code: u8,
 }
@@ -30,10 +32,11 @@ impl Run {
     pub(super) fn new(SharedFlags { common, format }: SharedFlags) -> Result<Self, Failure> {
         let config = common.load(None)?.with_directories()?.config;
         logging::init(config.log);
-        serve::become_owner(&config)?;
+        let caller = rustix::process::getuid().as_raw();
+        serve::become_keeper(&config)?;
         let operations = serve::operations(&config);
         let now = SystemClock.now();
-        Ok(Self { config, operations, format, now, code: DONE })
+        Ok(Self { config, operations, format, now, caller, code: DONE })
     }
 
     /// Does something to a key, and leaves the line that says so.
@@ -45,7 +48,7 @@ impl Run {
     ) -> Result<T, Failure> {
         serve::make_state_directory(&self.config);
         attempt.via = "command";
-        attempt.who = format!("uid:{}", rustix::process::getuid().as_raw());
+        attempt.who = format!("uid:{}", self.caller);
         let mut done =
             self.operations.check_ledger().and_then(|()| act(&mut self.operations, self.now));
         let mut pair = done.as_mut().map(about);

@@ -92,8 +92,8 @@ impl RefusalReason {
             }
             Self::KeyDeleted(_) => "issue a new key pair, and remove this one",
             Self::TooManyKeys { .. } => {
-                "remove keys that are not needed, and look who adds so many; where so many are meant, \
-                 raise keys.max_keys"
+                "take out keys that are not needed, and look who adds so many; where so many are meant, or \
+                 so many ended lately, raise keys.max_keys"
             }
             Self::TooManyKeysInFile { .. } => "share the keys out among several files",
             Self::BadAttributes(_) => {
@@ -140,20 +140,18 @@ pub(super) fn convert(command: &str) -> String {
 fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
     let own = "give the new key a kid of its own (keyId in STEM.meta.json, or kid of the member in a \
                JWK Set), or leave it out to have the thumbprint";
-    let kid = shell_word(kid.as_str());
-    let by_itself = match until {
-        // What lies there still is not forgotten.
-        Some(until) => {
-            format!(
-                "the kid is free from {until:.0} on, where the key that has it lies nowhere any more"
-            )
-        }
-        None => "the kid is free ledger.retention after that key's end".to_owned(),
+    let Some(until) = until else {
+        return format!(
+            "{own}; that key is in use, and its kid free ledger.retention after its end"
+        );
     };
+    let kid = shell_word(kid.as_str());
+    // What lies there still is not forgotten.
     format!(
-        "{own}; {by_itself}, and at once where that key is ended for good: jwksd keys delete --yes \
-         --free-kid -- {kid} (with the --keys and --state of the daemon; consumers that hold that key \
-         still refuse tokens of this one until they fetch it)"
+        "{own}; the kid is free from {until:.0} on, where the key that has it lies nowhere any more, and \
+         at once by: jwksd keys delete --yes -- {kid}; jwksd keys delete --yes --free-kid -- {kid} (with \
+         the --keys and --state of the daemon; consumers that hold that key refuse tokens of this one \
+         until they fetch it)"
     )
 }
 

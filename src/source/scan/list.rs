@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
 
+use cap_std::fs::{Metadata, MetadataExt as _};
 use rustix::fs::{AtFlags, FileType, readlinkat, statat};
 
 use super::contents::PassedOver;
 use super::error::FileProblem;
-use super::names::{is_additional_output, is_leftover, is_passed_over, stem};
+use super::names::{is_additional_output, is_leftover, is_passed_over, name_slot, stem};
+use super::owners::{is_own, lying};
 use super::read;
 use super::tree::{Location, OpenMethod, Walk, WalkError, read_error};
 
@@ -27,6 +30,11 @@ impl Listing {
         let files =
             self.entries.entry(stem(name).to_owned()).or_insert_with(|| Vec::with_capacity(1));
         files.push((name.to_owned(), method));
+    }
+
+    /// A file of no entry.
+    fn add_alone(&mut self, name: &str, method: OpenMethod) {
+        self.entries.insert(name_slot(name), vec![(name.to_owned(), method)]);
     }
 }
 
@@ -70,7 +78,7 @@ impl Walk<'_> {
             if kind.is_dir() {
                 listing.subdirectories.insert(name.into_owned(), method);
             } else {
-                listing.add_file(&name, method);
+                listing.add_alone(&name, method);
             }
         }
         Ok(listing)
@@ -114,14 +122,27 @@ impl Walk<'_> {
         name: &str,
     ) -> (bool, OpenMethod) {
         let link = location.real_path.join(name);
+        // A link of somebody else's must not show what only this process can read as his.
+        let owner = lying(opened, name).map_or(0, |link| link.st_uid);
+        let is_own = is_own(owner, self.root.as_fd());
+        let through = |target: &Metadata, path: PathBuf| {
+            let method = if is_own || target.uid() == owner {
+                OpenMethod::ThroughLink(path)
+            } else {
+                let other = "what the link leads to".to_owned();
+                let expected = target.uid();
+                OpenMethod::Refused(FileProblem::OtherOwner { owner, other, expected })
+            };
+            (target.is_dir(), method)
+        };
         let problem = match self.root.metadata(&link) {
-            Ok(target) => return (target.is_dir(), OpenMethod::ThroughLink(link)),
+            Ok(target) => return through(&target, link),
             Err(error) if read::leads_out(&error) => {
                 // An absolute path may lead back into the key directory.
                 let target = readlinkat(opened, name, Vec::new()).unwrap_or_default();
                 let target = self.link_target(&location.real_path, &target);
                 if let Ok(found) = self.root.metadata(&target) {
-                    return (found.is_dir(), OpenMethod::ThroughLink(target));
+                    return through(&found, target);
                 }
                 FileProblem::LeadsOut
             }
@@ -147,6 +168,12 @@ fn is_told(directory: BorrowedFd<'_>, name: &str) -> Option<&'static str> {
     if is_leftover(name) {
         return Some("a leftover of a tool");
     }
-    let has_key = || statat(directory, "tls.key", AtFlags::SYMLINK_NOFOLLOW).is_ok();
-    (is_additional_output(name) && has_key()).then_some("one of cert-manager's additional outputs")
+    // Anybody's would take another's key away.
+    let has_key = || {
+        let (file, key) = (lying(directory, name)?, lying(directory, "tls.key")?);
+        let is_same = file.st_uid == key.st_uid || is_own(key.st_uid, directory);
+        (is_same && !FileType::from_raw_mode(key.st_mode).is_dir()).then_some(())
+    };
+    (is_additional_output(name) && has_key().is_some())
+        .then_some("one of cert-manager's additional outputs")
 }

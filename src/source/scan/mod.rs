@@ -22,6 +22,7 @@ mod contents;
 mod error;
 mod list;
 mod names;
+mod owners;
 mod read;
 mod tree;
 mod walk;

@@ -46,6 +46,11 @@ pub(super) fn is_additional_output(name: &str) -> bool {
         || name.starts_with("keystore.")
 }
 
+/// A slot's last component for a file that belongs to no entry. No stem is the same.
+pub(super) fn name_slot(name: &str) -> String {
+    format!("{name}/")
+}
+
 /// What the files of one entry have in common: `X` of `X.meta.json`, else the name without its
 /// last ending.
 pub(super) fn stem(name: &str) -> &str {

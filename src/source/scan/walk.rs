@@ -15,7 +15,8 @@ use rustix::io::Errno;
 
 use super::contents::{DirectoryIdentity, EntryFiles, FileContent, FileRead, Unreadable};
 use super::error::FileProblem;
-use super::names::{is_attributes, is_public_part};
+use super::names::{is_attributes, is_public_part, name_slot};
+use super::owners::{foreign_files, is_own, is_shared};
 use super::read::{self, FileStatus, Mount, Owner};
 use super::tree::{DATA, Location, OpenMethod, Walk, WalkError, read_error};
 use crate::source::Slot;
@@ -43,8 +44,7 @@ impl Walk<'_> {
         match statat(opened, DATA, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(data) if FileType::from_raw_mode(data.st_mode).is_symlink() => {
                 // Where others can write, theirs would put all keys away at once.
-                let owner = fstat(opened).map_or(0, |directory| directory.st_uid);
-                if is_shared(opened) && data.st_uid != 0 && data.st_uid != owner {
+                if is_shared(opened) && !is_own(data.st_uid, opened) {
                     self.found.notes.push(format!(
                         "{}: the link belongs to the user id {}, and not to the directory's owner: it is \
                          passed over",
@@ -115,8 +115,14 @@ impl Walk<'_> {
                 |admitted| admitted.contains(&slot),
             );
             let mut files: BTreeMap<String, OpenMethod> = files.into_iter().collect();
-            if is_shared && let Some((name, problem)) = other_owner(opened, files.keys()) {
-                files.insert(name, OpenMethod::Refused(problem));
+            let foreign = if is_shared { foreign_files(opened, &mut files) } else { Vec::new() };
+            for (name, problem) in foreign {
+                // A slot that no key can have: what it is refused for costs the entry nothing.
+                let path = location.display_path(&name);
+                let slot =
+                    Slot::new(Arc::clone(self.directory), &location.slot_of(&name_slot(&name)));
+                let files = vec![FileRead { path, content: Err(problem) }];
+                self.found.entries.push(EntryFiles { slot, files });
             }
             let files = if is_admitted {
                 self.read_entry(opened, location, mount, files)
@@ -300,31 +306,4 @@ fn holds_public_part(content: &Result<FileContent, FileProblem>) -> bool {
 fn same_directory(root: &Dir, path: &Path, opened: BorrowedFd<'_>) -> bool {
     let Ok(now) = root.metadata(path) else { return false };
     fstat(opened).is_ok_and(|read| (read.st_dev, read.st_ino) == (now.dev(), now.ino()))
-}
-
-/// Whether others than its owner can write a directory.
-fn is_shared(directory: BorrowedFd<'_>) -> bool {
-    fstat(directory).is_ok_and(|found| found.st_mode & 0o022 != 0)
-}
-
-/// A file of an entry that belongs to somebody else than the key does, and not to root.
-fn other_owner<'a>(
-    directory: BorrowedFd<'_>,
-    names: impl Iterator<Item = &'a String>,
-) -> Option<(String, FileProblem)> {
-    let owned = names.filter_map(|name| {
-        let found = statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some((name, found.st_uid))
-    });
-    let mut owned: Vec<(&String, u32)> = owned.collect();
-    // Whose the key is, its private half says, else its public one.
-    owned.sort_by_key(|(name, _)| (is_attributes(name), is_public_part(name)));
-    let (key, expected) = *owned.first()?;
-    let is_main = |name: &str| {
-        is_attributes(name) == is_attributes(key) && is_public_part(name) == is_public_part(key)
-    };
-    let mut others = owned.into_iter();
-    let (name, owner) =
-        others.find(|(name, owner)| *owner != expected && (*owner != 0 || is_main(name)))?;
-    Some((name.clone(), FileProblem::OtherOwner { owner, other: key.clone(), expected }))
 }

@@ -87,7 +87,7 @@ impl World {
 
     /// What a daemon does when it looks, but for the answering.
     fn look(&mut self) {
-        let observation = self.scanner.look().observation;
+        let observation = self.scanner.look(self.ledger.records()).observation;
         let context = ReconcileContext {
             now: self.now,
             policy: &POLICY,
