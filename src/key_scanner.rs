@@ -90,7 +90,10 @@ impl KeyScanner {
                             _ => entry::read(&files, &self.rules).map(Arc::new).map_err(Arc::new),
                         };
                         let outcome = outcome.and_then(|entry| {
-                            new_keys += if is_remembered(&entry) { 0 } else { entry.keys.len() };
+                            if is_remembered(&entry) {
+                                return Ok(entry);
+                            }
+                            new_keys += entry.keys.len();
                             let is_room = new_keys <= self.rules.max_keys;
                             if is_room {
                                 Ok(entry)

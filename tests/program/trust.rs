@@ -97,6 +97,19 @@ fn drop_key(keys: &Path, name: &str) {
         .unwrap();
 }
 
+/// Waits until the daemon has looked at everything twice.
+fn await_polls(daemon: &Daemon) {
+    let looks = || {
+        let mut connection = Connection::open(daemon.address_of("ops")).unwrap();
+        let metrics = connection.request("GET", "/metrics", &[]).unwrap().text();
+        let count = |line: &str| line.rsplit_once(' ')?.1.parse::<f64>().ok();
+        let lines = metrics.lines().filter(|line| line.starts_with("jwksd_reloads_total"));
+        lines.filter_map(count).sum::<f64>()
+    };
+    let before = looks();
+    eventually("it looks", || (looks() >= before + 3.0).then_some(()));
+}
+
 /// What each of the stranger's links would have root do.
 #[test]
 fn root_s_commands_follow_no_link_out_of_a_stranger_s_directory() {
@@ -380,9 +393,15 @@ fn in_a_shared_directory_nobody_changes_another_s_key() {
         command.env("JWKSD_KEYS_KEY_ID", "file-name").env("JWKSD_KEYS_POLL_INTERVAL", "200ms")
     });
     daemon.await_kids(&["good", "theirs"]);
+    let signs = || {
+        let told = fs::read(trap.keys.join(".jwksd/current/client.json")).ok()?;
+        serde_json::from_slice::<Value>(&told).ok()?["keyId"].as_str().map(str::to_owned)
+    };
+    let signer = eventually("one signs", signs);
     let planted = [
         ("good.meta.json", json!({ "invalidatedAt": "2020-01-01T00:00:00Z" }).to_string()),
         ("good.crt", "-----BEGIN CERTIFICATE-----\n".to_owned()),
+        ("good.aaa", String::new()),
     ];
     for (name, content) in planted {
         drop_by_rename(&trap.keys, name, content);
@@ -400,11 +419,53 @@ fn in_a_shared_directory_nobody_changes_another_s_key() {
         });
         assert!(status["cause"].as_str().unwrap().contains("65534"), "{status}");
         assert_eq!(daemon.kids().len(), 2);
+        await_polls(&daemon);
+        assert_eq!(signs().as_ref(), Some(&signer), "{name}");
         fs::remove_file(trap.keys.join(name)).unwrap();
         eventually("it is accepted again", || {
             daemon.log().iter().rev().find(|line| line.contains("no longer refused")).cloned()
         });
     }
+    // Public copies and links that say what they like about another's key.
+    let public = trap.directory.path().join("public.pem");
+    let made = Command::new("openssl")
+        .args(["pkey", "-pubout", "-in"])
+        .arg(trap.keys.join("good.pem"))
+        .arg("-out")
+        .arg(&public)
+        .status();
+    assert!(made.unwrap().success());
+    let end = json!({
+        "keyId": "good", "invalidatedAt": "2020-01-01T00:00:00Z", "gracePeriodSec": 0,
+        "signer": "of theirs",
+    });
+    fs::set_permissions(trap.keys.join("good.pem"), PermissionsExt::from_mode(0o600)).unwrap();
+    for is_link in [false, true] {
+        drop_by_rename(&trap.keys, "aaa.meta.json", end.to_string());
+        if is_link {
+            link(Path::new("good.pem"), &trap.keys.join("aaa.pem"));
+        } else {
+            drop_by_rename(&trap.keys, "aaa.pem", fs::read(&public).unwrap());
+        }
+        give(&trap.keys.join("aaa.meta.json"));
+        give(&trap.keys.join("aaa.pem"));
+        await_polls(&daemon);
+        daemon.await_kids(&["good", "theirs"]);
+        assert_eq!(signs().as_ref(), Some(&signer));
+        fs::remove_file(trap.keys.join("aaa.pem")).unwrap();
+        fs::remove_file(trap.keys.join("aaa.meta.json")).unwrap();
+        await_polls(&daemon);
+    }
+    // What would be another form of a key of theirs.
+    fs::rename(trap.keys.join("good.pem"), trap.keys.join("key.der")).unwrap();
+    fs::write(trap.keys.join("key.meta.json"), r#"{"keyId": "good"}"#).unwrap();
+    await_polls(&daemon);
+    fs::write(trap.keys.join("tls.key"), "").unwrap();
+    give(&trap.keys.join("tls.key"));
+    await_polls(&daemon);
+    assert!(daemon.kids().contains(&"good".to_owned()));
+    assert!(!daemon.log().iter().any(|line| line.contains("key.der: passed over")));
+    fs::remove_file(trap.keys.join("tls.key")).unwrap();
     // A volume of theirs in the place of everybody's keys.
     trap.stranger_s("..empty");
     link(Path::new("..empty"), &trap.keys.join("..data"));
@@ -460,6 +521,12 @@ fn a_flood_of_keys_costs_no_known_key() {
     drop_key(keys, "zz");
     let daemon = start();
     let first = daemon.kids();
+    let signs = || {
+        let told = fs::read(keys.join(".jwksd/current/client.json")).ok()?;
+        let told: Value = serde_json::from_slice(&told).unwrap();
+        told["keyId"].as_str().map(str::to_owned)
+    };
+    eventually("it signs", || (signs().as_ref() == first.first()).then_some(()));
     // More than one file may hold, and more than all may.
     drop_by_rename(keys, "a.json", set_of(0..101));
     for file in 0..13 {
@@ -485,12 +552,26 @@ fn a_flood_of_keys_costs_no_known_key() {
         (kids.len() == 60).then_some(kids)
     });
     assert!(kids.contains(&first[0]));
-    // After a restart the same ones are known.
+    // After a restart the same ones are known, and the same one signs.
     assert!(daemon.stop().success());
-    let mut again = start().kids();
+    let daemon = start();
+    let mut again = daemon.kids();
     again.sort_unstable();
     kids.sort_unstable();
     assert_eq!(again, kids);
+    // A renewal in its own place is no key too many, nor is the same key after a bad file.
+    drop_by_rename(keys, "zz.pem", "no key");
+    eventually("the bad file is refused", || {
+        daemon
+            .log()
+            .iter()
+            .find(|line| line.contains("zz.pem") && line.contains("refused"))
+            .cloned()
+    });
+    let renewed = generate(Algorithm::ES256, 2048).unwrap();
+    drop_by_rename(keys, "zz.pem", renewed.as_bytes());
+    eventually("the renewal is served", || (daemon.kids().len() == 61).then_some(()));
+    assert!(signs().is_some());
     // A key that is issued then says why it is not served, and so does `check`.
     let check =
         jwksd().env("JWKSD_KEYS_MAX_KEYS", "60").args(["check", "--keys"]).arg(keys).output();
@@ -498,4 +579,102 @@ fn a_flood_of_keys_costs_no_known_key() {
     assert_eq!(check.status.code(), Some(1));
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(said.contains("60 keys are remembered already"), "{said}");
+    drop(daemon);
+}
+
+#[test]
+fn root_makes_nothing_where_a_stranger_s_link_leads() {
+    let Some(trap) = Trap::set() else { return };
+    let target = trap.directory.path().join("target");
+    fs::create_dir(&target).unwrap();
+    link(&target, &trap.keys.join("app"));
+    let run = |arguments: &[&str], keys: &Path, state: &Path| {
+        let mut command = jwksd();
+        command.args(arguments).arg("--keys").arg(keys).arg("--state").arg(state);
+        command.output().unwrap()
+    };
+    let issue = ["keys", "issue", "--audience", "client", "--algorithm", "ES256"];
+    let own = trap.directory.path().join("own");
+    fs::create_dir(&own).unwrap();
+    run(&issue, &trap.keys.join("app/keys"), &own.join("state"));
+    run(&issue, &own, &trap.keys.join("app/st/ledger"));
+    run(&["man", "--out"], &own, &own);
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    for keys in [trap.keys.join("app/keys"), own.clone()] {
+        let daemon = Daemon::start_with(&own, |command| {
+            command.arg("--state").arg(trap.keys.join("app/st/ledger"))
+        });
+        daemon.try_get("/").unwrap();
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "{keys:?}");
+    }
+}
+
+#[test]
+fn a_planted_ledger_makes_root_nobody_else() {
+    let Some(trap) = Trap::set() else { return };
+    chown(&trap.keys, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&trap.keys, PermissionsExt::from_mode(0o1777)).unwrap();
+    trap.stranger_s(".jwksd");
+    let issued = trap.issue();
+    assert!(!issued.status.success(), "{issued:?}");
+    let names = fs::read_dir(&trap.keys).unwrap().flatten().map(|entry| entry.file_name());
+    assert_eq!(names.collect::<Vec<_>>(), [".jwksd"]);
+    drop_key(&trap.keys, "good");
+    // Who only looks goes on without it.
+    let listed = trap.run(&["keys", "list"]);
+    assert!(listed.status.success(), "{listed:?}");
+    assert!(String::from_utf8_lossy(&listed.stderr).contains("65534"), "{listed:?}");
+}
+
+#[test]
+fn lock_files_are_closed_to_readers_and_have_no_other_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    let issue = || {
+        let mut command = jwksd();
+        command.args(["keys", "issue", "--audience", "client", "--algorithm", "ES256", "--keys"]);
+        command.arg(keys).output().unwrap()
+    };
+    assert!(issue().status.success());
+    let lock = keys.join(".jwksd/lock");
+    fs::set_permissions(&lock, PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(issue().status.success());
+    assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o7777, 0o600);
+    let victim = directory.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    fs::remove_file(&lock).unwrap();
+    fs::hard_link(&victim, &lock).unwrap();
+    let refused = issue();
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
+/// The deletion is decided, and its files lie where this process does not look.
+#[test]
+fn a_deletion_that_was_cut_short_is_completed_under_another_name_of_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let [keys, other, state] = ["keys", "other", "state"].map(|name| directory.path().join(name));
+    fs::create_dir(&keys).unwrap();
+    fs::create_dir(&other).unwrap();
+    drop_key(&keys, "a");
+    fs::write(keys.join("a.meta.json"), r#"{"keyId": "a"}"#).unwrap();
+    let run = |arguments: &[&str], keys: &Path| {
+        let mut command = jwksd();
+        command.args(arguments).arg("--keys").arg(keys).arg("--state").arg(&state);
+        command.output().unwrap()
+    };
+    assert!(run(&["keys", "invalidate", "a", "--grace", "1h"], &keys).status.success());
+    // The record can't be written.
+    let records = fs::read_dir(&state).unwrap().flatten().map(|entry| entry.file_name());
+    let record =
+        records.into_iter().find(|name| name.to_string_lossy().ends_with(".json")).unwrap();
+    let blocked = state.join(format!("{}.tmp", record.to_string_lossy()));
+    fs::create_dir_all(blocked.join("x")).unwrap();
+    assert!(!run(&["keys", "delete", "a", "--yes"], &keys).status.success());
+    assert!(state.join("pending").exists());
+    fs::remove_dir_all(&blocked).unwrap();
+    // Some other order, by a process that knows the directory by no name.
+    run(&["keys", "issue", "--audience", "client", "--algorithm", "ES256"], &other);
+    let shown = run(&["keys", "show", "a"], &keys);
+    assert!(!shown.status.success(), "{shown:?}");
 }

@@ -8,8 +8,8 @@ use hyper::header::HeaderValue;
 use jwksd::encoding::hex;
 
 use super::clients::{
-    END_HEADERS, GET_BLOCK, H2, HEADERS, Http2, NO_ROOM, PING, RST_STREAM, by_hand, frame, get,
-    get_frame, is_closed, read_frame,
+    DATA, END_HEADERS, END_STREAM, GET_BLOCK, H2, HEADERS, Http2, NO_ROOM, PING, RST_STREAM,
+    by_hand, frame, get, get_frame, is_closed, read_frame,
 };
 use super::{Site, reached};
 use crate::common::daemon::{drop_by_rename, eventually};
@@ -56,7 +56,7 @@ fn requests_are_answered_as_in_http_1() {
         (431, &HeaderValue::from_static(PROBLEM))
     );
     let mut many = get(JWKS);
-    for number in 0..40 {
+    for number in 0..120 {
         many.headers_mut().append("a", number.into());
     }
     assert_eq!(client.ask(many).unwrap().status(), 431);
@@ -104,22 +104,27 @@ fn an_authority_is_needed_and_a_body_is_refused() {
     let site = Site::new();
     let daemon = site.start(|command| command);
     let mut client = by_hand(daemon.address, &site.certificate, &[]);
-    // No authority; then a body that is announced, and never comes.
+    // No authority; then a body; then one that is empty, which is none.
     client.write_all(&frame(HEADERS, 0x5, 1, &GET_BLOCK[..3])).unwrap();
     client.write_all(&frame(HEADERS, END_HEADERS, 3, GET_BLOCK)).unwrap();
+    client.write_all(&frame(DATA, 0, 3, b"x")).unwrap();
+    client.write_all(&frame(HEADERS, END_HEADERS, 5, GET_BLOCK)).unwrap();
+    client.write_all(&frame(DATA, 0, 5, b"")).unwrap();
+    client.write_all(&frame(DATA, END_STREAM, 5, b"")).unwrap();
     client.flush().unwrap();
-    let mut refused = Vec::new();
-    while refused.len() < 2 {
+    let mut answered = Vec::new();
+    while answered.len() < 3 {
         let frame = read_frame(&mut client).unwrap();
-        // The status 400 has an index (RFC 7541 Appendix A).
+        // The statuses 400 and 200 have an index (RFC 7541 Appendix A).
         if frame.kind == HEADERS {
-            assert!(frame.payload.contains(&0x8c), "{:x?}", frame.payload);
-            refused.push(frame.stream);
+            let status = if frame.stream == 5 { 0x88 } else { 0x8c };
+            assert!(frame.payload.contains(&status), "{:x?}", frame.payload);
+            answered.push(frame.stream);
         }
         assert!(frame.kind != RST_STREAM || frame.stream == 3, "only what was not sent is reset");
     }
-    refused.sort_unstable();
-    assert_eq!(refused, [1, 3]);
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 3, 5]);
 }
 
 #[test]
