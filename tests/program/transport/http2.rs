@@ -115,9 +115,9 @@ fn an_authority_is_needed_and_a_body_is_refused() {
     let mut answered = Vec::new();
     while answered.len() < 3 {
         let frame = read_frame(&mut client).unwrap();
-        // The statuses 400 and 200 have an index (RFC 7541 Appendix A).
+        // The statuses 400 and 404 have an index (RFC 7541 Appendix A).
         if frame.kind == HEADERS {
-            let status = if frame.stream == 5 { 0x88 } else { 0x8c };
+            let status = if frame.stream == 5 { 0x8d } else { 0x8c };
             assert!(frame.payload.contains(&status), "{:x?}", frame.payload);
             answered.push(frame.stream);
         }
