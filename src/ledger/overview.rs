@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::record::{NamedKey, Records};
 use crate::keys::lifecycle::{Candidate, Dates, Phase, Policy, before, current};
+use crate::keys::refusal::replace_controls;
 use crate::keys::{Audience, Kid, Name};
 
 /// What there is to say of all keys at an instant.
@@ -37,11 +38,18 @@ pub enum WarningKind {
     UnsafeSigner,
     /// A key signs that expires before its tokens do, and none takes over.
     OutlivedSigner,
+    /// The files of a key are gone, though nobody planned that, and no other key is in their place.
+    LostFiles,
 }
 
 impl WarningKind {
-    pub const ALL: [Self; 4] =
-        [Self::StrandedTokens, Self::SuspendedRotation, Self::UnsafeSigner, Self::OutlivedSigner];
+    pub const ALL: [Self; 5] = [
+        Self::StrandedTokens,
+        Self::SuspendedRotation,
+        Self::UnsafeSigner,
+        Self::OutlivedSigner,
+        Self::LostFiles,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -49,6 +57,7 @@ impl WarningKind {
             Self::SuspendedRotation => "suspended-rotation",
             Self::UnsafeSigner => "unsafe-signer",
             Self::OutlivedSigner => "outlived-signer",
+            Self::LostFiles => "lost-files",
         }
     }
 }
@@ -78,6 +87,7 @@ impl Overview {
                         is_current.then(|| unsafe_signer(dates, now, policy)).flatten(),
                     ),
                     (WarningKind::OutlivedSigner, is_current.then(outlived).flatten()),
+                    (WarningKind::LostFiles, lost(*named, dates, records, now, policy)),
                 ];
                 let name = named.name();
                 overview.warnings.extend(texts.into_iter().filter_map(|(kind, text)| {
@@ -130,6 +140,28 @@ fn unsafe_signer(dates: &Dates, now: Timestamp, policy: &Policy) -> Option<Strin
     let safe = dates.at(now, policy).safe_to_sign_from?;
     (now < safe).then(|| {
         format!("it is the key to sign with, and some consumers may not have it before {safe:.0}")
+    })
+}
+
+fn lost(
+    named: NamedKey<'_>,
+    dates: &Dates,
+    records: &Records,
+    now: Timestamp,
+    policy: &Policy,
+) -> Option<String> {
+    let state = dates.at(now, policy);
+    if !named.is_lost_unplanned() || state.phase != Phase::Grace {
+        return None;
+    }
+    let mut places = records.values().flat_map(|record| &record.places);
+    let until = state.published_until?;
+    places.all(|place| place.slot != named.key.slot).then(|| {
+        format!(
+            "its files are gone from {}, and nobody planned that: put them back before {until:.0}, or \
+             every token that it signed is refused from then on",
+            replace_controls(&named.key.slot.full_path().to_string_lossy())
+        )
     })
 }
 

@@ -413,6 +413,14 @@ impl<'a> NamedKey<'a> {
         self.signing_place().is_some()
     }
 
+    /// Whether no entry declares it any more, and nobody ordered or declared an end.
+    pub(crate) fn is_lost_unplanned(&self) -> bool {
+        let orders = &self.record.orders;
+        let is_planned = orders.end.is_some() || orders.succession.is_some();
+        let is_declared = self.key.declared.invalidated_at.is_some();
+        self.key.loss.is_some() && !is_planned && !is_declared && self.record.deleted_at.is_none()
+    }
+
     /// Whether it is a pair in this audience, though the private half may not be readable now.
     pub fn has_private_half(&self) -> bool {
         let mut places = self.record.places.iter();

@@ -144,6 +144,9 @@ impl LoggedStates {
                 WarningKind::OutlivedSigner => {
                     ("signer.outlived", "an audience signs with a key that its tokens outlive")
                 }
+                WarningKind::LostFiles => {
+                    ("key.vanished", "the files of a key are gone, and nobody planned that")
+                }
             };
             warn!(event, kid = %kid, audience = %audience, cause = %text, "{what}");
         }

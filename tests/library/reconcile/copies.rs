@@ -250,18 +250,20 @@ fn a_forgotten_name_frees_its_kid_though_its_key_goes_on() {
 }
 
 #[test]
-fn a_kid_that_is_taken_without_an_end_is_freed_by_the_command_that_the_refusal_names() {
+fn a_kid_of_a_key_that_ended_is_freed_by_the_command_that_the_refusal_names() {
     let mut world = World::default();
     world.put("z", vec![seen("same", 1)]).put("a", vec![public(seen("same", 2))]).look(0);
     assert_eq!(world.refusals(), [("a", "kid-taken")]);
+    // Who has the key in use is not told to end it.
     let remedy = world.last.refused[0].reason.remedy();
-    assert!(remedy.contains("jwksd keys delete --yes --free-kid -- 'same'"), "{remedy}");
+    assert!(remedy.contains("in use") && !remedy.contains("delete"), "{remedy}");
     world.delete(1, 100);
     world.remove("z").look(100);
     assert_eq!(world.refusals(), [("a", "kid-taken")]);
     let remedy = world.last.refused[0].reason.remedy();
     let free = 100 + RETENTION;
     assert!(remedy.contains(&format!("free from {:.0} on", at(free))), "{remedy}");
+    assert!(remedy.contains("jwksd keys delete --yes --free-kid -- 'same'"), "{remedy}");
     world.look(free - 1);
     assert_eq!(world.refusals(), [("a", "kid-taken")]);
     for _ in 0..2 {

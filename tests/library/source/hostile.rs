@@ -72,7 +72,7 @@ fn a_name_that_is_not_utf8_costs_only_itself() {
     fs::create_dir(keys.path().join(OsStr::from_bytes(b"\xfe"))).unwrap();
     fs::write(keys.path().join("good.pem"), "key").unwrap();
     let seen = look(keys.path());
-    assert_eq!(told(&seen), ["good: good.pem=key", "\u{fffd}: \u{fffd}.pem: NameNotUtf8"]);
+    assert_eq!(told(&seen), ["good: good.pem=key", "\u{fffd}.pem/: \u{fffd}.pem: NameNotUtf8"]);
     assert_eq!(seen.unreadable[0].problem, FileProblem::NameNotUtf8);
 }
 
