@@ -14,6 +14,7 @@ mod change;
 mod claims;
 pub mod codec;
 mod current;
+mod damaged;
 mod files;
 pub mod handoff;
 pub mod journal;

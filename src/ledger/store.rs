@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::codec::{self, Damage, RECORD};
+use super::damaged::DamagedFile;
 use super::files::{ASIDE, TEMPORARY, free_name_beside, read_bounded, read_count, write_count};
 use super::lock_holders::lock_holders;
 use super::record::{Record, Records};
@@ -39,33 +40,6 @@ pub struct Store {
     lock: File,
     /// The key directories (absolute), in which steps place and remove files, and nowhere else.
     pub(super) keys: Vec<Arc<Path>>,
-}
-
-/// A damaged file, which was moved out of the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DamagedFile {
-    pub file: PathBuf,
-    pub damage: Damage,
-    /// Whether the record's other copy is whole.
-    pub restored: bool,
-}
-
-impl DamagedFile {
-    /// Whoever finds it says so, commands included.
-    fn log(&self, lies_at: &Path, what: &str) {
-        let key = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let remedy = if self.restored {
-            "nothing is lost: the record's other copy is used; look after the disk"
-        } else {
-            "the key is known again as soon as its files are seen, but orders given about it are \
-             lost; restore the record from a backup, or give them again"
-        };
-        warn!(
-            event = "ledger.damaged", file = %lies_at.display(), key = %key.escape_default(),
-            cause = %self.damage, restored = self.restored, remedy,
-            "{what}"
-        );
-    }
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +97,8 @@ impl Store {
     }
 
     fn probe(&self) -> io::Result<()> {
-        let probe = format!("probe-{}{TEMPORARY}", std::process::id());
+        // Two containers may have the same process id.
+        let probe = format!("probe-{}{TEMPORARY}", uuid::Uuid::new_v4().simple());
         self.directory.write(&probe, b"")?;
         // Another process that cleans up may be quicker.
         self.directory.remove(&probe)
@@ -159,7 +134,12 @@ impl Store {
                     };
                     return Err(io::Error::new(io::ErrorKind::TimedOut, held));
                 }
-                Err(fs::TryLockError::Error(error)) => return Err(error),
+                Err(fs::TryLockError::Error(error)) => {
+                    let why = format!(
+                        "its file system has no locks ({error}): keep the ledger on another one"
+                    );
+                    return Err(io::Error::new(error.kind(), why));
+                }
             }
         }
         // A lock on a directory that was replaced does not exclude users of the new one.

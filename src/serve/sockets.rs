@@ -62,7 +62,7 @@ async fn bind(
     for address in addresses {
         let listen_error = |error| ServeError::Listen { address: address.clone(), error };
         let (first, others) =
-            Listener::bind_for(address, mode, workers).await.map_err(listen_error)?;
+            Listener::bind_for(address, mode, workers, addresses).await.map_err(listen_error)?;
         bound.add(name, first.with_tls(tls), others).map_err(listen_error)?;
     }
     for socket in passed {

@@ -55,36 +55,37 @@ impl Listener {
     /// replaced.
     pub async fn bind(address: &ListenAddress, mode: u32) -> io::Result<Self> {
         match address {
-            ListenAddress::Tcp(address) => {
-                let listener = TcpListener::bind(address).await?;
-                // Said again: tokio allows fewer to wait.
-                rustix::net::listen(&listener, BACKLOG.cast_signed())?;
-                Ok(Self::Tcp(listener))
-            }
+            ListenAddress::Tcp(address) => tcp(*address, false, false).map(Self::Tcp),
             ListenAddress::Unix(path) => UnixSocket::bind(path, mode).await.map(Self::Unix),
         }
     }
 
     /// Binds one socket for each of `count` workers. Those of a TCP address share it
-    /// (`SO_REUSEPORT`), and the system spreads connections over them.
+    /// (`SO_REUSEPORT`), and the system spreads connections over them. All IPv6 addresses are those of
+    /// IPv4 as well, unless all IPv4 addresses are named `beside` them.
     pub async fn bind_for(
         address: &ListenAddress,
         mode: u32,
         count: usize,
+        beside: &[ListenAddress],
     ) -> io::Result<(Self, Vec<ListeningSocket>)> {
         let ListenAddress::Tcp(address) = address else {
             let first = Self::bind(address, mode).await?;
             let others = first.clones(count.saturating_sub(1))?;
             return Ok((first, others));
         };
+        let all_ipv4 = SocketAddr::from(([0; 4], address.port()));
+        let is_all = address.is_ipv6() && address.ip().is_unspecified();
+        let only_ipv6 = is_all && beside.contains(&ListenAddress::Tcp(all_ipv4));
         if count < 2 {
-            return Ok((Self::bind(&ListenAddress::Tcp(*address), mode).await?, Vec::new()));
+            return Ok((Self::Tcp(tcp(*address, false, only_ipv6)?), Vec::new()));
         }
         // Who else listens there must not share it.
-        drop(TcpListener::bind(address).await?);
-        let first = shared(*address)?;
+        drop(tcp(*address, false, only_ipv6)?);
+        let first = tcp(*address, true, only_ipv6)?;
         let bound = first.local_addr()?;
-        let others = (1..count).map(|_| shared(bound)?.into_std().map(ListeningSocket::Tcp));
+        let other = |_| tcp(bound, true, only_ipv6)?.into_std().map(ListeningSocket::Tcp);
+        let others = (1..count).map(other);
         Ok((Self::Tcp(first), others.collect::<io::Result<_>>()?))
     }
 
@@ -195,11 +196,15 @@ impl Listener {
 /// no place tries again a second later.
 const BACKLOG: u32 = 4096;
 
-/// A socket of an address that others may have too, if they are of this user.
-fn shared(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listening socket, whose address others of this user may have too where it `is_shared`.
+fn tcp(address: SocketAddr, is_shared: bool, only_ipv6: bool) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if address.is_ipv6() {
+        // Whatever the system's default is (bindv6only).
+        rustix::net::sockopt::set_ipv6_v6only(&socket, only_ipv6)?;
+    }
     socket.set_reuseaddr(true)?;
-    socket.set_reuseport(true)?;
+    socket.set_reuseport(is_shared)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

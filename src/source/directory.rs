@@ -205,7 +205,11 @@ impl OpenedDirectory {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<File> {
         self.remove(name)?;
         let mut file = self.create_new(name, 0o644)?;
-        fchmod(&file, Mode::from_raw_mode(0o644))?;
+        match fchmod(&file, Mode::from_raw_mode(0o644)) {
+            // Modes are the mount's there (CIFS, FUSE).
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => {}
+            changed => changed?,
+        }
         file.write_all(bytes)?;
         Ok(file)
     }
@@ -233,7 +237,11 @@ impl OpenedDirectory {
 
     /// Makes sure that what was renamed and removed in it survives a power failure.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        Ok(fsync(&self.opened)?)
+        match fsync(&self.opened) {
+            // Some file systems can't do that to a directory (CIFS, FUSE).
+            Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+            synced => Ok(synced?),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::common::http_server;
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -460,4 +461,25 @@ fn want_of_descriptors_keeps_nobody_out_on_a_unix_socket() {
     assert_eq!(kids(&path), ["a"]);
     drop(crowd);
     assert_eq!(kids(&path), ["a"]);
+}
+
+#[test]
+fn all_addresses_of_both_families_are_listened_on_together() {
+    let both = || {
+        let free = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let addresses = [format!("0.0.0.0:{free}"), format!("[::]:{free}")]
+            .map(|address| ListenAddress::Tcp(address.parse().unwrap()));
+        let bind = |address| RUNTIME.block_on(Listener::bind_for(address, 0o600, 2, &addresses));
+        // Another process may be quicker.
+        Some((bind(&addresses[0]).ok()?, bind(&addresses[1]).ok()?, free))
+    };
+    let (_four, _six, port) = (0..20).find_map(|_| both()).unwrap();
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        TcpStream::connect(&address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    }
+    // Alone, it is for both, whatever the system's default is.
+    let six = ListenAddress::Tcp("[::]:0".parse().unwrap());
+    let (six, _) = RUNTIME.block_on(Listener::bind_for(&six, 0o600, 1, &[])).unwrap();
+    let ListenAddress::Tcp(bound) = six.local_address().unwrap() else { panic!("no address") };
+    TcpStream::connect(format!("127.0.0.1:{}", bound.port())).unwrap();
 }
