@@ -159,10 +159,10 @@ fn bad_files_cost_no_good_key_and_say_what_to_do() {
     drop_by_rename(keys, "c.pem", truncated);
     for (file, cause, remedy) in [
         ("empty.pem", "the file is empty", "rename it into place"),
-        ("garbage.pem", "neither PEM", "PEM, DER or JWK form"),
+        ("garbage.pem", "neither PEM", "convert it to PEM"),
         ("half.pem", "cut short", "rename it into place"),
         ("a.pem", "the file is empty", "rename it into place"),
-        ("b.pem", "neither PEM", "PEM, DER or JWK form"),
+        ("b.pem", "neither PEM", "convert it to PEM"),
         ("c.pem", "cut short", "rename it into place"),
     ] {
         await_log(&daemon, &["refused", &format!("/{file}"), cause, remedy]);

@@ -140,12 +140,13 @@ pub(super) fn convert(command: &str) -> String {
 fn kid_taken_remedy(kid: &Kid, until: Option<Timestamp>) -> String {
     let own = "give the new key a kid of its own (keyId in STEM.meta.json, or kid of the member in a \
                JWK Set), or leave it out to have the thumbprint";
+    let kid = shell_word(kid.as_str());
     let Some(until) = until else {
         return format!(
-            "{own}; that key is in use, and its kid free ledger.retention after its end"
+            "{own}; that key is in use: only where it has to go, end it for good, and its kid is free \
+             ledger.retention later: jwksd keys delete -- {kid}"
         );
     };
-    let kid = shell_word(kid.as_str());
     // What lies there still is not forgotten.
     format!(
         "{own}; the kid is free from {until:.0} on, where the key that has it lies nowhere any more, and \

@@ -20,16 +20,21 @@ use super::{KEY_PAIRS, Served, of_key, pems, text};
 use crate::common::daemon::{Connection, eventually, now};
 
 /// What every key pair has.
-const MEMBERS: [&str; 18] = [
+const MEMBERS: [&str; 9] = [
     "keyId",
     "audience",
     "algorithm",
     "publicKey",
     "validFrom",
-    "validTo",
     "active",
     "current",
     "phase",
+    "names",
+];
+
+/// What only some have. What is open is left out, for Cyoda's clients take no null.
+const SOMETIMES: [&str; 11] = [
+    "validTo",
     "invalidatedAt",
     "publishedUntil",
     "trustedUntil",
@@ -37,18 +42,21 @@ const MEMBERS: [&str; 18] = [
     "signUntil",
     "firstPublished",
     "nextChange",
-    "names",
+    "signer",
+    "served",
     "warnings",
 ];
 
-/// What only some have: a reference to where it signs, and the answer to an operation.
-const SOMETIMES: [&str; 2] = ["signer", "served"];
-
 fn check_shape(pair: &Value) {
-    let members = pair.as_object().unwrap().keys().map(String::as_str);
-    let members: BTreeSet<&str> = members.filter(|member| !SOMETIMES.contains(member)).collect();
-    let expected = MEMBERS.into_iter().collect();
-    assert_eq!(members, expected);
+    let members = pair.as_object().unwrap();
+    for (member, value) in members {
+        let name = member.as_str();
+        assert!(MEMBERS.contains(&name) || SOMETIMES.contains(&name), "{member} of {pair}");
+        assert!(!value.is_null(), "{member} of {pair}");
+    }
+    for member in MEMBERS {
+        assert!(members.contains_key(member), "{member} of {pair}");
+    }
     for member in ["keyId", "audience", "algorithm", "publicKey", "phase"] {
         assert!(!text(pair, member).is_empty(), "{member} of {pair}");
     }
@@ -68,6 +76,10 @@ fn check_shape(pair: &Value) {
         "nextChange",
     ] {
         assert!(pair[member].is_null() || instant(pair, member).is_some(), "{member} of {pair}");
+        // Some parsers take no more than milliseconds.
+        let text = pair[member].as_str().unwrap_or_default();
+        let digits = text.split_once('.').map_or(0, |(_, fraction)| fraction.len() - 1);
+        assert!(digits <= 3, "{member} of {pair}");
     }
     assert!(pair["warnings"].as_array().unwrap().iter().all(Value::is_string), "{pair}");
     let is_this =
@@ -302,4 +314,37 @@ fn private_keys_are_for_their_owner_alone() {
     let names = served.files();
     let pem = names.iter().find(|name| name.ends_with(".pem")).unwrap();
     assert_eq!(mode(&served.keys().join(pem)), 0o600);
+}
+
+#[test]
+fn what_cyoda_s_clients_send_is_taken_below_a_prefix_too() {
+    let served = Served::start_with(tempfile::tempdir().unwrap(), |command| {
+        command.env("JWKSD_ADMIN_PREFIX", "/api/")
+    });
+    let path = format!("/api{KEY_PAIRS}");
+    // No algorithm, and a date as in the examples of its document.
+    let body = json!({ "audience": "client", "validTo": "2099-10-15 10:00:00+00:00" });
+    let answer = served.call("POST", &path, &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let pair = answer.json();
+    check_shape(&pair);
+    assert_eq!(pair["algorithm"], "RS256");
+    assert_eq!(pair["validTo"], "2099-10-15T10:00:00Z");
+    // One that lies there without any date has a beginning all the same, and nothing open.
+    let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+    crate::common::daemon::drop_by_rename(&served.keys(), "dropped.pem", pem.as_bytes());
+    let dropped = eventually("it is listed", || {
+        let list = served.call("GET", &path, &Value::Null).json();
+        list.as_array().unwrap().iter().find(|pair| pair["algorithm"] == "ES256").cloned()
+    });
+    check_shape(&dropped);
+    assert!(instant(&dropped, "validFrom").is_some() && dropped.get("validTo").is_none());
+    for outside in [KEY_PAIRS, "/openapi.json", "/apix/openapi.json"] {
+        assert_eq!(served.call("GET", outside, &Value::Null).status, 404, "{outside}");
+    }
+    let document = served.call("GET", "/api/openapi.json", &Value::Null).json();
+    assert_eq!(document["servers"][0]["url"], "/api");
+    let mut openapi = crate::common::daemon::jwksd();
+    let openapi = openapi.arg("openapi").env("JWKSD_ADMIN_PREFIX", "api").output().unwrap();
+    assert_eq!(openapi.status.code(), Some(2));
 }
