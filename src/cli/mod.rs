@@ -3,6 +3,7 @@
 mod check;
 mod columns;
 mod config;
+mod directories;
 mod keys;
 mod moment;
 mod render;
@@ -14,11 +15,13 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use self::directories::Missing;
 use self::moment::Moment;
 use crate::api::admin::openapi;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, LoadedConfig, load};
 use crate::keys::Audience;
+use crate::operations::NoSuchAudience;
 use crate::{ownership, sandbox, serve};
 
 /// Publishes the JSON Web Key Set of a watched directory of signing keys, correctly over time.
@@ -116,6 +119,9 @@ struct Common {
     /// How log lines look: auto, text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// What becomes of a key directory that is not there.
+    #[arg(skip)]
+    missing: Missing,
 }
 
 /// Flags of the daemon alone.
@@ -166,11 +172,10 @@ struct Failure {
 
 impl Failure {
     /// An audience was named that is none of the `configured` ones.
-    fn no_such_audience(configured: &[Audience]) -> Self {
-        let known: Vec<&str> = configured.iter().map(Audience::as_str).collect();
+    fn no_such_audience(named: &Audience, configured: &[Audience]) -> Self {
         Self {
             what: "there is no such audience".to_owned(),
-            cause: format!("the configured ones are {}", known.join(", ")),
+            cause: NoSuchAudience(named, configured).to_string(),
             remedy: "name one of them, or add it to keys.audiences".to_owned(),
             code: WRONG_USAGE,
         }
@@ -228,17 +233,18 @@ pub fn run() -> ExitCode {
 impl Cli {
     fn run(self) -> Result<u8, Failure> {
         match self.command {
-            Command::Serve { common, daemon, init } => {
-                let loaded = common.load(Some(&daemon))?.with_directories()?;
+            Command::Serve { mut common, daemon, init } => {
+                common.missing = if init { Missing::Made } else { Missing::Awaited };
+                let loaded = common.load_with_keys(Some(&daemon))?;
                 serve::run(&loaded, init)?;
                 Ok(DONE)
             }
             Command::Check { common, format } => {
-                let loaded = common.load(None)?.with_directories()?;
+                let loaded = common.load_with_keys(None)?;
                 check::run(&loaded.config, &SystemClock, format)
             }
             Command::Render { common, audience, at } => {
-                let loaded = common.load(None)?.with_directories()?;
+                let loaded = common.load_with_keys(None)?;
                 let audience = audience.as_deref().map(Audience::new);
                 render::run(&loaded.config, &SystemClock, audience.as_ref(), at)
             }
@@ -287,20 +293,6 @@ impl Common {
             flags.workers = daemon.workers;
         }
         Ok(load(&flags, std::env::vars_os())?)
-    }
-}
-
-impl LoadedConfig {
-    fn with_directories(self) -> Result<Self, Failure> {
-        if self.config.keys.dirs.is_empty() {
-            return Err(Failure {
-                what: "there is no key directory to look at".to_owned(),
-                cause: "neither --keys nor JWKSD_KEYS_DIRS nor keys.dirs names one".to_owned(),
-                remedy: "name one: --keys DIR".to_owned(),
-                code: WRONG_USAGE,
-            });
-        }
-        Ok(self)
     }
 }
 

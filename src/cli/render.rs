@@ -23,7 +23,8 @@ pub(super) fn run(
     let layout = serve::layout(config);
     let wanted = DocumentKind::KeySet(audience.cloned());
     let Some(index) = layout.contents().iter().position(|content| *content == wanted) else {
-        return Err(Failure::no_such_audience(&config.keys.audiences));
+        let named = audience.cloned().unwrap_or_else(|| Audience::new(""));
+        return Err(Failure::no_such_audience(&named, &config.keys.audiences));
     };
     let inspection = serve::inspect(config, now)?;
     let policy = &config.lifecycle.policy;

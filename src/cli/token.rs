@@ -61,17 +61,16 @@ impl TokenCommand {
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
             Self::Sign { common, audience, claims, ttl } => {
-                let config = common.load(None)?.with_directories()?.config;
+                let config = common.load_with_keys(None)?.config;
                 sign(&config, &SystemClock, &Audience::new(&audience), claims, ttl)
             }
             Self::Verify { common, token, jwks } => {
-                let loaded = common.load(None)?;
                 let now = SystemClock.now();
                 let token = if token == "-" { from_stdin()? } else { token };
                 let set = match jwks {
                     Some(Source::File(file)) => of_file(&file)?,
                     Some(Source::Url(url)) => of_url(&url)?,
-                    None => of_directories(&loaded.with_directories()?.config, now)?,
+                    None => of_directories(&common.load_with_keys(None)?.config, now)?,
                 };
                 verify(token.trim(), &set, now)
             }
@@ -87,7 +86,7 @@ fn sign(
     ttl: Option<Duration>,
 ) -> Result<u8, Failure> {
     if !config.keys.audiences.contains(audience) {
-        return Err(Failure::no_such_audience(&config.keys.audiences));
+        return Err(Failure::no_such_audience(audience, &config.keys.audiences));
     }
     if ttl.is_some() && claims.contains_key("exp") {
         return Err(Failure {

@@ -21,6 +21,7 @@ use toml::Value;
 pub use self::checks::objection_to_admin;
 pub use self::default_grace::LifecycleConfig;
 use self::members::{absolute_path, duration, duration_from, integer};
+pub(crate) use self::settings::suggestion;
 pub use self::settings::{ConfigError, Origin, Setting, Settings};
 pub use self::values::{ListenAddress, format_duration, parse_duration};
 use crate::keys::Audience;

@@ -222,7 +222,13 @@ impl Settings {
                     self.read_table(&section, table, file, text)?;
                 }
             } else {
-                let near = suggestion(&name, self.0.iter().map(|setting| setting.name.clone()));
+                let is_section = value.get_ref().is_table();
+                let known = self.0.iter().map(|setting| {
+                    let (section, _) = setting.section_and_member();
+                    if is_section { format!("[{section}]") } else { setting.name.clone() }
+                });
+                let asked = if is_section { format!("[{name}]") } else { name.clone() };
+                let near = suggestion(&asked, known);
                 return Err(ConfigError {
                     what: format!("unknown member {name} in {place}"),
                     cause: "jwksd has no such setting".to_owned(),
@@ -344,10 +350,11 @@ fn is_of_kubernetes(variable: &str) -> bool {
             .is_some_and(|(_, rest)| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-/// The candidate that `name` most looks like, where one does.
-fn suggestion(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+/// The candidate that `name` most looks like, where one does. Case makes no difference.
+pub(crate) fn suggestion(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+    let name = name.to_lowercase();
     candidates
-        .map(|candidate| (strsim::jaro_winkler(name, &candidate), candidate))
+        .map(|candidate| (strsim::jaro_winkler(&name, &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, candidate)| candidate)

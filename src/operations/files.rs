@@ -14,7 +14,8 @@ use crate::encoding::{hex, sha256};
 use crate::ledger::step::{self, KeyFile, Placement};
 use crate::source::{OpenedDirectory, Slot, controller, scan};
 
-/// Creates a key directory that only its owner can enter, unless it exists; not its parent.
+/// Creates a key directory that only its owner can enter, unless it exists. Not its parent, which a
+/// typing mistake would make.
 pub(crate) fn make_key_directory(directory: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -17,6 +17,7 @@ pub mod timeline;
 pub mod timetable;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use self::issue::{Issue, Issued, Prepared, Start};
 pub use self::key_pair::KeyPair;
 pub use self::material::generate;
 use crate::clock::{Clock, to_the_millisecond};
+use crate::config::suggestion;
 use crate::key_scanner::KeyScanner;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
@@ -338,13 +340,28 @@ impl OperationSettings {
         Ok(KeyPair::of(current, records, now, self))
     }
 
-    fn check_audience(&self, audience: &Audience) -> Result<(), OperationError> {
+    pub(crate) fn check_audience(&self, audience: &Audience) -> Result<(), OperationError> {
         if self.rules.audiences.contains(audience) {
             return Ok(());
         }
-        let names: Vec<&str> = self.rules.audiences.iter().map(Audience::as_str).collect();
-        let why = format!("is none of the configured ones: {}", names.join(", "));
+        let why = format!("{}", NoSuchAudience(audience, &self.rules.audiences));
         Err(OperationError::BadRequest { member: "audience", why })
+    }
+}
+
+/// Says that an audience is none of the configured ones, and which of them may be meant.
+pub(crate) struct NoSuchAudience<'a>(pub(crate) &'a Audience, pub(crate) &'a [Audience]);
+
+impl fmt::Display for NoSuchAudience<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(named, configured) = self;
+        let names: Vec<&str> = configured.iter().map(Audience::as_str).collect();
+        let named = named.as_str().escape_default();
+        write!(f, "\"{named}\" is none of the configured ones: {}", names.join(", "))?;
+        match suggestion(self.0.as_str(), names.into_iter().map(str::to_owned)) {
+            Some(near) => write!(f, " (did you mean {near}?)"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -215,6 +215,8 @@ fn lies_there(named: &NamedKey<'_>) -> bool {
 /// Issues a key for each audience that has none.
 fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
     let mut operations = operations(config);
+    let directory = Arc::clone(&operations.terms().directory);
+    let was_missing = !directory.exists();
     let records = operations.records(now).map_err(ServeError::Issue)?;
     let has_key = |audience: &Audience| {
         let mut alive = NamedKey::all(&records).filter(|named| named.record.deleted_at.is_none());
@@ -237,6 +239,9 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
             .map_err(ServeError::Issue)?;
         let (kid, file) = (&issued.key.key_id, issued.file.display());
         info!(event = "key.issued", %audience, %kid, %file, "issued a first key");
+    }
+    if was_missing && directory.exists() {
+        info!(event = "directory.made", directory = %directory.display(), "made the key directory");
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod faults;
 mod histories;
 mod injected;
 mod logs;
+mod mistakes;
 mod ops;
 mod orders;
 mod publishing;

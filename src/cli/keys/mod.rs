@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use self::run::Run;
+use super::directories::{Missing, say_made};
 use super::moment::Moment;
 use super::{Common, FAILED, Failure, Format, WRONG_USAGE, print};
 use crate::audit::Attempt;
@@ -210,7 +211,7 @@ impl KeysCommand {
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
             Self::Issue {
-                shared,
+                mut shared,
                 audience,
                 algorithm,
                 valid_from,
@@ -219,10 +220,13 @@ impl KeysCommand {
                 grace,
                 key_id,
             } => {
+                shared.common.missing = Missing::Made;
                 let mut run = Run::new(shared)?;
                 let now = run.now;
                 let grace = grace.unwrap_or(run.config.lifecycle.policy.default_grace);
-                run.issue(
+                let directory = run.operations.terms().directory.clone();
+                let was_missing = !directory.exists();
+                let issued = run.issue(
                     "issue",
                     Issue {
                         audience: Audience::new(&audience),
@@ -233,7 +237,9 @@ impl KeysCommand {
                         replaces: invalidate_current.then_some(grace),
                         again: false,
                     },
-                )
+                );
+                say_made(&directory, was_missing);
+                issued
             }
             Self::Rotate { shared, audience, algorithm, grace, again } => {
                 let mut run = Run::new(shared)?;
@@ -258,9 +264,13 @@ impl KeysCommand {
             Self::List { shared, audience } => {
                 let mut run = Run::new(shared)?;
                 let mut pairs = run.operations.list(run.now).map_err(not_shown)?;
-                pairs.retain(|pair| {
-                    audience.as_ref().is_none_or(|audience| pair.audience.as_str() == audience)
-                });
+                if let Some(audience) = audience.as_deref().map(Audience::new) {
+                    pairs.retain(|pair| pair.audience == audience);
+                    // One that is configured no more may have keys all the same.
+                    if pairs.is_empty() {
+                        run.operations.terms().check_audience(&audience).map_err(not_shown)?;
+                    }
+                }
                 run.print(&pairs, || table::list(&pairs, run.now))
             }
             Self::Show { shared, kid } => {

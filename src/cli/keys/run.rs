@@ -30,7 +30,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(SharedFlags { common, format }: SharedFlags) -> Result<Self, Failure> {
-        let config = common.load(None)?.with_directories()?.config;
+        let config = common.load_with_keys(None)?.config;
         logging::init(config.log);
         let caller = rustix::process::getuid().as_raw();
         serve::become_keeper(&config)?;

@@ -1,0 +1,145 @@
+//! What people mistype in their first hour, and what they are told.
+
+use crate::common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use common::daemon::{Daemon, eventually, jwksd};
+use common::faults::drop_key;
+
+/// Runs a command with `--keys DIR`.
+pub fn run(keys: &Path, arguments: &[&str]) -> Output {
+    jwksd().args(arguments).arg("--keys").arg(keys).output().unwrap()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The command fails with this code, and says all of `words` on stderr and nothing on stdout.
+#[track_caller]
+fn fails(output: &Output, code: i32, words: &[&str]) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(text(&output.stdout), "", "{said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+}
+
+const COMMANDS: [&[&str]; 12] = [
+    &["check"],
+    &["render"],
+    &["keys", "list"],
+    &["keys", "show", "abc"],
+    &["keys", "current", "--audience", "client"],
+    &["keys", "timeline"],
+    &["keys", "rotate", "--audience", "client"],
+    &["keys", "invalidate", "abc", "--now"],
+    &["keys", "reactivate", "abc"],
+    &["keys", "delete", "abc", "--yes"],
+    &["token", "sign", "--audience", "client", "--claims", "{}"],
+    &["token", "verify", "abc"],
+];
+
+#[test]
+fn a_mistyped_key_directory_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("typo");
+    let file = directory.path().join("client.pem");
+    fs::write(&file, "no directory").unwrap();
+    for command in COMMANDS {
+        fails(&run(&keys, command), 1, &["typo", "there is no such directory", "--keys DIR"]);
+        fails(&run(&file, command), 1, &["client.pem", "not a directory", "--keys DIR"]);
+    }
+    assert!(!keys.exists(), "and nothing is made");
+}
+
+#[test]
+fn issue_makes_the_last_directory_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let issue = ["keys", "issue", "--audience", "client", "--algorithm", "ES256"];
+    let deep = directory.path().join("typo/deep");
+    fails(&run(&deep, &issue), 1, &["deep", "typo does not exist", "mkdir -p"]);
+    assert!(!deep.parent().unwrap().exists());
+    let keys = directory.path().join("keys");
+    let issued = run(&keys, &issue);
+    assert!(issued.status.success(), "{}", text(&issued.stderr));
+    let made = format!("made the key directory {}", keys.display());
+    assert!(text(&issued.stderr).contains(&made), "{}", text(&issued.stderr));
+    assert!(!text(&run(&keys, &issue).stderr).contains("made the key directory"));
+}
+
+#[test]
+fn the_first_run_makes_the_last_directory_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let deep = directory.path().join("typo/deep");
+    fails(&run(&deep, &["serve", "--init"]), 1, &["deep", "typo does not exist"]);
+    let keys = directory.path().join("keys");
+    let daemon = Daemon::start_with(&keys, |command| command.arg("--init"));
+    eventually("it says so", || {
+        daemon.log().iter().any(|line| line.contains("directory.made")).then_some(())
+    });
+}
+
+#[test]
+fn an_audience_that_is_not_configured_is_an_error_with_a_suggestion() {
+    let directory = tempfile::tempdir().unwrap();
+    drop_key(directory.path(), "a");
+    let words = ["\"clinet\"", "client, human", "did you mean client?"];
+    for command in [
+        &["keys", "list", "--audience", "clinet"][..],
+        &["keys", "current", "--audience", "clinet"],
+        &["keys", "rotate", "--audience", "clinet"],
+        &["keys", "issue", "--audience", "clinet", "--algorithm", "ES256"],
+        &["render", "--audience", "clinet"],
+        &["token", "sign", "--audience", "clinet", "--claims", "{}"],
+    ] {
+        fails(&run(directory.path(), command), 2, &words);
+    }
+    let listed = run(directory.path(), &["keys", "list", "--audience", "human"]);
+    assert!(listed.status.success(), "an audience without keys is none");
+}
+
+#[test]
+fn a_mistyped_ledger_is_an_error_while_a_daemon_keeps_another_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let [keys, state, typo] = ["keys", "state", "typo"].map(|name| directory.path().join(name));
+    fs::create_dir(&keys).unwrap();
+    drop_key(&keys, "a");
+    let typo = typo.to_str().unwrap();
+    let list = ["keys", "list", "--state", typo];
+    assert!(run(&keys, &list).status.success(), "a first run has no ledger yet");
+    let daemon = Daemon::start_with(&keys, |command| command.arg("--state").arg(&state));
+    daemon.await_kids(&["a"]);
+    let named = format!("--state {}", state.display());
+    for command in [&list[..], &["keys", "list"], &["check", "--state", typo]] {
+        eventually("the daemon's ledger is known", || {
+            let output = run(&keys, command);
+            let said = text(&output.stderr);
+            (output.status.code() == Some(1) && said.contains(&named)).then_some(())
+        });
+    }
+    let right = ["keys", "list", "--state", state.to_str().unwrap()];
+    assert!(run(&keys, &right).status.success());
+}
+
+#[test]
+fn what_is_mistyped_in_a_configuration_has_a_suggestion() {
+    let directory = tempfile::tempdir().unwrap();
+    drop_key(directory.path(), "a");
+    let file = directory.path().join("jwksd.toml");
+    fs::write(&file, "[lifecyle]\nannounce = \"1h\"\n").unwrap();
+    let configured = ["keys", "list", "--config", file.to_str().unwrap()];
+    fails(&run(directory.path(), &configured), 2, &["line 1", "did you mean [lifecycle]?"]);
+    let keys = directory.path().to_str().unwrap();
+    let list = |arguments: &[&str]| {
+        jwksd().args(["keys", "list"]).args(arguments).env("JWKSD_KEYS", keys).output().unwrap()
+    };
+    fails(&list(&[]), 2, &["JWKSD_KEYS names no setting", "did you mean JWKSD_KEYS_DIRS?"]);
+    let warned = list(&["--keys", keys]);
+    assert!(warned.status.success());
+    assert!(text(&warned.stderr).contains("did you mean JWKSD_KEYS_DIRS?"));
+}
