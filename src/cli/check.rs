@@ -1,12 +1,13 @@
 //! `jwksd check`: every entry, accepted, passed over or refused, why, what to do, and what is published
 //! of it. Writes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::columns::Cell;
+use super::screen::{DIM, GREEN, RED, Screen, ShownKids, YELLOW, color_of};
 use super::{DONE, FAILED, Failure, Format, columns, print};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -81,7 +82,10 @@ pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<
         }
         Format::Table => {
             let entries = inspection.scan.observation.entries.len();
-            table(&lines, &inspection.scan.notes) + &total(&lines, entries)
+            let screen = Screen::of_stdout();
+            let known = NamedKey::all(&inspection.outcome.records);
+            let kids = ShownKids::new(known.map(|named| named.kid().clone()), screen);
+            table(&lines, &inspection.scan.notes, &kids, screen) + &total(&lines, entries)
         }
     };
     print(text.as_bytes())?;
@@ -202,47 +206,52 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-fn table(lines: &[Line], notes: &[String]) -> String {
+fn table(lines: &[Line], notes: &[String], kids: &ShownKids, screen: Screen) -> String {
     let header = ["ENTRY", "RESULT", "PUBLISHED", "KEY ID", "ALGORITHM", "AUDIENCE", "PHASE"];
-    let mut rows = vec![header.map(str::to_owned)];
-    let mut remarks: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-    for line in lines {
+    let rows = lines.iter().map(|line| {
         let cells = line.key.as_ref().map_or_else(
-            || ["-"; 5].map(str::to_owned),
+            || ["-"; 5].map(Cell::from),
             |key| {
                 [
-                    key.publication(),
-                    key.key_id.to_string(),
-                    key.algorithm.to_string(),
-                    key.audience.to_string(),
-                    key.phase.to_string(),
+                    key.publication().into(),
+                    kids.shown(&key.key_id).into(),
+                    key.algorithm.to_string().into(),
+                    key.audience.to_string().into(),
+                    Cell::colored(key.phase.to_string(), color_of(key.phase)),
                 ]
             },
         );
-        let remarks = remarks.entry(rows.len()).or_default();
-        if let Some(refusal) = &line.refusal {
-            remarks.push(format!("file:   {}", escaped(&refusal.file)));
-            remarks.push(format!("cause:  {} ({})", escaped(&refusal.cause), refusal.reason));
-            remarks.push(format!("remedy: {}", escaped(&refusal.remedy)));
-        }
-        remarks.extend(line.notes.iter().map(|note| format!("note:   {}", escaped(note))));
-        let conflicts = line.conflicts.iter();
-        remarks.extend(conflicts.map(|conflict| format!("conflict: {}", escaped(conflict))));
         let [published, kid, algorithm, audience, phase] = cells;
-        let (entry, result) = (escaped(&line.slot), line.result.to_owned());
-        rows.push([entry, result, published, kid, algorithm, audience, phase]);
-    }
-    // Writing to a string does not fail.
-    let mut text = String::new();
-    for (index, line) in columns::lines(&rows).enumerate() {
-        text.push_str(&line);
-        text.push('\n');
-        for remark in remarks.get(&index).into_iter().flatten() {
-            let _ = writeln!(text, "    {remark}");
+        let color = match line.result {
+            "accepted" => GREEN,
+            "refused" => RED,
+            _ => DIM,
+        };
+        let result = Cell::colored(line.result, color);
+        [escaped(&line.slot).into(), result, published, kid, algorithm, audience, phase]
+    });
+    let rows = columns::lines(header, rows.collect(), screen);
+    let mut rows = rows.into_iter();
+    let mut text = rows.next().unwrap_or_default();
+    for (row, line) in rows.zip(lines) {
+        text.push_str(&row);
+        let mut remark = |label: &str, color, said: &str| {
+            text.push_str(&screen.remark(&format!("    {label}"), color, &escaped(said)));
+        };
+        if let Some(refusal) = &line.refusal {
+            remark("file:   ", "", &refusal.file);
+            remark("cause:  ", RED, &format!("{} ({})", refusal.cause, refusal.reason));
+            remark("remedy: ", "", &refusal.remedy);
+        }
+        for note in &line.notes {
+            remark("note:   ", "", note);
+        }
+        for conflict in &line.conflicts {
+            remark("conflict: ", YELLOW, conflict);
         }
     }
     for note in notes {
-        let _ = writeln!(text, "note: {}", escaped(note));
+        text.push_str(&screen.remark("note: ", "", &escaped(note)));
     }
     text
 }

@@ -1,15 +1,18 @@
 //! The commands: what they take, what they print, and how their errors are worded.
 
+mod algorithms;
 mod check;
 mod columns;
 mod config;
 mod directories;
+mod examples;
 mod keys;
 mod moment;
 mod render;
+mod screen;
 mod token;
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +20,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::directories::Missing;
 use self::moment::Moment;
+use self::screen::{ColorChoice, RED, shows_color};
 use crate::api::admin::openapi;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, LoadedConfig, load};
@@ -26,8 +30,16 @@ use crate::{ownership, sandbox, serve};
 
 /// Publishes the JSON Web Key Set of a watched directory of signing keys, correctly over time.
 #[derive(Debug, Parser)]
-#[command(name = "jwksd", version, arg_required_else_help = true)]
+#[command(
+    name = "jwksd",
+    version,
+    arg_required_else_help = true,
+    after_help = examples::JWKSD
+)]
 struct Cli {
+    /// When to colour what is printed
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,6 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch the key directories and serve their JWK Set
+    #[command(after_help = examples::SERVE)]
     Serve {
         #[command(flatten)]
         common: Common,
@@ -45,6 +58,7 @@ enum Command {
         init: bool,
     },
     /// Say of every entry whether it is accepted, why not, and what to do
+    #[command(after_help = examples::CHECK)]
     Check {
         #[command(flatten)]
         common: Common,
@@ -53,6 +67,7 @@ enum Command {
         format: Format,
     },
     /// Print the JWK Set as it would be served
+    #[command(after_help = examples::RENDER)]
     Render {
         #[command(flatten)]
         common: Common,
@@ -64,16 +79,19 @@ enum Command {
         at: Option<Moment>,
     },
     /// Issue, rotate, list, invalidate, reactivate and delete keys
+    #[command(after_help = examples::KEYS)]
     Keys {
         #[command(subcommand)]
         command: keys::KeysCommand,
     },
     /// Sign and verify tokens by hand
+    #[command(after_help = examples::TOKEN)]
     Token {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
     /// Print the configuration in force and where each value came from
+    #[command(after_help = examples::CONFIG)]
     Config {
         #[command(flatten)]
         common: Common,
@@ -84,16 +102,19 @@ enum Command {
         format: ConfigFormat,
     },
     /// Print the administration interface as an `OpenAPI` 3.1 document
+    #[command(after_help = examples::OPENAPI)]
     Openapi {
         #[command(flatten)]
         common: Common,
     },
     /// Print the completions for a shell
+    #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
+    #[command(after_help = examples::MAN)]
     Man {
         /// Write a page for each command into this directory instead
         #[arg(long, value_name = "DIR")]
@@ -220,11 +241,17 @@ pub fn run() -> ExitCode {
     // Before anything is read: most commands look at private keys.
     sandbox::keep_memory_private();
     let cli = Cli::parse();
+    screen::choose(cli.color);
     match cli.run() {
         Ok(code) => ExitCode::from(code),
         Err(Failure { what, cause, remedy, code }) => {
             // Where stderr is closed there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "error: {what}\n  cause: {cause}\n  remedy: {remedy}");
+            let label = if shows_color(io::stderr().is_terminal()) {
+                format!("\x1b[{RED}merror:\x1b[0m")
+            } else {
+                "error:".to_owned()
+            };
+            let _ = writeln!(io::stderr(), "{label} {what}\n  cause: {cause}\n  remedy: {remedy}");
             ExitCode::from(code)
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use self::key_set::{KeySet, Source, bounded, of_directories, of_file, of_url};
-use super::{Common, DONE, FAILED, Failure, WRONG_USAGE, print};
+use super::{Common, DONE, FAILED, Failure, WRONG_USAGE, examples, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, format_duration, parse_duration};
 use crate::keys::Audience;
@@ -28,6 +28,7 @@ use crate::token::{self, Expected, Signer, Verified, VerifyError};
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
     /// Sign a token with the current key of an audience, and print it
+    #[command(after_help = examples::SIGN)]
     Sign {
         #[command(flatten)]
         common: Common,
@@ -42,6 +43,7 @@ pub(super) enum TokenCommand {
         ttl: Option<Duration>,
     },
     /// Verify a token, and print what it says; exit 1 if it is refused
+    #[command(after_help = examples::VERIFY)]
     Verify {
         #[command(flatten)]
         common: Common,

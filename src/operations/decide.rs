@@ -7,13 +7,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Decision, KeyPair, OperationContext, OperationError, OperationSettings, files, find};
+use crate::encoding::shell_word;
 use crate::keys::entry::{Entry, SeenKey};
-use crate::keys::lifecycle::{End, Policy};
-use crate::keys::{Audience, Kid, Thumbprint};
+use crate::keys::lifecycle::{End, Phase, Policy};
+use crate::keys::{Audience, Kid, Name, Thumbprint};
 use crate::ledger::record::{DateOrder, Place};
 use crate::ledger::step::KeyFile;
 use crate::ledger::{
-    NamedKey, Overview, Record, Records, Step, Warning, WarningKind, with_successions,
+    NamedKey, Overview, Record, Records, Step, Warning, WarningKind, current_key, with_successions,
 };
 
 pub fn invalidate(
@@ -33,7 +34,40 @@ pub fn invalidate(
         .warnings
         .extend(no_signers(named.record, records, &after, now, &terms.policy).into_values());
     answer.warnings.extend(suspended(records, &after, now, &terms.policy));
+    if matches!(named.dates().at(now, &terms.policy).phase, Phase::Retired | Phase::Expired) {
+        let at = answer.published_until.map_or_else(String::new, |at| format!(" at {at:.0}"));
+        answer.warnings.push(format!("nothing changes: its publication ended{at}"));
+    } else if current_key(records, named.audience(), now, &terms.policy)
+        .is_some_and(|current| current.name() == named.name())
+    {
+        answer.warnings.extend(still_planned(named.name(), &after, now, &terms.policy));
+    }
     Ok(Decision { step, answer })
+}
+
+/// A warning for each key of the audience that is planned to take over from `signer`.
+pub(super) fn still_planned(
+    signer: &Name,
+    records: &Records,
+    now: Timestamp,
+    policy: &Policy,
+) -> Vec<String> {
+    let planned = NamedKey::all(records).filter_map(|named| {
+        let state = named.dates().at(now, policy);
+        let is_ahead = matches!(state.phase, Phase::Scheduled | Phase::Announced)
+            && *named.audience() == signer.audience
+            && *named.kid() != signer.kid
+            && named.can_sign()
+            && named.dates().invalidated_at().is_none();
+        let at = state.safe_to_sign_from.filter(|_| is_ahead)?;
+        Some(format!(
+            "a rotation is still planned: the key {kid} takes over at {at:.0}; where it is not to: \
+             jwksd keys delete -- {word}",
+            kid = named.kid(),
+            word = shell_word(named.kid().as_str())
+        ))
+    });
+    planned.collect()
 }
 
 /// `record` with an order to end it, or unchanged where that would end it no earlier.

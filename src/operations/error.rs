@@ -9,10 +9,16 @@ use jiff::Timestamp;
 use crate::keys::{Audience, Kid};
 use crate::ledger::OtherDaemon;
 
+/// No key has this id, or it was deleted.
+#[derive(Debug)]
+pub struct AbsentKey {
+    pub kid: Kid,
+    pub deleted_at: Option<Timestamp>,
+}
+
 #[derive(Debug)]
 pub enum OperationError {
-    /// No key has this id, or it was deleted.
-    NotFound(Kid),
+    NotFound(AbsentKey),
     /// The audience has no key to sign with.
     NoCurrent(Audience),
     BadRequest {
@@ -66,7 +72,10 @@ impl OperationError {
 
     pub(crate) fn cause(&self) -> String {
         match self {
-            Self::NotFound(kid) => format!("no key has the id \"{kid}\""),
+            Self::NotFound(AbsentKey { kid, deleted_at: Some(at) }) => {
+                format!("the key \"{kid}\" was deleted at {at:.0}")
+            }
+            Self::NotFound(AbsentKey { kid, .. }) => format!("no key has the id \"{kid}\""),
             Self::NoCurrent(audience) => {
                 format!("the audience {audience} has no active key with a private half")
             }

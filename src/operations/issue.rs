@@ -112,9 +112,15 @@ impl Operations {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
         let mut staged = StagedFiles::new(&directory, &self.terms.state)?;
+        let id = uuid::Uuid::new_v4().to_string();
         let issued = self.change(now, |known, terms| {
             staged.remove_leftovers(&terms.state);
-            decide(known, prepared, terms, &mut staged)
+            let (mut decision, [attributes, private]) = decide(known, prepared, &id, terms)?;
+            // Attributes first: the key must not be seen without them.
+            staged.write(&attributes.0, &attributes.1, 0o644)?;
+            staged.write(&private.0, &private.1, 0o600)?;
+            decision.step.place = staged.placements();
+            Ok(decision)
         });
         if matches!(issued, Ok(_) | Err(OperationError::Unfinished(_))) {
             staged.keep();
@@ -125,13 +131,17 @@ impl Operations {
     }
 }
 
-fn decide(
+/// A name in the key directory, and what the file of that name is to hold.
+type NewFile = (String, Zeroizing<Vec<u8>>);
+
+/// What is to be done, and the files of the new key: its attributes, and its private half.
+pub(super) fn decide(
     known: &OperationContext,
     Prepared { request, pem }: &Prepared,
+    id: &str,
     terms: &OperationSettings,
-    staged: &mut StagedFiles,
-) -> Result<Decision<Issued>, OperationError> {
-    let plan = plan(known, request, &uuid::Uuid::new_v4().to_string(), terms)?;
+) -> Result<(Decision<Issued>, [NewFile; 2]), OperationError> {
+    let plan = plan(known, request, id, terms)?;
     let attributes = NewAttributes {
         key_id: &plan.kid,
         audience: &request.audience,
@@ -141,14 +151,12 @@ fn decide(
     };
     let mut attributes = serde_json::to_vec_pretty(&attributes).unwrap_or_default();
     attributes.push(b'\n');
-    let names = [format!("{}.meta.json", plan.slot), format!("{}.pem", plan.slot)];
-    let seen = read_back(&plan.slot, &names, &attributes, pem, terms)?;
-    let mut decision = succeed(known, request, &plan, &seen, terms);
-    // Attributes first: the key must not be seen without them.
-    staged.write(&names[0], &attributes, 0o644)?;
-    staged.write(&names[1], pem.as_bytes(), 0o600)?;
-    decision.step.place = staged.placements();
-    Ok(decision)
+    let files = [
+        (format!("{}.meta.json", plan.slot), Zeroizing::new(attributes)),
+        (format!("{}.pem", plan.slot), Zeroizing::new(pem.as_bytes().to_vec())),
+    ];
+    let seen = read_back(&plan.slot, &files, terms)?;
+    Ok((succeed(known, request, &plan, &seen, terms), files))
 }
 
 /// What a new key pair will be.
@@ -244,6 +252,10 @@ pub fn succeed(
                 decide::no_signers(&records[key], records, &after, now, &terms.policy).into_iter();
             let others = left.filter(|(audience, _)| *audience != request.audience);
             left_alone.extend(others.map(|(_, warning)| warning));
+        }
+        // In an emergency a planned rotation is easily forgotten.
+        if request.start != Start::WhenSafe {
+            left_alone.extend(decide::still_planned(&name, &after, now, &terms.policy));
         }
     }
     let overview = Overview::of(&after, now, &terms.policy);
@@ -368,16 +380,14 @@ fn too_early(key: &KeyPair, request: &Issue) -> Option<String> {
 /// The key as a scan will read it from its files.
 fn read_back(
     slot: &Slot,
-    names: &[String; 2],
-    attributes: &[u8],
-    pem: &Zeroizing<String>,
+    files: &[NewFile; 2],
     terms: &OperationSettings,
 ) -> Result<SeenKey, OperationError> {
-    let file = |name: &String, bytes: &[u8]| FileRead {
+    let files = files.iter().map(|(name, bytes)| FileRead {
         path: terms.directory.join(name),
-        content: Ok(FileContent::Bytes(Zeroizing::new(bytes.to_vec()))),
-    };
-    let files = vec![file(&names[0], attributes), file(&names[1], pem.as_bytes())];
+        content: Ok(FileContent::Bytes(bytes.clone())),
+    });
+    let files = files.collect();
     let entry = entry::read(&EntryFiles { slot: slot.clone(), files }, &terms.rules);
     entry.ok().and_then(|entry| entry.keys.into_iter().next()).ok_or(OperationError::Generate)
 }

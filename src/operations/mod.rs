@@ -10,28 +10,31 @@ mod error;
 mod files;
 pub mod issue;
 mod key_pair;
+mod lookup;
 mod material;
+mod preview;
 
 pub mod relative;
 pub mod timeline;
 pub mod timetable;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::error::OperationError;
+pub use self::error::{AbsentKey, OperationError};
 use self::files::StagedFiles;
 pub use self::issue::{Issue, Issued, Prepared, Start};
 pub use self::key_pair::KeyPair;
+pub(crate) use self::lookup::NoSuchAudience;
+use self::lookup::find;
 pub use self::material::generate;
+pub use self::preview::UNISSUED;
 use crate::clock::{Clock, to_the_millisecond};
-use crate::config::suggestion;
 use crate::key_scanner::KeyScanner;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
@@ -109,6 +112,22 @@ impl OperationContext {
     }
 }
 
+/// A key that was deleted, as it was.
+#[derive(Debug)]
+pub struct Deleted {
+    pub key: KeyPair,
+    /// Its files that are gone.
+    pub removed: Vec<PathBuf>,
+}
+
+fn still_lies(file: &KeyFile) -> String {
+    format!(
+        "its file {} still lies there; the key is gone all the same, and stays gone as long as the \
+         ledger is kept",
+        file.full_path().display()
+    )
+}
+
 #[derive(Debug)]
 pub struct Decision<T> {
     pub step: Step,
@@ -144,6 +163,10 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Ledger`] where there is a ledger that can't be read.
     pub fn records(&mut self, now: Timestamp) -> Result<Records, OperationError> {
+        Ok(self.context(now)?.records)
+    }
+
+    fn context(&mut self, now: Timestamp) -> Result<OperationContext, OperationError> {
         let Self { terms, scanner, .. } = self;
         let directories = scanner.directories().to_vec();
         let read = || {
@@ -154,8 +177,7 @@ impl Operations {
         let observation = scanner.look(&read()?.records).observation;
         let loaded = read()?;
         loaded.log_damaged();
-        let remembered = loaded.records;
-        Ok(known(&remembered, &observation, now, &self.terms))
+        Ok(OperationContext::of(&loaded.records, observation, now, &self.terms))
     }
 
     /// The same as [`OperationSettings::list`].
@@ -218,22 +240,26 @@ impl Operations {
         frees_kids: bool,
         now: Timestamp,
     ) -> Result<KeyPair, OperationError> {
-        let mut lying = Vec::new();
-        let mut pair = self.change(now, |known, terms| {
-            let (decision, files) = decide::delete(known, kid, frees_kids, terms)?;
-            lying = files;
+        self.delete_files(kid, frees_kids, now).map(|deleted| deleted.key)
+    }
+
+    /// The same, with the files that went.
+    pub(crate) fn delete_files(
+        &mut self,
+        kid: &Kid,
+        frees_kids: bool,
+        now: Timestamp,
+    ) -> Result<Deleted, OperationError> {
+        let mut files = Vec::new();
+        let mut key = self.change(now, |known, terms| {
+            let (decision, lying) = decide::delete(known, kid, frees_kids, terms)?;
+            files = lying;
             Ok(decision)
         })?;
-        let lying = lying.iter().map(KeyFile::full_path);
-        let lying = lying.filter(|file| std::fs::symlink_metadata(file).is_ok());
-        pair.warnings.extend(lying.map(|file| {
-            format!(
-                "its file {} still lies there; the key is gone all the same, and stays gone as \
-                 long as the ledger is kept",
-                file.display()
-            )
-        }));
-        Ok(pair)
+        let is_there = |file: &KeyFile| std::fs::symlink_metadata(file.full_path()).is_ok();
+        let (lying, removed): (Vec<_>, Vec<_>) = files.into_iter().partition(is_there);
+        key.warnings.extend(lying.iter().map(still_lies));
+        Ok(Deleted { key, removed: removed.iter().map(KeyFile::full_path).collect() })
     }
 
     /// Carries out one operation under the ledger's lock.
@@ -349,22 +375,6 @@ impl OperationSettings {
     }
 }
 
-/// Says that an audience is none of the configured ones, and which of them may be meant.
-pub(crate) struct NoSuchAudience<'a>(pub(crate) &'a Audience, pub(crate) &'a [Audience]);
-
-impl fmt::Display for NoSuchAudience<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(named, configured) = self;
-        let names: Vec<&str> = configured.iter().map(Audience::as_str).collect();
-        let named = named.as_str().escape_default();
-        write!(f, "\"{named}\" is none of the configured ones: {}", names.join(", "))?;
-        match suggestion(self.0.as_str(), names.into_iter().map(str::to_owned)) {
-            Some(near) => write!(f, " (did you mean {near}?)"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// The records, brought up to date with an observation. A single scan removes nothing.
 fn known(
     remembered: &Records,
@@ -385,40 +395,4 @@ fn known(
         is_served: false,
     };
     reconcile(remembered, observation, context).records
-}
-
-/// The shortest beginning of a kid that stands for it.
-const SHORTEST_PREFIX: usize = 6;
-
-/// The key with the name `kid`, or with the only kid that begins so. A deleted key is not found, and
-/// its kid stands for no other one.
-fn find<'a>(
-    records: &'a Records,
-    kid: &Kid,
-    terms: &OperationSettings,
-) -> Result<NamedKey<'a>, OperationError> {
-    let is_alive = |named: &NamedKey<'_>| named.record.deleted_at.is_none();
-    let alive = || NamedKey::all(records).filter(is_alive);
-    // A kid that several audiences have is looked for where entries declare it.
-    let found =
-        alive().filter(|named| named.kid() == kid).min_by_key(|named| named.key.loss.is_some());
-    let begin = |named: &NamedKey<'_>| {
-        SHORTEST_PREFIX <= kid.as_str().len() && named.kid().as_str().starts_with(kid.as_str())
-    };
-    let is_deleted = || NamedKey::all(records).any(|named| named.kid() == kid);
-    let by_prefix = || {
-        if is_deleted() || !terms.takes_prefixes {
-            return Err(OperationError::NotFound(kid.clone()));
-        }
-        let kids: BTreeSet<&Kid> = alive().filter(begin).map(|named| named.kid()).collect();
-        match kids.into_iter().collect::<Vec<_>>()[..] {
-            [] => Err(OperationError::NotFound(kid.clone())),
-            [only] => find(records, only, terms),
-            [..] => Err(OperationError::BadRequest {
-                member: "KID",
-                why: format!("\"{kid}\" is the beginning of several: write more of it"),
-            }),
-        }
-    };
-    found.map_or_else(by_prefix, Ok)
 }

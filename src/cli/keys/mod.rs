@@ -1,22 +1,22 @@
 //! `jwksd keys`: what people do to keys, with or without a running daemon.
 
 mod drawing;
+mod orders;
 mod run;
 mod table;
+mod views;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use self::run::Run;
-use super::directories::{Missing, say_made};
+use super::algorithms::AlgorithmParser;
 use super::moment::Moment;
-use super::{Common, FAILED, Failure, Format, WRONG_USAGE, print};
-use crate::audit::Attempt;
+use super::{Common, FAILED, Failure, Format, WRONG_USAGE, examples};
 use crate::config::parse_duration;
 use crate::keys::attributes::LONGEST_GRACE;
 use crate::keys::{Algorithm, Audience, Kid};
-use crate::operations::{Issue, OperationError, Start, timeline};
+use crate::operations::OperationError;
 
 #[derive(Debug, Args)]
 pub(super) struct SharedFlags {
@@ -30,65 +30,36 @@ pub(super) struct SharedFlags {
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
     /// Issue a key pair: generate it and write it into the key directory
+    #[command(after_help = examples::ISSUE)]
     Issue {
         #[command(flatten)]
         shared: SharedFlags,
-        /// Whom it signs for
-        #[arg(long, value_name = "NAME")]
-        audience: String,
-        /// What it signs with: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA
-        #[arg(long, value_name = "NAME")]
-        algorithm: Algorithm,
-        /// From when it may sign; from now on by default
-        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-        valid_from: Option<Moment>,
-        /// From when it is expired; issue.validity after its start by default
-        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-        valid_to: Option<Moment>,
-        /// Invalidate the audience's other active keys as of its start
-        #[arg(long)]
-        invalidate_current: bool,
-        /// How long those stay published after that; the default grace by default
-        #[arg(
-            long,
-            value_name = "DURATION",
-            requires = "invalidate_current",
-            allow_hyphen_values = true,
-            value_parser = grace
-        )]
-        grace: Option<Duration>,
-        /// Its id; a UUID by default
-        #[arg(long, value_name = "ID", value_parser = kid)]
-        key_id: Option<Kid>,
+        #[command(flatten)]
+        order: IssueFlags,
     },
     /// Replace an audience's key so that no token is refused: publish the new one now, sign with it
     /// when every consumer has it, and let the old one go when its last token has expired
+    #[command(after_help = examples::ROTATE)]
     Rotate {
         #[command(flatten)]
         shared: SharedFlags,
-        /// Whose key
-        #[arg(long, value_name = "NAME")]
-        audience: String,
-        /// What the new key signs with; as the old one by default
-        #[arg(long, value_name = "NAME")]
-        algorithm: Option<Algorithm>,
-        /// How long the old key stays published after its last signature; the default grace
-        /// by default
-        #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = grace)]
-        grace: Option<Duration>,
-        /// Rotate though a successor is planned already
-        #[arg(long)]
-        again: bool,
+        #[command(flatten)]
+        order: RotateFlags,
     },
     /// List every key
+    #[command(after_help = examples::LIST)]
     List {
         #[command(flatten)]
         shared: SharedFlags,
         /// Only the keys of this audience
         #[arg(long, value_name = "NAME")]
         audience: Option<String>,
+        /// Keep on, and print them again when something changes; as JSON, one line each time
+        #[arg(long)]
+        watch: bool,
     },
     /// Show all there is to say about a key
+    #[command(after_help = examples::SHOW)]
     Show {
         #[command(flatten)]
         shared: SharedFlags,
@@ -97,14 +68,19 @@ pub(super) enum KeysCommand {
         kid: Kid,
     },
     /// Show the key that an audience is to sign with
+    #[command(after_help = examples::CURRENT)]
     Current {
         #[command(flatten)]
         shared: SharedFlags,
         /// Whose key
         #[arg(long, value_name = "NAME")]
         audience: String,
+        /// Print its id alone
+        #[arg(long)]
+        quiet: bool,
     },
     /// Draw every key's life: announced, active, grace, and where now is
+    #[command(after_help = examples::TIMELINE)]
     Timeline {
         #[command(flatten)]
         shared: SharedFlags,
@@ -116,6 +92,7 @@ pub(super) enum KeysCommand {
         to: Option<Moment>,
     },
     /// End a key: it must not sign any more, and stays published for a grace period
+    #[command(after_help = examples::INVALIDATE)]
     Invalidate {
         #[command(flatten)]
         shared: SharedFlags,
@@ -124,8 +101,12 @@ pub(super) enum KeysCommand {
         kid: Kid,
         #[command(flatten)]
         end: EndFlags,
+        /// Print what would happen when, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Take the invalidation of a key back
+    #[command(after_help = examples::REACTIVATE)]
     Reactivate {
         #[command(flatten)]
         shared: SharedFlags,
@@ -140,6 +121,7 @@ pub(super) enum KeysCommand {
         valid_to: Option<Moment>,
     },
     /// Take a key back at once and for good, and remove its files
+    #[command(after_help = examples::DELETE)]
     Delete {
         #[command(flatten)]
         shared: SharedFlags,
@@ -153,7 +135,64 @@ pub(super) enum KeysCommand {
         /// hold this key under them
         #[arg(long)]
         free_kid: bool,
+        /// Print what would happen when, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IssueFlags {
+    /// Whom it signs for
+    #[arg(long, value_name = "NAME")]
+    audience: String,
+    /// What it signs with
+    #[arg(long, value_name = "NAME", value_parser = AlgorithmParser)]
+    algorithm: Algorithm,
+    /// From when it may sign; from now on by default
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    valid_from: Option<Moment>,
+    /// From when it is expired; issue.validity after its start by default
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    valid_to: Option<Moment>,
+    /// Invalidate the audience's other active keys as of its start
+    #[arg(long)]
+    invalidate_current: bool,
+    /// How long those stay published after that; the default grace by default
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "invalidate_current",
+        allow_hyphen_values = true,
+        value_parser = grace
+    )]
+    grace: Option<Duration>,
+    /// Its id; a UUID by default
+    #[arg(long, value_name = "ID", value_parser = kid)]
+    key_id: Option<Kid>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateFlags {
+    /// Whose key
+    #[arg(long, value_name = "NAME")]
+    audience: String,
+    /// What the new key signs with; as the old one by default
+    #[arg(long, value_name = "NAME", value_parser = AlgorithmParser)]
+    algorithm: Option<Algorithm>,
+    /// How long the old key stays published after its last signature; the default grace
+    /// by default
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = grace)]
+    grace: Option<Duration>,
+    /// Only where the current key's validity began so long ago, as in 90d; else do nothing
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    if_older_than: Option<Duration>,
+    /// Rotate though a successor is planned already
+    #[arg(long)]
+    again: bool,
+    /// Print what would happen when, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -197,135 +236,28 @@ impl From<OperationError> for Failure {
     }
 }
 
-/// The same where nothing was to be changed.
-fn not_shown(refusal: OperationError) -> Failure {
-    Failure { what: "there is nothing to show".to_owned(), ..Failure::from(refusal) }
-}
-
-fn about(operation: &'static str, kid: &Kid) -> Attempt {
-    Attempt { operation, kid: Some(kid.to_string()), ..Attempt::default() }
-}
-
 impl KeysCommand {
-    #[expect(clippy::too_many_lines, reason = "a few lines for each command, and nothing else")]
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
-            Self::Issue {
-                mut shared,
-                audience,
-                algorithm,
-                valid_from,
-                valid_to,
-                invalidate_current,
-                grace,
-                key_id,
-            } => {
-                shared.common.missing = Missing::Made;
-                let mut run = Run::new(shared)?;
-                let now = run.now;
-                let grace = grace.unwrap_or(run.config.lifecycle.policy.default_grace);
-                let directory = run.operations.terms().directory.clone();
-                let was_missing = !directory.exists();
-                let issued = run.issue(
-                    "issue",
-                    Issue {
-                        audience: Audience::new(&audience),
-                        algorithm,
-                        start: valid_from.map_or(Start::Now, |from| Start::At(from.resolve(now))),
-                        valid_to: valid_to.map(|to| to.resolve(now)),
-                        kid: key_id,
-                        replaces: invalidate_current.then_some(grace),
-                        again: false,
-                    },
-                );
-                say_made(&directory, was_missing);
-                issued
+            Self::Issue { shared, order } => orders::issue(shared, order),
+            Self::Rotate { shared, order } => orders::rotate(shared, &order),
+            Self::List { shared, audience, watch } => {
+                views::list(shared, audience.as_deref().map(Audience::new).as_ref(), watch)
             }
-            Self::Rotate { shared, audience, algorithm, grace, again } => {
-                let mut run = Run::new(shared)?;
-                let audience = Audience::new(&audience);
-                // What is wrong with the audience is said when the key is issued.
-                let current = run.operations.current(&audience, run.now);
-                let current = current.ok().map(|pair| pair.algorithm);
-                let grace = grace.unwrap_or(run.config.lifecycle.policy.default_grace);
-                run.issue(
-                    "rotate",
-                    Issue {
-                        audience,
-                        algorithm: algorithm.or(current).unwrap_or(Algorithm::RS256),
-                        start: Start::WhenSafe,
-                        valid_to: None,
-                        kid: None,
-                        replaces: Some(grace),
-                        again,
-                    },
-                )
+            Self::Show { shared, kid } => views::show(shared, &kid),
+            Self::Current { shared, audience, quiet } => {
+                views::current(shared, &Audience::new(&audience), quiet)
             }
-            Self::List { shared, audience } => {
-                let mut run = Run::new(shared)?;
-                let mut pairs = run.operations.list(run.now).map_err(not_shown)?;
-                if let Some(audience) = audience.as_deref().map(Audience::new) {
-                    pairs.retain(|pair| pair.audience == audience);
-                    // One that is configured no more may have keys all the same.
-                    if pairs.is_empty() {
-                        run.operations.terms().check_audience(&audience).map_err(not_shown)?;
-                    }
-                }
-                run.print(&pairs, || table::list(&pairs, run.now))
-            }
-            Self::Show { shared, kid } => {
-                let mut run = Run::new(shared)?;
-                let pair = run.operations.show(&kid, run.now).map_err(not_shown)?;
-                run.print_pair(&pair)
-            }
-            Self::Current { shared, audience } => {
-                let mut run = Run::new(shared)?;
-                let current = run.operations.current(&Audience::new(&audience), run.now);
-                let pair = current.map_err(not_shown)?;
-                run.print_pair(&pair)
-            }
-            Self::Timeline { shared, from, to } => {
-                let mut run = Run::new(shared)?;
-                let records = run.operations.records(run.now).map_err(not_shown)?;
-                let [from, to] = [from, to].map(|end| end.map(|end| end.resolve(run.now)));
-                let timeline =
-                    timeline::of(&records, (from, to), run.now, &run.config.lifecycle.policy);
-                run.print(&timeline, || drawing::draw(&timeline))
-            }
-            Self::Invalidate { shared, kid, end } => {
-                let mut run = Run::new(shared)?;
-                let grace = end.grace.unwrap_or(Duration::ZERO);
-                let pair = run.attempt(
-                    about("invalidate", &kid),
-                    |operations, now| operations.invalidate(&kid, grace, now),
-                    |pair| pair,
-                )?;
-                run.print_pair(&pair)
+            Self::Timeline { shared, from, to } => views::timeline(shared, [from, to]),
+            Self::Invalidate { shared, kid, end, dry_run } => {
+                orders::invalidate(shared, &kid, end.grace.unwrap_or(Duration::ZERO), dry_run)
             }
             Self::Reactivate { shared, kid, valid_from, valid_to } => {
-                let mut run = Run::new(shared)?;
-                let [from, to] =
-                    [valid_from, valid_to].map(|end| end.map(|end| end.resolve(run.now)));
-                let pair = run.attempt(
-                    about("reactivate", &kid),
-                    |operations, now| operations.reactivate(&kid, from, to, now),
-                    |pair| pair,
-                )?;
-                run.print_pair(&pair)
+                orders::reactivate(shared, &kid, [valid_from, valid_to])
             }
-            Self::Delete { shared, kid, yes, free_kid } => {
-                let mut run = Run::new(shared)?;
-                if !yes && !run.is_meant(&kid)? {
-                    print(b"not deleted\n")?;
-                    return Ok(FAILED);
-                }
-                let pair = run.attempt(
-                    about("delete", &kid),
-                    |operations, now| operations.delete_with(&kid, free_kid, now),
-                    |pair| pair,
-                )?;
-                let text = || format!("deleted; it was:\n{}", table::pair(&pair, run.now));
-                run.print(&pair, text)
+            Self::Delete { shared, kid, yes, free_kid, dry_run } => {
+                let is_meant = yes || dry_run;
+                orders::delete(shared, &kid, is_meant, free_kid, dry_run)
             }
         }
     }

@@ -1,17 +1,20 @@
 //! A command at work on keys.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{SharedFlags, table};
+use super::SharedFlags;
+use super::table::{self, Style};
 use crate::audit::{Attempt, AttemptOutcome};
+use crate::cli::screen::{Screen, ShownKids};
 use crate::cli::{DONE, Failure, Format, UNCONFIRMED, WRONG_USAGE, print};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::keys::Kid;
-use crate::ledger::Confirmation;
+use crate::ledger::{Confirmation, NamedKey};
 use crate::operations::timetable::{self, TimetableEntry};
 use crate::operations::{Issue, KeyPair, OperationError, Operations, Prepared};
 use crate::{logging, serve};
@@ -93,8 +96,29 @@ impl Run {
         Ok(done?)
     }
 
+    /// Finds out what an operation would do, and leaves everything as it is.
+    pub(super) fn preview<T>(
+        &mut self,
+        act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, OperationError>,
+    ) -> Result<T, Failure> {
+        self.operations.check_ledger()?;
+        Ok(act(&mut self.operations, self.now)?)
+    }
+
+    /// How results are shown: among the kids of all keys that there are.
+    pub(super) fn style(&mut self) -> Style {
+        let records = self.operations.records(self.now).unwrap_or_default();
+        let alive = NamedKey::all(&records).filter(|named| named.record.deleted_at.is_none());
+        self.style_among(alive.map(|named| named.kid().clone()))
+    }
+
+    pub(super) fn style_among(&self, kids: impl IntoIterator<Item = Kid>) -> Style {
+        let screen = Screen::of_stdout();
+        Style { kids: ShownKids::new(kids, screen), screen, now: self.now }
+    }
+
     pub(super) fn print_pair(&self, pair: &KeyPair) -> Result<u8, Failure> {
-        self.print(pair, || table::pair(pair, self.now))
+        self.print(pair, || table::pair(pair, &self.style_among([])))
     }
 
     pub(super) fn print<T: Serialize>(
@@ -114,26 +138,39 @@ impl Run {
         Ok(self.code)
     }
 
-    pub(super) fn issue(&mut self, operation: &'static str, request: Issue) -> Result<u8, Failure> {
+    pub(super) fn issue(
+        &mut self,
+        operation: &'static str,
+        request: Issue,
+        is_dry: bool,
+    ) -> Result<u8, Failure> {
         let attempt = Attempt {
             operation,
             kid: request.kid.as_ref().map(ToString::to_string),
             audience: Some(request.audience.to_string()),
             ..Attempt::default()
         };
-        let issue = |operations: &mut Operations, now| {
-            let prepared = Prepared::new(request, operations.terms(), now)?;
-            operations.issue(&prepared, now)
+        let issued = if is_dry {
+            self.preview(|operations, now| {
+                let prepared = Prepared::new(request, operations.terms(), now)?;
+                operations.preview_issue(&prepared, now)
+            })?
+        } else {
+            let issue = |operations: &mut Operations, now| {
+                let prepared = Prepared::new(request, operations.terms(), now)?;
+                operations.issue(&prepared, now)
+            };
+            self.attempt(attempt, issue, |issued| &mut issued.key)?
         };
-        let issued = self.attempt(attempt, issue, |issued| &mut issued.key)?;
         let timetable = timetable::of(&issued, self.config.lifecycle.policy.announce, self.now);
-        let shown = IssuedJson {
-            key: &issued.key,
-            file: issued.file.display().to_string(),
-            replaced: &issued.replaced,
-            timetable: &timetable,
+        let shown = Outcome {
+            file: (!is_dry).then(|| issued.file.display().to_string()),
+            replaced: Some(&issued.replaced),
+            ..Outcome::of(&issued.key, &timetable, is_dry)
         };
-        self.print(&shown, || table::issued(&issued, &timetable, self.now))
+        let style = self.style();
+        let for_people = if is_dry { table::to_issue } else { table::issued };
+        self.print(&shown, || for_people(&issued, &timetable, &style))
     }
 
     /// Whether the person at the terminal means it.
@@ -160,13 +197,37 @@ impl Run {
     }
 }
 
-/// What an issue has done, for programs: the key pair, and what goes with it.
+/// What an operation has done, or would do, for programs: the key pair, and what goes with it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct IssuedJson<'a> {
+pub(super) struct Outcome<'a> {
     #[serde(flatten)]
-    key: &'a KeyPair,
-    file: String,
-    replaced: &'a [KeyPair],
-    timetable: &'a [TimetableEntry],
+    pub(super) key: &'a KeyPair,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replaced: Option<&'a [KeyPair]>,
+    /// Those that a deletion removed, or would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) removed_files: Option<&'a [PathBuf]>,
+    /// False where a rotation was not due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rotated: Option<bool>,
+    pub(super) timetable: &'a [TimetableEntry],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dry_run: Option<bool>,
+}
+
+impl<'a> Outcome<'a> {
+    pub(super) fn of(key: &'a KeyPair, timetable: &'a [TimetableEntry], is_dry: bool) -> Self {
+        Self {
+            key,
+            file: None,
+            replaced: None,
+            removed_files: None,
+            rotated: None,
+            timetable,
+            dry_run: is_dry.then_some(true),
+        }
+    }
 }

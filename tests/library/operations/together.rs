@@ -63,7 +63,7 @@ fn a_hundred_commands_at_once_are_all_carried_out() {
             .map(|one| one.join().unwrap())
             .filter(|output| {
                 let words = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success() || words.contains("no key has the id"), "{words}");
+                assert!(output.status.success() || words.contains("KEYPAIR_NOT_FOUND"), "{words}");
                 output.status.success()
             })
             .count()
