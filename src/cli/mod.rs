@@ -221,7 +221,7 @@ impl From<ConfigError> for Failure {
 impl From<serve::ServeError> for Failure {
     fn from(error: serve::ServeError) -> Self {
         let (what, cause) = (error.to_string(), error.cause());
-        Self { what, cause, remedy: error.remedy().to_owned(), code: FAILED }
+        Self { what, cause, remedy: error.remedy(), code: FAILED }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::server::tls;
 pub enum ServeError {
     #[error("can't listen on {address}")]
     Listen {
+        /// The listener's flag.
+        flag: &'static str,
         address: ListenAddress,
         #[source]
         error: io::Error,
@@ -46,13 +48,16 @@ impl ServeError {
     pub fn cause(&self) -> String {
         match self {
             Self::Certificate { refusal, .. } => refusal.cause(),
+            Self::Listen { address, error, .. } => cannot_listen(address, error).0,
             _ => self.source().map(ToString::to_string).unwrap_or_default(),
         }
     }
 
-    pub const fn remedy(&self) -> &'static str {
-        match self {
-            Self::Listen { .. } => "end what listens there, or name another address with --listen",
+    pub fn remedy(&self) -> String {
+        let text = match self {
+            Self::Listen { flag, address, error } => {
+                return format!("{} {flag}", cannot_listen(address, error).1);
+            }
             Self::Ledger { .. } => {
                 "run as the user that the directory belongs to, make it readable, or name another with \
                  --state"
@@ -62,6 +67,55 @@ impl ServeError {
             Self::Certificate { refusal, .. } => refusal.remedy(),
             Self::Issue(_) => "make the key directory writable, or go without --init",
             Self::System(_) => "raise the limits on processes and open files",
+        };
+        text.to_owned()
+    }
+}
+
+/// Why an address can't be listened on, and what to do, up to the flag that names another one.
+fn cannot_listen(address: &ListenAddress, error: &io::Error) -> (String, String) {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, NotFound, PermissionDenied};
+    match (address, error.kind()) {
+        (ListenAddress::Unix(path), kind) => {
+            let directory = path.parent().unwrap_or(path).display();
+            match kind {
+                NotFound => (
+                    format!("the directory {directory} does not exist"),
+                    format!("make it (mkdir -p {directory}), or name another path with"),
+                ),
+                PermissionDenied => (
+                    format!("this user may not make a socket in {directory}"),
+                    format!("give the user write access to {directory}, or name another path with"),
+                ),
+                AlreadyExists => (
+                    "a file that is no socket lies there".to_owned(),
+                    format!("move {} away, or name another path with", path.display()),
+                ),
+                AddrInUse => (error.to_string(), "end it, or name another path with".to_owned()),
+                _ => (error.to_string(), "name another path with".to_owned()),
+            }
+        }
+        (ListenAddress::Tcp(tcp), kind) => {
+            let (ip, port) = (tcp.ip(), tcp.port());
+            match kind {
+                AddrInUse => (
+                    format!("another process listens on port {port}"),
+                    format!(
+                        "end it (`ss -ltnp 'sport = :{port}'` names it), or name another port with"
+                    ),
+                ),
+                AddrNotAvailable => (
+                    format!("no interface of this machine has the address {ip}"),
+                    "name an address that it has (`ip address` lists them), 0.0.0.0 or [::] for all \
+                     of them, with"
+                        .to_owned(),
+                ),
+                PermissionDenied => (
+                    format!("this user may not listen on port {port}"),
+                    "grant CAP_NET_BIND_SERVICE, or name a port from 1024 on with".to_owned(),
+                ),
+                _ => (error.to_string(), "name another address with".to_owned()),
+            }
         }
     }
 }

@@ -60,7 +60,12 @@ async fn bind(
     let mut bound = BoundSockets { listeners: Vec::new(), by_worker };
     let addresses = if passed.is_empty() { addresses } else { &[] };
     for address in addresses {
-        let listen_error = |error| ServeError::Listen { address: address.clone(), error };
+        let flag = match name {
+            "admin" => "--admin-listen",
+            "ops" => "--ops-listen",
+            _ => "--listen",
+        };
+        let listen_error = |error| ServeError::Listen { flag, address: address.clone(), error };
         let (first, others) =
             Listener::bind_for(address, mode, workers, addresses).await.map_err(listen_error)?;
         bound.add(name, first.with_tls(tls), others).map_err(listen_error)?;

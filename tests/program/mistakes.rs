@@ -143,3 +143,46 @@ fn what_is_mistyped_in_a_configuration_has_a_suggestion() {
     assert!(warned.status.success());
     assert!(text(&warned.stderr).contains("did you mean JWKSD_KEYS_DIRS?"));
 }
+
+#[test]
+fn each_reason_why_an_address_can_t_be_listened_on_has_its_words_and_its_flag() {
+    let directory = tempfile::tempdir().unwrap();
+    drop_key(directory.path(), "a");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let socket = directory.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let unix = |path: &Path| format!("unix:{}", path.display());
+    let port = format!("another process listens on port {}", taken.port());
+    let cases = [
+        (taken.to_string(), port.as_str(), "ss -ltnp"),
+        // TEST-NET-1 (RFC 5737) is nobody's.
+        ("192.0.2.1:8080".to_owned(), "no interface of this machine has", "ip address"),
+        (unix(&directory.path().join("no/socket")), "/no does not exist", "mkdir -p"),
+        (unix(&file), "a file that is no socket", "move "),
+        (unix(&socket), "another process listens there", "end it"),
+    ];
+    for flag in ["--listen", "--ops-listen", "--admin-listen"] {
+        for (address, cause, remedy) in &cases {
+            let mut command = jwksd();
+            command.arg("serve").arg("--keys").arg(directory.path());
+            for other in ["--listen", "--ops-listen"] {
+                let address = if other == flag { address.as_str() } else { "127.0.0.1:0" };
+                command.args([other, address]);
+            }
+            if flag == "--admin-listen" {
+                command.args([flag, address]).env("JWKSD_ADMIN_TOKEN_FILE", "/dev/null");
+                command.env("JWKSD_ADMIN_TLS_CERTIFICATE", "").env("JWKSD_ADMIN_TLS_KEY", "");
+            }
+            // Beyond loopback administration needs TLS, which is said first.
+            if flag == "--admin-listen" && address.starts_with("192.") {
+                continue;
+            }
+            let output = command.output().unwrap();
+            let end = format!("with {flag}\n");
+            fails(&output, 1, &["can't listen on", address, cause, remedy, &end]);
+        }
+    }
+}

@@ -27,6 +27,16 @@ pub(super) fn list(
 ) -> Result<u8, Failure> {
     let mut run = Run::new(shared)?;
     let mut last: Option<Vec<KeyPair>> = None;
+    // What moves with the time by itself, as the dates of a key that nobody has published, is no change.
+    let fixed = |pairs: &[KeyPair]| -> Vec<KeyPair> {
+        let fixed = |pair: &KeyPair| KeyPair {
+            safe_to_sign_from: pair.first_published.and(pair.safe_to_sign_from),
+            next_change: None,
+            warnings: Vec::new(),
+            ..pair.clone()
+        };
+        pairs.iter().map(fixed).collect()
+    };
     loop {
         let mut pairs = run.operations.list(run.now).map_err(not_shown)?;
         let kids: Vec<Kid> = pairs.iter().map(|pair| pair.key_id.clone()).collect();
@@ -41,7 +51,8 @@ pub(super) fn list(
             let style = run.style_among(kids);
             return run.print(&pairs, || table::list(&pairs, &style));
         }
-        if last.as_ref() != Some(&pairs) {
+        let now_fixed = fixed(&pairs);
+        if last.as_ref() != Some(&now_fixed) {
             let text = match run.format {
                 Format::Json => serde_json::to_string(&pairs).unwrap_or_default() + "\n",
                 Format::Table => {
@@ -57,7 +68,7 @@ pub(super) fn list(
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(DONE),
                 written => written?,
             }
-            last = Some(pairs);
+            last = Some(now_fixed);
         }
         std::thread::sleep(WATCHED_EVERY);
         run.now = SystemClock.now();
