@@ -15,6 +15,7 @@ use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::Phase;
 use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
 use crate::ledger::NamedKey;
+use crate::operations::unusual;
 use crate::serve::{self, Inspection};
 use crate::source::Slot;
 use crate::source::scan::PassedOver;
@@ -72,7 +73,7 @@ struct RefusalLine {
 pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<u8, Failure> {
     let now = clock.now();
     let inspection = serve::inspect(config, now)?;
-    let lines = lines(&inspection, config, now);
+    let lines = lines(&inspection, config, now, format == Format::Json);
     let is_refused = lines.iter().any(|line| line.refusal.is_some());
     let text = match format {
         Format::Json => {
@@ -85,18 +86,24 @@ pub(super) fn run(config: &Config, clock: &dyn Clock, format: Format) -> Result<
             let screen = Screen::of_stdout();
             let known = NamedKey::all(&inspection.outcome.records);
             let kids = ShownKids::new(known.map(|named| named.kid().clone()), screen);
-            table(&lines, &inspection.scan.notes, &kids, screen) + &total(&lines, entries)
+            let mut notes = inspection.scan.notes.clone();
+            notes.extend(unusual::notes(&unusual::published_algorithms(
+                &inspection.outcome.records,
+                now,
+                &config.lifecycle.policy,
+            )));
+            table(&lines, &notes, &kids, screen) + &total(&lines, entries)
         }
     };
     print(text.as_bytes())?;
     Ok(if is_refused { FAILED } else { DONE })
 }
 
-fn lines(inspection: &Inspection, config: &Config, now: Timestamp) -> Vec<Line> {
+fn lines(inspection: &Inspection, config: &Config, now: Timestamp, is_json: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for (slot, entry) in &inspection.scan.observation.entries {
         let Ok(entry) = entry else { continue };
-        lines.extend(accepted(slot, entry, inspection, config, now));
+        lines.extend(accepted(slot, entry, inspection, config, now, is_json));
     }
     lines.extend(inspection.outcome.refused.iter().map(|refused| Line {
         slot: refused.slot.to_string(),
@@ -138,6 +145,8 @@ fn accepted<'a>(
     inspection: &'a Inspection,
     config: &'a Config,
     now: Timestamp,
+    // A table says what is about the set below it.
+    is_json: bool,
 ) -> impl Iterator<Item = Line> + 'a {
     let refused = &inspection.outcome.refused;
     let is_accepted = move |key: &&SeenKey| {
@@ -155,6 +164,9 @@ fn accepted<'a>(
             .map(|file| file.strip_prefix(slot.directory()).unwrap_or(file).display().to_string());
         let mut notes = if index == 0 { entry.notes.clone() } else { Vec::new() };
         notes.extend(key.certificate_note(now));
+        if is_json {
+            notes.extend(unusual::notes(&BTreeSet::from([named.key.algorithm])));
+        }
         let is_published = |kid: &&Kid| {
             let name = Name { audience: key.audience.clone(), kid: Kid::clone(kid) };
             let named = record.name(&name).map(|key| NamedKey { record, key });

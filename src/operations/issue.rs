@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::files::{self, StagedFiles};
 use super::{
     Decision, KeyPair, OperationContext, OperationError, OperationSettings, Operations, decide,
-    generate,
+    generate, unusual,
 };
 use crate::encoding::shell_word;
 use crate::keys::entry::{self, SeenKey};
@@ -66,6 +66,8 @@ pub struct Issued {
     pub key: KeyPair,
     pub replaced: Vec<KeyPair>,
     pub file: PathBuf,
+    /// What some consumers can't take of the set that it joins.
+    pub notes: Vec<String>,
 }
 
 impl Issued {
@@ -272,8 +274,10 @@ pub fn succeed(
         }
     }
     let file = terms.directory.join(format!("{}.pem", plan.slot));
+    let published = unusual::published_algorithms(records, now, &terms.policy);
+    let notes = unusual::notes_on_joining(request.algorithm, &published);
     let replaced = replaced.iter().filter_map(|(key, name)| pair(key, name)).collect();
-    Decision { step, answer: Issued { key, replaced, file } }
+    Decision { step, answer: Issued { key, replaced, file, notes } }
 }
 
 /// Checks a validity, and returns its end.

@@ -17,6 +17,7 @@ mod preview;
 pub mod relative;
 pub mod timeline;
 pub mod timetable;
+pub(crate) mod unusual;
 
 use std::collections::BTreeSet;
 use std::io;

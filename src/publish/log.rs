@@ -239,10 +239,10 @@ pub(crate) fn key_sets_changed(snapshot: &Snapshot) {
 }
 
 /// More keys than some consumers take (an AWS load balancer takes 10).
-const MANY_KEYS: usize = 10;
+pub(crate) const MANY_KEYS: usize = 10;
 
 /// More bytes than some consumers take (nginx Plus takes 4 to 8 KiB).
-const LARGE_SET: usize = 4096;
+pub(crate) const LARGE_SET: usize = 4096;
 
 pub(crate) fn refused(refused: &Refused) {
     warn!(

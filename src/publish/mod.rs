@@ -6,7 +6,7 @@
 
 pub mod document;
 pub mod layout;
-mod log;
+pub(crate) mod log;
 pub mod reconciler;
 pub mod reload;
 pub mod snapshot;

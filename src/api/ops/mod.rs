@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, REFRESH, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
@@ -127,6 +127,8 @@ impl OpsHandler {
                 let policy = HeaderValue::try_from(page::content_security_policy());
                 let headers = response.headers_mut();
                 headers.extend(policy.map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+                // The page has no script to keep itself up to date.
+                headers.insert(REFRESH, HeaderValue::from_static("30"));
                 headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
                 response
             }

@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::readiness::Readiness;
 use super::{OpsSources, OpsView};
 use crate::keys::Audience;
-use crate::keys::lifecycle::Phase;
+use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::refusal::Refused;
 use crate::ledger::{NamedKey, Overview, Persistence};
-use crate::operations::KeyPair;
+use crate::operations::{KeyPair, unusual};
 use crate::publish::document::Document;
 use crate::publish::layout::DocumentKind;
 use crate::publish::status::ReloadStatus;
@@ -188,12 +188,17 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         current,
         keys,
         refused: view.iter().flat_map(|view| &view.refused).map(RefusedFile::of).collect(),
-        notes: view.map(|view| view.notes.clone()).unwrap_or_default(),
+        notes: view.map(|view| notes(view, *now, &terms.policy)).unwrap_or_default(),
         contradictions: view.map(contradictions).unwrap_or_default(),
         damaged_records: view.map(damaged_records).unwrap_or_default(),
         documents: documents.collect(),
         certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
     }
+}
+
+fn notes(view: &ReloadStatus, now: Timestamp, policy: &Policy) -> Vec<String> {
+    let published = unusual::published_algorithms(&view.records, now, policy);
+    view.notes.iter().cloned().chain(unusual::notes(&published)).collect()
 }
 
 fn contradictions(view: &ReloadStatus) -> Vec<String> {

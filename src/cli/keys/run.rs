@@ -166,6 +166,7 @@ impl Run {
         let shown = Outcome {
             file: (!is_dry).then(|| issued.file.display().to_string()),
             replaced: Some(&issued.replaced),
+            notes: &issued.notes,
             ..Outcome::of(&issued.key, &timetable, is_dry)
         };
         let style = self.style();
@@ -207,6 +208,8 @@ pub(super) struct Outcome<'a> {
     pub(super) file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replaced: Option<&'a [KeyPair]>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub(super) notes: &'a [String],
     /// Those that a deletion removed, or would.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) removed_files: Option<&'a [PathBuf]>,
@@ -224,6 +227,7 @@ impl<'a> Outcome<'a> {
             key,
             file: None,
             replaced: None,
+            notes: &[],
             removed_files: None,
             rotated: None,
             timetable,

@@ -137,6 +137,9 @@ const UNCHANGED: &str = "nothing was changed (--dry-run)\n";
 fn planned_succession(issued: &Issued, timetable: &[TimetableEntry], style: &Style) -> String {
     let mut text = instants(timetable, style);
     text.push_str(&served(&issued.key));
+    for note in &issued.notes {
+        text.push_str(&style.screen.remark("note: ", "", note));
+    }
     text.push_str(&warnings(&issued.key, None, style.screen));
     for old in &issued.replaced {
         text.push_str(&warnings(old, Some(&style.kids), style.screen));

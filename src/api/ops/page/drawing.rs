@@ -8,18 +8,20 @@ use maud::{Markup, html};
 
 use crate::operations::timeline::{Life, Span, Timeline};
 
-/// How many lives are drawn at most: more than anybody publishes, and few enough to look at.
-pub(super) const MOST_LIVES: usize = 100;
+/// How many lives are drawn at most: few enough to look at.
+pub(super) const MOST_LIVES: usize = 40;
 
 /// The lives that are drawn: those that are published at some time of it, and of too many those
-/// that are published now.
-pub(super) fn shown(drawn: &Timeline) -> Vec<&Life> {
-    let published: Vec<&Life> = drawn.keys.iter().filter(|life| !life.spans.is_empty()).collect();
-    if published.len() <= MOST_LIVES {
-        return published;
+/// that are published now, first those of the `current` keys.
+pub(super) fn shown<'a>(drawn: &'a Timeline, current: &[&str]) -> Vec<&'a Life> {
+    let mut lives: Vec<&Life> = drawn.keys.iter().filter(|life| !life.spans.is_empty()).collect();
+    if lives.len() > MOST_LIVES {
+        lives.retain(|life| life.phase.is_published());
+        lives.sort_by_key(|life| !current.contains(&life.key_id.as_str()));
+        lives.truncate(MOST_LIVES);
+        lives.sort_by(|one, other| one.audience.cmp(&other.audience));
     }
-    let now = published.iter().filter(|life| life.phase.is_published());
-    now.take(MOST_LIVES).copied().collect()
+    lives
 }
 
 /// Draws `lives`, in groups by audience. `safe` has the instants from which keys are safe to sign

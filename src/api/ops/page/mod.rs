@@ -1,10 +1,12 @@
 //! The status for people: one page without scripts or outside resources, for screens of every
 //! size, in the light and in the dark, and for screen readers.
 
+mod attention;
 mod drawing;
 mod tables;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -16,10 +18,11 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::status::{self, KeyStatus, StatusReport};
 use super::{OpsSources, OpsView, PublicListener};
 use crate::config::ListenAddress;
-use crate::encoding::sha256;
+use crate::encoding::{sha256, shell_word};
+use crate::keys::Audience;
 use crate::ledger::NamedKey;
 use crate::operations::relative::relative;
-use crate::operations::timeline;
+use crate::operations::{OperationSettings, timeline};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -47,14 +50,15 @@ pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -
             p.soft { "as of " (clock(status.now)) }
         }
         main {
-            (attention(status))
+            (attention::section(status))
+            @if !status.refused.is_empty() { (tables::refused(status)) }
             (signers(status))
             section aria-labelledby="timeline" {
                 h2 #timeline { "Timeline" }
                 (timeline(status, sources, view))
             }
             (tables::keys(status))
-            (tables::refused(status))
+            @if status.refused.is_empty() { (tables::refused(status)) }
             (tables::documents(status, public_url.as_deref()))
             (health(status))
         }
@@ -92,59 +96,6 @@ fn without_controls(body: Markup) -> Markup {
             && !matches!(character, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     });
     PreEscaped(body)
-}
-
-/// What somebody should look into, first of all.
-fn attention(status: &StatusReport) -> Markup {
-    let lacks_signer = |audience: &str| {
-        status
-            .keys
-            .iter()
-            .any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
-    };
-    let items = html! {
-        @for check in status.checks.checks().iter().filter(|check| !check.holds) {
-            li { "Not ready: " (check.detail) "." }
-        }
-        @if status.watcher.state == "polling" {
-            li { "Changes are noticed by polling only: " (status.watcher.detail) "." }
-        }
-        @if matches!(status.ledger.state, "memory" | "failing") {
-            li { "A restart would forget keys whose files are gone: " (status.ledger.detail) "." }
-        }
-        @for certificate in &status.certificates {
-            @if let Some(refused) = &certificate.refused {
-                li {
-                    "The " (certificate.listener) " listener goes on with its certificate, and \
-                     refuses another: " (refused.cause) ". What to do: " (refused.remedy) "."
-                }
-            }
-        }
-        @for current in status.current.iter().filter(|current| current.key_id.is_none()) {
-            @if lacks_signer(&current.audience) {
-                li { (current.audience) " has no key to sign with." }
-            }
-        }
-        @if !status.refused.is_empty() {
-            li {
-                a href="#refused" {
-                    @match status.refused.len() {
-                        1 => { "One file is refused" }
-                        n => { (n) " files are refused" }
-                    }
-                }
-                "."
-            }
-        }
-    };
-    html! {
-        @if !items.0.is_empty() {
-            section.attention aria-labelledby="attention" {
-                h2 #attention { "Needs attention" }
-                ul { (items) }
-            }
-        }
-    }
 }
 
 fn signers(status: &StatusReport) -> Markup {
@@ -210,18 +161,18 @@ fn timeline(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> Mark
             p {
                 "No key is known. Put a key pair into "
                 code { (sources.terms.directory.display()) }
-                ", or issue one: " code { "jwksd keys issue" } "."
+                ", or issue one: " code { (issue_command(&sources.terms)) } "."
             }
         };
     };
-    let lives = drawing::shown(&drawn);
+    let current: Vec<&str> =
+        status.current.iter().filter_map(|current| current.key_id.as_deref()).collect();
+    let lives = drawing::shown(&drawn, &current);
     let safe: HashMap<&str, Timestamp> = status
         .keys
         .iter()
         .filter_map(|key| Some((key.pair.key_id.as_str(), key.pair.safe_to_sign_from?)))
         .collect();
-    let current: Vec<&str> =
-        status.current.iter().filter_map(|current| current.key_id.as_deref()).collect();
     let left_out = drawn.keys.len() - lives.len();
     let (keys, are, them) =
         if left_out == 1 { ("key", "is", "it") } else { ("keys", "are", "them") };
@@ -249,6 +200,17 @@ fn timeline(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> Mark
             }
         }
     }
+}
+
+/// The command that issues a first key where this daemon looks.
+fn issue_command(terms: &OperationSettings) -> String {
+    let OperationSettings { directory, state, rules, .. } = terms;
+    let path = |path: &Path| shell_word(&path.to_string_lossy());
+    let audience = rules.audiences.first().map_or("client", Audience::as_str);
+    let keys = path(directory);
+    let is_default = **state == *directory.join(".jwksd");
+    let state = if is_default { String::new() } else { format!(" --state {}", path(state)) };
+    format!("jwksd keys issue --keys {keys} --audience {audience} --algorithm RS256{state}")
 }
 
 /// What happens next, to which key.

@@ -20,8 +20,12 @@ pub(super) fn keys(status: &StatusReport) -> Markup {
             h2 #keys { "Keys" }
             @if alive.is_empty() {
                 p { "No key is published, and none is to be." }
-            } @else {
+            } @else if alive.len() <= MOST_UNFOLDED {
                 (table("Keys that are published, or will be", &alive, status.now))
+            } @else {
+                @for keys in alive.chunk_by(|one, other| one.pair.audience == other.pair.audience) {
+                    (folded(keys, status.now))
+                }
             }
             @if !ended.is_empty() {
                 details {
@@ -31,6 +35,27 @@ pub(super) fn keys(status: &StatusReport) -> Markup {
                     (table("Keys that ended", &ended, status.now))
                 }
             }
+        }
+    }
+}
+
+/// How many keys are listed without being folded by audience.
+const MOST_UNFOLDED: usize = 20;
+
+/// The keys of an audience, that which signs first.
+fn folded(keys: &[&KeyStatus], now: Timestamp) -> Markup {
+    let mut keys = keys.to_vec();
+    keys.sort_by_key(|key| !key.pair.current);
+    let Some(KeyStatus { pair, .. }) = keys.first() else { return Markup::default() };
+    html! {
+        details {
+            summary {
+                (pair.audience.as_str()) ": " (keys.len())
+                (if keys.len() == 1 { " key" } else { " keys" })
+                @if pair.current { ", " code { (pair.key_id.as_str()) } " signs" }
+                @else { ", none of which signs" }
+            }
+            (table(&format!("Keys of {}", pair.audience), &keys, now))
         }
     }
 }

@@ -1,0 +1,71 @@
+//! What somebody should look into, the worst first.
+
+use maud::{Markup, html};
+
+use crate::api::ops::status::{ServedDocument, StatusReport};
+use crate::publish::log::{LARGE_SET, MANY_KEYS};
+
+/// How many sets are named that are too large for some.
+const MOST: usize = 5;
+
+pub(super) fn section(status: &StatusReport) -> Markup {
+    let lacks_signer = |audience: &str| {
+        status
+            .keys
+            .iter()
+            .any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
+    };
+    let without = status.current.iter().filter(|current| current.key_id.is_none());
+    let is_large = |document: &&ServedDocument| {
+        document.keys.is_some_and(|keys| keys > MANY_KEYS || document.bytes > LARGE_SET)
+    };
+    let items = html! {
+        @for check in status.checks.checks().iter().filter(|check| !check.holds) {
+            li { "Not ready: " (check.detail) "." }
+        }
+        @for current in without.filter(|current| lacks_signer(&current.audience)) {
+            li { (current.audience) " has no key to sign with." }
+        }
+        @for document in status.documents.iter().filter(is_large).take(MOST) {
+            li {
+                code { (document.path) } " has " (document.keys.unwrap_or_default()) " keys and "
+                (document.bytes) " bytes, and some consumers refuse more than " (MANY_KEYS)
+                " keys or " (LARGE_SET) " bytes: shorten grace periods, rotate less often, or point \
+                 consumers at the sets of single audiences."
+            }
+        }
+        @if matches!(status.ledger.state, "memory" | "failing") {
+            li { "A restart would forget keys whose files are gone: " (status.ledger.detail) "." }
+        }
+        @for certificate in &status.certificates {
+            @if let Some(refused) = &certificate.refused {
+                li {
+                    "The " (certificate.listener) " listener goes on with its certificate, and \
+                     refuses another: " (refused.cause) ". What to do: " (refused.remedy) "."
+                }
+            }
+        }
+        @if status.watcher.state == "polling" {
+            li { "Changes are noticed by polling only: " (status.watcher.detail) "." }
+        }
+        @if !status.refused.is_empty() {
+            li {
+                a href="#refused" {
+                    @match status.refused.len() {
+                        1 => { "One file is refused" }
+                        n => { (n) " files are refused" }
+                    }
+                }
+                "."
+            }
+        }
+    };
+    html! {
+        @if !items.0.is_empty() {
+            section.attention aria-labelledby="attention" {
+                h2 #attention { "Needs attention" }
+                ul { (items) }
+            }
+        }
+    }
+}
