@@ -45,10 +45,14 @@ pub fn objection_to_admin(admin: &AdminConfig, listen: &[ListenAddress]) -> Opti
     )
 }
 
-/// What opens the administration listener further than most people mean to.
+/// What does nothing, or opens the administration listener further than most people mean to.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let admin = &config.admin;
     let mut warnings = Vec::new();
+    if config.publish.issuer.is_none() && !config.publish.discovery.is_empty() {
+        let why = "[publish.discovery] does nothing without publish.issuer: there are no discovery documents";
+        warnings.push(why.to_owned());
+    }
     if admin.listen.is_empty() {
         return warnings;
     }

@@ -2,6 +2,7 @@
 //! `deserialize_with`, whose errors say what is expected.
 
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,19 +132,25 @@ pub(super) fn url_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str
     })
 }
 
+/// Whether it is an absolute https URL, or an http one of this machine.
+pub(super) fn is_secure_url(url: &str) -> bool {
+    let uri = url.parse::<hyper::Uri>().ok();
+    uri.is_some_and(|uri| match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) => true,
+        (Some("http"), Some(host)) => {
+            host == "localhost"
+                || host == "[::1]"
+                || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        }
+        _ => false,
+    })
+}
+
 pub(super) fn issuer<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
     checked(deserializer, |issuer| {
-        let uri = issuer.parse::<hyper::Uri>().ok();
-        let is_issuer = uri.is_some_and(|uri| match (uri.scheme_str(), uri.host()) {
-            (Some("https"), Some(_)) => true,
-            (Some("http"), Some(host)) => {
-                host == "localhost" || host == "[::1]" || host.starts_with("127.")
-            }
-            _ => false,
-        });
-        if is_issuer && !issuer.contains(['?', '#']) {
+        if is_secure_url(issuer) && !issuer.contains(['?', '#']) {
             Ok(Some(issuer.to_owned()))
         } else {
             Err("an https URL without query and fragment is expected, as in \

@@ -6,6 +6,7 @@
 
 mod checks;
 mod default_grace;
+mod discovery;
 mod members;
 mod settings;
 mod values;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Map, Value as Json};
 use toml::Value;
 
 pub use self::checks::objection_to_admin;
@@ -105,6 +107,9 @@ pub struct PublishConfig {
     pub issuer: Option<String>,
     pub certificates: bool,
     pub cors: bool,
+    /// What discovery documents say beside and instead of what they say by default.
+    #[serde(default, deserialize_with = "discovery::members")]
+    pub discovery: Arc<Map<String, Json>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -254,6 +259,7 @@ pub fn load(
     let config: Config = settings.deserialize()?;
     warnings.extend(checks::warnings(&config));
     checks::contradictions(&config, &settings)?;
+    discovery::check(&settings)?;
     let risks = checks::risks(&config, &settings)?;
     Ok(LoadedConfig { config, settings, warnings, risks })
 }

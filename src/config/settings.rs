@@ -3,7 +3,8 @@
 //!
 //! `config/jwksd.toml` describes every setting, and is the layer of the defaults itself: its lines
 //! `member = value` are the defaults, and a line `# member = value` is an example of a member that
-//! has none. The value's type is that of the setting.
+//! has none. The value's type is that of the setting. The members of [`FREE_SECTION`] are whatever the
+//! file says.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,6 +16,9 @@ use toml::de::DeTable;
 use toml::{Table, Value};
 
 const REFERENCE: &str = include_str!("../../config/jwksd.toml");
+
+/// The section whose members are not known here, with a dot. The file alone has it.
+const FREE_SECTION: &str = "publish.discovery.";
 
 /// The variable that names the configuration file.
 pub const CONFIG_VARIABLE: &str = "JWKSD_CONFIG";
@@ -145,6 +149,9 @@ impl Settings {
             };
             let Some((member, example)) = line.split_once(" = ") else { continue };
             let Ok(example) = example.parse::<Value>() else { continue };
+            if section == FREE_SECTION {
+                continue;
+            }
             settings.push(Setting {
                 name: format!("{section}{member}"),
                 value: has_default.then(|| example.clone()),
@@ -215,8 +222,11 @@ impl Settings {
                     remedy: format!("write it as in `{name} = {}`", setting.example),
                 })?;
                 setting.set(value, Origin::File(file.to_owned()), Some(line));
+            } else if prefix == FREE_SECTION {
+                self.add_free(name, value, Origin::File(file.to_owned()), line)?;
             } else if value.get_ref().is_table()
-                && self.0.iter().any(|setting| setting.name.starts_with(&section))
+                && (section == FREE_SECTION
+                    || self.0.iter().any(|setting| setting.name.starts_with(&section)))
             {
                 if let toml::de::DeValue::Table(table) = value.into_inner() {
                     self.read_table(&section, table, file, text)?;
@@ -242,6 +252,35 @@ impl Settings {
         Ok(())
     }
 
+    /// Adds a member of the free section behind the others of the section that it lies in.
+    fn add_free(
+        &mut self,
+        name: String,
+        value: toml::Spanned<toml::de::DeValue<'_>>,
+        origin: Origin,
+        line: usize,
+    ) -> Result<(), ConfigError> {
+        let value = Value::deserialize(value.into_deserializer()).map_err(|error| ConfigError {
+            what: format!("can't use {name} in {origin}, line {line}"),
+            cause: error.message().to_owned(),
+            remedy: "correct the TOML".to_owned(),
+        })?;
+        let parent = FREE_SECTION.split_inclusive('.').next().unwrap_or_default();
+        let last = self.0.iter().rposition(|setting| setting.name.starts_with(parent));
+        let (example, line) = (value.clone(), Some(line));
+        let setting =
+            Setting { name, value: Some(value), origin, line, has_default: false, example };
+        self.0.insert(last.map_or(self.0.len(), |last| last + 1), setting);
+        Ok(())
+    }
+
+    /// The members of the free section, without its name.
+    pub(super) fn free(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().filter_map(|setting| {
+            Some((setting.name.strip_prefix(FREE_SECTION)?, setting.value.as_ref()?))
+        })
+    }
+
     /// Reads the variables whose names begin with `JWKSD_`. Returns a warning for each that looks
     /// like a typing mistake: others may set such variables too, so they are no errors.
     ///
@@ -260,9 +299,12 @@ impl Settings {
             if variable == CONFIG_VARIABLE || is_of_kubernetes(variable) || value.is_empty() {
                 continue;
             }
-            let setting = self.0.iter_mut().find(|setting| setting.variable() == variable);
-            let Some(setting) = setting else {
-                let near = suggestion(variable, self.0.iter().map(Setting::variable));
+            let has_variable = |setting: &Setting| !setting.name.starts_with(FREE_SECTION);
+            let named =
+                |setting: &&mut Setting| setting.variable() == variable && has_variable(setting);
+            let Some(setting) = self.0.iter_mut().find(named) else {
+                let known = self.0.iter().filter(|setting| has_variable(setting));
+                let near = suggestion(variable, known.map(Setting::variable));
                 let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 warnings.push(format!(
                     "the environment variable {} names no setting{near}",

@@ -217,23 +217,25 @@ fn key_set(keys: &[(&PublishedKey, Option<Timestamp>)]) -> Vec<u8> {
     body
 }
 
-/// Metadata (OIDC Discovery §3, RFC 8414 §2), as far as a publisher of keys can know it. The
-/// authorization endpoint, which the standards demand, is a name that leads nowhere; whoever runs
-/// a complete authorization server serves a complete document instead. The algorithms are all that
+/// Metadata (OIDC Discovery §3, RFC 8414 §2), as far as a publisher of keys can know it, and what the
+/// configuration adds. The authorization endpoint, which the standards demand, is a name that leads
+/// nowhere by default. The algorithms are all that
 /// a key may have, not those of today's keys: consumers that read the document once (go-oidc does)
 /// would refuse the tokens of a key with another one until they are started anew.
 fn discovery(layout: &Layout, audience: Option<&Audience>) -> Vec<u8> {
     let issuer = layout.issuer(audience).unwrap_or_default();
-    json!({
+    let mut document = json!({
         "issuer": issuer,
         "jwks_uri": format!("{issuer}{}", layout.key_set_path()),
         "authorization_endpoint": "urn:jwksd:no-authorization-endpoint",
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": Algorithm::ALL,
-    })
-    .to_string()
-    .into_bytes()
+    });
+    if let Some(document) = document.as_object_mut() {
+        document.extend(layout.members().clone());
+    }
+    document.to_string().into_bytes()
 }
 
 impl Representation {

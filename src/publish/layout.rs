@@ -1,6 +1,9 @@
 //! Which document stands at which path of the public listener. Fixed when the program starts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
 
 use crate::keys::Audience;
 
@@ -20,6 +23,8 @@ pub struct Layout {
     contents: Vec<DocumentKind>,
     issuer: Option<Box<str>>,
     key_set_path: Box<str>,
+    /// Members of discovery documents, beside and instead of those that are made here.
+    members: Arc<Map<String, Value>>,
 }
 
 impl Layout {
@@ -32,6 +37,7 @@ impl Layout {
             contents: Vec::new(),
             issuer: issuer.map(Into::into),
             key_set_path: path.into(),
+            members: Arc::default(),
         };
         // An issuer such as https://host/tenant is reached below /tenant as well, for proxies that
         // do not take the prefix away.
@@ -62,6 +68,12 @@ impl Layout {
             }
         }
         layout
+    }
+
+    /// The same with these members in every discovery document.
+    #[must_use]
+    pub fn with_members(self, members: Arc<Map<String, Value>>) -> Self {
+        Self { members, ..self }
     }
 
     fn add(&mut self, content: DocumentKind, paths: &[String]) {
@@ -104,6 +116,10 @@ impl Layout {
     pub(crate) fn issuer(&self, audience: Option<&Audience>) -> Option<String> {
         let issuer = self.issuer.as_deref()?;
         Some(audience.map_or_else(|| issuer.to_owned(), |audience| format!("{issuer}/{audience}")))
+    }
+
+    pub(super) fn members(&self) -> &Map<String, Value> {
+        &self.members
     }
 
     pub(crate) fn key_set_path(&self) -> &str {

@@ -66,6 +66,7 @@ pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError
 pub fn layout(config: &Config) -> Layout {
     let issuer = config.publish.issuer.as_deref();
     Layout::new(&config.keys.audiences, &config.publish.path, issuer)
+        .with_members(Arc::clone(&config.publish.discovery))
 }
 
 pub(super) fn scanner(config: &Config) -> KeyScanner {

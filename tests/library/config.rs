@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::daemon::jwksd;
 use jwksd::config::{ConfigError, Flags, LoadedConfig, Origin, Settings, load};
+use serde_json::json;
 use toml::Value;
 
 fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -180,6 +181,64 @@ fn values_that_make_no_sense_are_errors_that_name_the_member() {
         let named = format!("{error}");
         assert!(named.contains(member) || member == "key" || member == "issuer", "{text}: {named}");
     }
+}
+
+#[test]
+fn discovery_members_are_free_and_checked_where_the_standards_say_what_they_are() {
+    let section = "drain = \"1s\"\n[publish.discovery]\n";
+    let text = "jwks_uri = \"https://cdn.example/keys\"\nscopes_supported = [\"openid\"]\n\
+                claims_parameter_supported = false\nx_level = 3\nx_share = 0.5\n\
+                mtls_endpoint_aliases = { token_endpoint = \"https://mtls.example/token\" }\n\
+                token_endpoint = \"http://127.0.0.1:9000/token\"\n";
+    let loaded = of_file(&format!("{section}{text}")).unwrap();
+    let expected = json!({
+        "jwks_uri": "https://cdn.example/keys", "scopes_supported": ["openid"],
+        "claims_parameter_supported": false, "x_level": 3, "x_share": 0.5,
+        "mtls_endpoint_aliases": { "token_endpoint": "https://mtls.example/token" },
+        "token_endpoint": "http://127.0.0.1:9000/token"
+    });
+    assert_eq!(serde_json::Value::Object((*loaded.config.publish.discovery).clone()), expected);
+    assert!(loaded.warnings[0].contains("publish.issuer"), "{:?}", loaded.warnings);
+    for wrong in [
+        "issuer = \"https://id.example\"",
+        "jwks_uri = \"/keys\"",
+        "jwks_uri = \"http://id.example/keys\"",
+        "token_endpoint = \"http://127.evil.example/token\"",
+        "authorization_endpoint = \"https://id.example/a#b\"",
+        "authorization_endpoint = 5",
+        "scopes_supported = \"openid\"",
+        "scopes_supported = []",
+        "response_types_supported = [1]",
+        "claims_parameter_supported = \"yes\"",
+        "x_date = 2026-01-01",
+        "x_number = inf",
+        "\"x y\" = 1",
+        "mtls_endpoint_aliases = { token_endpoint = 1 }",
+    ] {
+        let error = of_file(&format!("{section}{wrong}")).expect_err(wrong);
+        assert!(error.what.contains("jwksd.toml, line 3"), "{wrong}: {error}");
+        assert!(error.what.contains("publish.discovery."), "{wrong}: {error}");
+    }
+    let variable = [("JWKSD_PUBLISH_DISCOVERY_JWKS_URI", "https://id.example")];
+    assert!(of_environment(&variable).unwrap().config.publish.discovery.is_empty());
+}
+
+#[test]
+fn discovery_members_are_printed_as_they_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("jwksd.toml");
+    let text = "[publish.discovery]\nscopes_supported = [\"openid\"]\nx_level = 3\n[log]\nlevel = \"warn\"";
+    fs::write(&file, text).unwrap();
+    let print = || jwksd().args(["config", "--config"]).arg(&file).output().unwrap().stdout;
+    let printed = String::from_utf8(print()).unwrap();
+    let section = printed.split("[publish.discovery]").nth(1).unwrap();
+    assert!(section.trim_start().starts_with("scopes_supported = [\"openid\"]"), "{printed}");
+    fs::write(&file, &printed).unwrap();
+    let values = |text: &str| {
+        let of_line = |line: &str| line.split("  #").next().unwrap_or_default().trim().to_owned();
+        text.lines().map(of_line).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&String::from_utf8(print()).unwrap()), values(&printed));
 }
 
 #[test]

@@ -231,6 +231,32 @@ fn discovery_documents_stand_where_an_issuer_is_configured() {
 }
 
 #[test]
+fn discovery_documents_say_what_the_configuration_adds_to_them() {
+    let directory = tempfile::tempdir().unwrap();
+    write_key(directory.path(), "a", &json!({ "keyId": "a" }));
+    let file = directory.path().join(".jwksd.toml");
+    let text = "[publish]\nissuer = \"https://id.example\"\n[publish.discovery]\n\
+                jwks_uri = \"https://cdn.example/keys\"\nscopes_supported = [\"openid\", \"mail\"]\n\
+                token_endpoint = \"https://id.example/token\"\n";
+    fs::write(&file, text).unwrap();
+    let daemon = Daemon::start_with(directory.path(), |command| command.arg("--config").arg(&file));
+    daemon.await_kids(&["a"]);
+    for path in [
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/client/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server/client",
+    ] {
+        let document = daemon.get(path).json();
+        assert_eq!(document["jwks_uri"], "https://cdn.example/keys", "{path}");
+        assert_eq!(document["scopes_supported"], json!(["openid", "mail"]), "{path}");
+        assert_eq!(document["token_endpoint"], "https://id.example/token", "{path}");
+        assert!(document["issuer"].as_str().unwrap().starts_with("https://id.example"), "{path}");
+        assert_eq!(document["response_types_supported"], json!(["id_token"]), "{path}");
+    }
+}
+
+#[test]
 fn an_empty_directory_is_an_honest_empty_set() {
     let directory = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(directory.path());
