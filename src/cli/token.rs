@@ -113,7 +113,7 @@ fn sign(
     let added = [
         ("iat", Some(json!(now.as_second()))),
         ("exp", Some(json!(expires.as_second()))),
-        ("iss", serve::layout(config).issuer(Some(audience)).map(Value::from)),
+        ("iss", serve::layout(config).settings().issuer_of(Some(audience)).map(Value::from)),
     ];
     for (name, value) in added {
         if let Some(value) = value {

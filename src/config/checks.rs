@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::{AdminConfig, Config, ConfigError, ListenAddress, Risk, Settings, format_duration};
 use crate::encoding::shell_word;
+use crate::keys::Audience;
 use crate::keys::lifecycle::Policy;
 
 /// The members that can be named in `accept_risk`.
@@ -15,6 +16,23 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
     if !config.keys.audiences.contains(&config.keys.default_audience) {
         return Err(settings.error("keys.default_audience", "it is none of keys.audiences"));
     }
+    let publish = &config.publish;
+    let is_audience = |name: &str| config.keys.audiences.iter().any(|known| known.as_str() == name);
+    if name_in(&publish.path, &publish.audience_path).is_some_and(is_audience) {
+        let why = "an audience's set would stand at publish.path, where the set of all keys is";
+        return Err(settings.error("publish.audience_path", why));
+    }
+    let is_discovery = ["openid-configuration", "oauth-authorization-server"].iter().any(|name| {
+        let at = publish.audience_path.as_str();
+        let well_known = format!("/.well-known/{name}");
+        [format!("/{{audience}}{well_known}"), format!("{well_known}/{{audience}}")]
+            .iter()
+            .any(|taken| taken == at)
+    });
+    if is_discovery {
+        let why = "discovery documents stand there";
+        return Err(settings.error("publish.audience_path", why));
+    }
     let jwt = config.admin.jwt.as_ref();
     let unknown = jwt.and_then(|jwt| jwt.key_audience.as_ref());
     if unknown.is_some_and(|audience| !config.keys.audiences.contains(audience)) {
@@ -22,6 +40,12 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
     }
     let objection = objection_to_admin(&config.admin, &config.admin.listen);
     objection.map_or(Ok(()), |why| Err(settings.error("admin.listen", why)))
+}
+
+/// What stands in `path` in the place of the audience's name in `template`.
+fn name_in<'a>(path: &'a str, template: &str) -> Option<&'a str> {
+    let (before, after) = template.split_once(Audience::PLACEHOLDER)?;
+    path.strip_prefix(before)?.strip_suffix(after)
 }
 
 /// Why an administration listener must not listen on these addresses, if it must not.

@@ -117,18 +117,30 @@ pub(super) fn audiences<'de, D: Deserializer<'de>>(
 }
 
 /// The path of an URL, without query and fragment.
+fn is_url_path(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    path.len() > 1 && path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("..")
+}
+
 pub(super) fn url_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     checked(deserializer, |path| {
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
-        if path.len() > 1
-            && path.starts_with('/')
-            && path.bytes().all(is_plain)
-            && !path.contains("..")
-        {
-            Ok(path.to_owned())
-        } else {
-            Err("an absolute path without a query is expected, as in \"/.well-known/jwks.json\"")
-        }
+        let expected =
+            "an absolute path without a query is expected, as in \"/.well-known/jwks.json\"";
+        is_url_path(path).then(|| path.to_owned()).ok_or(expected)
+    })
+}
+
+/// A path in which the name of an audience has its place.
+pub(super) fn audience_path<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<String, D::Error> {
+    checked(deserializer, |path| {
+        let parts = path.split_once(Audience::PLACEHOLDER);
+        let is_once =
+            parts.is_some_and(|(before, after)| ![before, after].concat().contains(['{', '}']));
+        let expected = "an absolute path without a query is expected, with {audience} once in it, as in \
+                        \"/{audience}/.well-known/jwks.json\"";
+        (is_once && is_url_path(path)).then(|| path.to_owned()).ok_or(expected)
     })
 }
 

@@ -101,6 +101,8 @@ pub struct LedgerConfig {
 pub struct PublishConfig {
     #[serde(deserialize_with = "members::url_path")]
     pub path: String,
+    #[serde(deserialize_with = "members::audience_path")]
+    pub audience_path: String,
     #[serde(deserialize_with = "duration")]
     pub max_age: Duration,
     #[serde(default, deserialize_with = "members::issuer")]

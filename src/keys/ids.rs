@@ -80,6 +80,14 @@ impl<'de> Deserialize<'de> for Kid {
 pub struct Audience(Arc<str>);
 
 impl Audience {
+    /// Stands in a path for the name of an audience.
+    pub const PLACEHOLDER: &str = "{audience}";
+
+    /// `template` with the name in the place of [`Self::PLACEHOLDER`].
+    pub(crate) fn put_into(&self, template: &str) -> String {
+        template.replace(Self::PLACEHOLDER, &self.0)
+    }
+
     /// An audience by its name. That it is a configured one is the caller's to check.
     pub fn new(name: &str) -> Self {
         Self(name.into())

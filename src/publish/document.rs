@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::json;
 
-use super::layout::{DocumentKind, Layout};
+use super::layout::{DocumentKind, Layout, LayoutSettings};
 use crate::encoding::{hex, sha256};
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::{Phase, Policy};
@@ -126,19 +126,14 @@ fn jwk(named: &NamedKey<'_>, certificates: bool) -> Arc<str> {
     serde_json::to_string(&jwk).expect("a JWK is plain data").into()
 }
 
-/// The keys of a document at `now`, and until when each is in it. A kid that several audiences have
-/// is in the set of all once, as long as any of them has it.
-fn keys_of<'a>(
-    keys: &'a [PublishedKey],
-    audience: Option<&Audience>,
-    now: Timestamp,
-) -> Vec<(&'a PublishedKey, Option<Timestamp>)> {
+/// A key of a document, and until when it is in it.
+type Listed<'a> = (&'a PublishedKey, Option<Timestamp>);
+
+/// The set of all: a kid that several audiences have is in it once, as long as any of them has it.
+fn without_repetition<'a>(keys: impl Iterator<Item = &'a PublishedKey>) -> Vec<Listed<'a>> {
     let mut index: HashMap<&Kid, usize> = HashMap::new();
-    let mut chosen: Vec<(&PublishedKey, Option<Timestamp>)> = Vec::new();
-    for key in keys.iter().filter(|key| key.is_published(now)) {
-        if audience.is_some_and(|audience| *audience != key.name.audience) {
-            continue;
-        }
+    let mut chosen: Vec<Listed<'_>> = Vec::new();
+    for key in keys {
         match index.entry(&key.name.kid) {
             Entry::Vacant(new) => {
                 new.insert(chosen.len());
@@ -153,24 +148,35 @@ fn keys_of<'a>(
     chosen
 }
 
-/// The documents of `layout` at `now`. Those whose bytes did not change are taken over from
-/// `previous`.
+/// The documents of `layout` at `now`. Those whose bytes did not change are taken over from the
+/// `previous` ones, with their layout.
 pub(crate) fn render(
     layout: &Layout,
     keys: &[PublishedKey],
     now: Timestamp,
-    previous: Option<&[Arc<Document>]>,
+    previous: Option<(&Layout, &[Arc<Document>])>,
 ) -> Box<[Arc<Document>]> {
+    let mut by_audience: HashMap<&Audience, Vec<Listed<'_>>> = HashMap::new();
+    let published = || keys.iter().filter(|key| key.is_published(now));
+    for key in published() {
+        by_audience.entry(&key.name.audience).or_default().push((key, key.until));
+    }
+    let all = without_repetition(published());
+    let before: HashMap<&DocumentKind, &Arc<Document>> = previous
+        .into_iter()
+        .flat_map(|(layout, documents)| layout.contents().iter().zip(documents))
+        .collect();
     let mut documents: Vec<Arc<Document>> = Vec::with_capacity(layout.contents().len());
-    for (index, content) in layout.contents().iter().enumerate() {
+    for content in layout.contents() {
         let (DocumentKind::KeySet(audience) | DocumentKind::Discovery(audience)) = content;
-        let keys = keys_of(keys, audience.as_ref(), now);
+        let keys = audience.as_ref().map_or(Some(&all), |audience| by_audience.get(audience));
+        let keys = keys.map_or(&[][..], |keys| keys);
         let body = match content {
-            DocumentKind::KeySet(_) => key_set(&keys),
-            DocumentKind::Discovery(audience) => discovery(layout, audience.as_ref()),
+            DocumentKind::KeySet(_) => key_set(keys),
+            DocumentKind::Discovery(audience) => discovery(layout.settings(), audience.as_ref()),
         };
         let next_end = keys.iter().filter_map(|(_, until)| *until).min();
-        let before = previous.and_then(|previous| previous.get(index));
+        let before = before.get(content).copied();
         let document = if let Some(before) = before.filter(|before| before.identity.body == body) {
             if before.next_end == next_end {
                 Arc::clone(before)
@@ -183,7 +189,7 @@ pub(crate) fn render(
                 before.is_none_or(|before| before.last_modified != last_modified);
             // Where one audience has all the keys, the two sets differ in their history, and in the end
             // of a key that another audience has as well.
-            let same = documents.iter().find(|other| other.identity.body == body);
+            let same = documents.first().filter(|all| all.identity.body == body);
             Arc::new(if let Some(same) = same {
                 let same = Document::clone(same);
                 Document { last_modified, last_modified_is_exact, next_end, ..same }
@@ -205,7 +211,7 @@ pub(crate) fn render(
 }
 
 /// A JWK Set (RFC 7517 §5).
-fn key_set(keys: &[(&PublishedKey, Option<Timestamp>)]) -> Vec<u8> {
+fn key_set(keys: &[Listed<'_>]) -> Vec<u8> {
     let length: usize = keys.iter().map(|(key, _)| key.jwk.len() + 1).sum();
     let mut body = Vec::with_capacity(length + 11);
     body.extend_from_slice(br#"{"keys":["#);
@@ -222,18 +228,17 @@ fn key_set(keys: &[(&PublishedKey, Option<Timestamp>)]) -> Vec<u8> {
 /// nowhere by default. The algorithms are all that
 /// a key may have, not those of today's keys: consumers that read the document once (go-oidc does)
 /// would refuse the tokens of a key with another one until they are started anew.
-fn discovery(layout: &Layout, audience: Option<&Audience>) -> Vec<u8> {
-    let issuer = layout.issuer(audience).unwrap_or_default();
+fn discovery(settings: &LayoutSettings, audience: Option<&Audience>) -> Vec<u8> {
     let mut document = json!({
-        "issuer": issuer,
-        "jwks_uri": format!("{issuer}{}", layout.key_set_path()),
+        "issuer": settings.issuer_of(audience),
+        "jwks_uri": settings.jwks_uri(audience),
         "authorization_endpoint": "urn:jwksd:no-authorization-endpoint",
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": Algorithm::ALL,
     });
     if let Some(document) = document.as_object_mut() {
-        document.extend(layout.members().clone());
+        document.extend((*settings.members).clone());
     }
     document.to_string().into_bytes()
 }

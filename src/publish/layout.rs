@@ -1,4 +1,4 @@
-//! Which document stands at which path of the public listener. Fixed when the program starts.
+//! Which document stands at which path of the public listener.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::keys::Audience;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DocumentKind {
     /// The JWK Set of every audience, or of one.
     KeySet(Option<Audience>),
@@ -15,45 +15,62 @@ pub enum DocumentKind {
     Discovery(Option<Audience>),
 }
 
-/// The paths of the public listener and the documents behind them.
+/// What the configuration says of paths and of discovery documents.
+#[derive(Debug, Clone)]
+pub struct LayoutSettings {
+    /// The path of the set of all keys.
+    pub key_set_path: Box<str>,
+    /// The path of an audience's set, with [`Audience::PLACEHOLDER`] in the place of its name.
+    pub audience_path: Box<str>,
+    pub issuer: Option<Box<str>>,
+    /// Members of discovery documents, beside and instead of those that are made by default.
+    pub members: Arc<Map<String, Value>>,
+    /// Whether audiences come and go while the program runs.
+    pub is_open: bool,
+}
+
+/// The paths of the public listener and the documents behind them, for these audiences.
 #[derive(Debug, Clone)]
 pub struct Layout {
+    settings: Arc<LayoutSettings>,
+    audiences: Vec<Audience>,
     /// Without their first slash.
     paths: HashMap<Box<str>, usize>,
     contents: Vec<DocumentKind>,
-    issuer: Option<Box<str>>,
-    key_set_path: Box<str>,
-    /// Members of discovery documents, beside and instead of those that are made here.
-    members: Arc<Map<String, Value>>,
 }
 
 impl Layout {
-    /// The layout for `audiences`, with the key sets at `path` (as in `/.well-known/jwks.json`),
-    /// below `/AUDIENCE` for each audience, and discovery documents where there is an `issuer`.
+    /// The layout for `audiences`, with the set of all keys at `path`, and discovery documents where
+    /// there is an `issuer`.
     pub fn new(audiences: &[Audience], path: &str, issuer: Option<&str>) -> Self {
-        let issuer = issuer.map(|issuer| issuer.trim_end_matches('/'));
-        let mut layout = Self {
-            paths: HashMap::new(),
-            contents: Vec::new(),
-            issuer: issuer.map(Into::into),
+        let settings = LayoutSettings {
             key_set_path: path.into(),
+            audience_path: "/{audience}/.well-known/jwks.json".into(),
+            issuer: issuer.map(Into::into),
             members: Arc::default(),
+            is_open: false,
         };
+        Self::of(Arc::new(settings), audiences.to_vec())
+    }
+
+    pub fn of(settings: Arc<LayoutSettings>, audiences: Vec<Audience>) -> Self {
+        let mut layout = Self { settings, audiences, paths: HashMap::new(), contents: Vec::new() };
+        let settings = Arc::clone(&layout.settings);
         // An issuer such as https://host/tenant is reached below /tenant as well, for proxies that
         // do not take the prefix away.
-        let issuer_path = issuer.map_or("", path_of);
-        let everyone = std::iter::once(None).chain(audiences.iter().map(Some));
+        let issuer_path = settings.issuer().map_or("", path_of);
+        let audiences = layout.audiences.clone();
+        let everyone = std::iter::once(None).chain(audiences.into_iter().map(Some));
         for audience in everyone {
-            let below = audience.map_or_else(String::new, |audience| format!("/{audience}"));
-            layout.add(
-                DocumentKind::KeySet(audience.cloned()),
-                &[format!("{below}{path}"), format!("{issuer_path}{below}{path}")],
-            );
-            if issuer.is_some() {
+            let path = settings.path_of_key_set(audience.as_ref());
+            let below = audience.as_ref().map_or_else(String::new, |name| format!("/{name}"));
+            let paths = [format!("{issuer_path}{path}"), path];
+            layout.add(DocumentKind::KeySet(audience.clone()), &paths);
+            if settings.issuer.is_some() {
                 // RFC 8414 §3.1 puts the well-known part before the issuer's path, OIDC Discovery
                 // §4 behind it; both are served for both.
                 layout.add(
-                    DocumentKind::Discovery(audience.cloned()),
+                    DocumentKind::Discovery(audience),
                     &["openid-configuration", "oauth-authorization-server"]
                         .map(|name| {
                             [
@@ -70,12 +87,6 @@ impl Layout {
         layout
     }
 
-    /// The same with these members in every discovery document.
-    #[must_use]
-    pub fn with_members(self, members: Arc<Map<String, Value>>) -> Self {
-        Self { members, ..self }
-    }
-
     fn add(&mut self, content: DocumentKind, paths: &[String]) {
         let index = self.contents.len();
         self.contents.push(content);
@@ -86,6 +97,10 @@ impl Layout {
 
     /// The index in [`Self::contents`] of the document at `path`.
     pub(crate) fn find(&self, path: &str) -> Option<usize> {
+        // Where everybody's key set stands, which nearly every request is for.
+        if path == &*self.settings.key_set_path {
+            return Some(0);
+        }
         // Clients that put an issuer with a slash at its end before a path ask for two.
         let path = if path.starts_with("//") {
             path.trim_start_matches('/')
@@ -95,35 +110,66 @@ impl Layout {
         self.paths.get(path).copied()
     }
 
-    /// The path of each document; the first one where it has several.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let name = |content: &DocumentKind| {
-            let (DocumentKind::KeySet(audience) | DocumentKind::Discovery(audience)) = content;
-            let below = audience.as_ref().map_or_else(String::new, |name| format!("/{name}"));
-            match content {
-                DocumentKind::KeySet(_) => format!("{below}{}", self.key_set_path),
-                DocumentKind::Discovery(_) => format!("{below}/.well-known/openid-configuration"),
+    /// The path of a document; the first one where it has several.
+    pub(crate) fn name(&self, content: &DocumentKind) -> String {
+        match content {
+            DocumentKind::KeySet(audience) => self.settings.path_of_key_set(audience.as_ref()),
+            DocumentKind::Discovery(None) => "/.well-known/openid-configuration".to_owned(),
+            DocumentKind::Discovery(Some(audience)) => {
+                format!("/{audience}/.well-known/openid-configuration")
             }
-        };
-        self.contents.iter().map(name).collect()
+        }
+    }
+
+    /// The names under which requests are counted, see [`Self::counter`]. Audiences that come and go
+    /// are not told apart.
+    pub(crate) fn counters(&self) -> Vec<String> {
+        let any = || vec![Audience::new(Audience::PLACEHOLDER)];
+        let of_any = self.settings.is_open.then(|| Self::of(Arc::clone(&self.settings), any()));
+        let layout = of_any.as_ref().unwrap_or(self);
+        layout.contents.iter().map(|content| layout.name(content)).collect()
+    }
+
+    /// The place in [`Self::counters`] of a document.
+    pub(crate) fn counter(&self, index: usize) -> usize {
+        let of_each = 1 + usize::from(self.settings.issuer.is_some());
+        if self.settings.is_open && of_each <= index { of_each + index % of_each } else { index }
     }
 
     pub(crate) fn contents(&self) -> &[DocumentKind] {
         &self.contents
     }
 
+    pub(crate) fn audiences(&self) -> &[Audience] {
+        &self.audiences
+    }
+
+    pub(crate) fn settings(&self) -> &LayoutSettings {
+        &self.settings
+    }
+}
+
+impl LayoutSettings {
+    fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref().map(|issuer| issuer.trim_end_matches('/'))
+    }
+
+    fn path_of_key_set(&self, audience: Option<&Audience>) -> String {
+        audience.map_or_else(
+            || self.key_set_path.to_string(),
+            |audience| audience.put_into(&self.audience_path),
+        )
+    }
+
     /// The issuer of all, or of one audience: `issuer`, `issuer/AUDIENCE`.
-    pub(crate) fn issuer(&self, audience: Option<&Audience>) -> Option<String> {
-        let issuer = self.issuer.as_deref()?;
+    pub(crate) fn issuer_of(&self, audience: Option<&Audience>) -> Option<String> {
+        let issuer = self.issuer()?;
         Some(audience.map_or_else(|| issuer.to_owned(), |audience| format!("{issuer}/{audience}")))
     }
 
-    pub(super) fn members(&self) -> &Map<String, Value> {
-        &self.members
-    }
-
-    pub(crate) fn key_set_path(&self) -> &str {
-        &self.key_set_path
+    /// The URL of a key set, where there is an issuer.
+    pub(super) fn jwks_uri(&self, audience: Option<&Audience>) -> Option<String> {
+        Some(format!("{}{}", self.issuer()?, self.path_of_key_set(audience)))
     }
 }
 
@@ -178,6 +224,6 @@ mod tests {
             content(&layout, "/tenant/.well-known/jwks.json"),
             Some(&DocumentKind::KeySet(None))
         );
-        assert_eq!(layout.issuer(None).as_deref(), Some("https://id.example/tenant"));
+        assert_eq!(layout.settings().issuer_of(None).as_deref(), Some("https://id.example/tenant"));
     }
 }

@@ -18,6 +18,7 @@ use crate::keys::Name;
 pub struct Snapshot {
     /// Increases whenever any byte changes.
     pub generation: u64,
+    pub(crate) layout: Arc<Layout>,
     /// In the order of [`Layout::contents`].
     pub documents: Box<[Arc<Document>]>,
     keys: Arc<[PublishedKey]>,
@@ -34,7 +35,7 @@ impl Snapshot {
     }
 }
 
-/// Nothing is published at first.
+/// Nothing is published at first; what is, is laid out as in `layout`.
 pub fn channel(layout: Arc<Layout>) -> (Publisher, SnapshotReader) {
     let shared =
         Arc::new(SwapPoint { layout, current: ArcSwapOption::empty(), writing: Mutex::new(()) });
@@ -60,6 +61,7 @@ impl SnapshotReader {
         if snapshot.holds_at(now) { Some(snapshot) } else { self.0.withdraw(now) }
     }
 
+    /// The layout of what is to be published first.
     pub(crate) fn layout(&self) -> &Layout {
         &self.0.layout
     }
@@ -74,13 +76,30 @@ impl Publisher {
         self.0.current.load_full()
     }
 
-    /// Publishes `keys`. Returns the snapshot where any byte differs from the one before.
+    /// Publishes `keys`, laid out as before. Returns the snapshot where any byte differs from the one
+    /// before.
     pub fn publish(&self, keys: Vec<PublishedKey>, now: Timestamp) -> Option<Arc<Snapshot>> {
+        self.publish_to(&self.layout(), keys, now)
+    }
+
+    /// The layout of what is published.
+    pub(super) fn layout(&self) -> Arc<Layout> {
+        let current = self.current();
+        Arc::clone(current.as_ref().map_or(&self.0.layout, |current| &current.layout))
+    }
+
+    /// The same as [`Self::publish`] in another layout.
+    pub(super) fn publish_to(
+        &self,
+        layout: &Arc<Layout>,
+        keys: Vec<PublishedKey>,
+        now: Timestamp,
+    ) -> Option<Arc<Snapshot>> {
         let keys: Arc<[PublishedKey]> = keys.into();
         loop {
             let before = self.0.current.load_full();
             // Rendering many keys takes a while, and readers may need the lock to withdraw one.
-            let next = SwapPoint::next(&self.0.layout, before.as_ref(), Arc::clone(&keys), now);
+            let next = SwapPoint::next(layout, before.as_ref(), Arc::clone(&keys), now);
             let writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let current = self.0.current.load_full();
             if before.as_ref().map(Arc::as_ptr) == current.as_ref().map(Arc::as_ptr) {
@@ -117,20 +136,22 @@ impl Publisher {
 
 impl SwapPoint {
     fn next(
-        layout: &Layout,
+        layout: &Arc<Layout>,
         before: Option<&Arc<Snapshot>>,
         keys: Arc<[PublishedKey]>,
         now: Timestamp,
     ) -> Snapshot {
-        let previous = before.map(|before| &*before.documents);
+        let previous = before.map(|before| (&*before.layout, &*before.documents));
         let documents = render(layout, &keys, now, previous);
         let same = before.is_some_and(|before| {
-            let both = before.documents.iter().zip(&documents);
-            both.into_iter().all(|(before, next)| before.identity.body == next.identity.body)
+            let mut both = before.documents.iter().zip(&documents);
+            before.layout.audiences() == layout.audiences()
+                && both.all(|(before, next)| before.identity.body == next.identity.body)
         });
         Snapshot {
             generation: before.map_or(0, |before| before.generation) + u64::from(!same),
             next_end: documents.iter().filter_map(|document| document.next_end).min(),
+            layout: Arc::clone(layout),
             documents,
             keys,
         }
@@ -144,7 +165,7 @@ impl SwapPoint {
             return Some(snapshot);
         }
         let keys = Arc::clone(&snapshot.keys);
-        let next = Arc::new(Self::next(&self.layout, Some(&snapshot), keys, now));
+        let next = Arc::new(Self::next(&snapshot.layout, Some(&snapshot), keys, now));
         self.current.store(Some(Arc::clone(&next)));
         Some(next)
     }

@@ -19,7 +19,7 @@ use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
 use crate::logging;
 use crate::operations::{OperationSettings, Operations};
 use crate::ownership;
-use crate::publish::layout::Layout;
+use crate::publish::layout::{Layout, LayoutSettings};
 use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
 use crate::publish::snapshot::SnapshotReader;
@@ -64,9 +64,15 @@ pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError
 }
 
 pub fn layout(config: &Config) -> Layout {
-    let issuer = config.publish.issuer.as_deref();
-    Layout::new(&config.keys.audiences, &config.publish.path, issuer)
-        .with_members(Arc::clone(&config.publish.discovery))
+    let publish = &config.publish;
+    let settings = LayoutSettings {
+        key_set_path: (*publish.path).into(),
+        audience_path: (*publish.audience_path).into(),
+        issuer: publish.issuer.as_deref().map(Into::into),
+        members: Arc::clone(&publish.discovery),
+        is_open: false,
+    };
+    Layout::of(Arc::new(settings), config.keys.audiences.clone())
 }
 
 pub(super) fn scanner(config: &Config) -> KeyScanner {

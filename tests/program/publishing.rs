@@ -257,6 +257,24 @@ fn discovery_documents_say_what_the_configuration_adds_to_them() {
 }
 
 #[test]
+fn the_sets_of_audiences_stand_where_they_are_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    write_key(directory.path(), "a", &json!({ "keyId": "a" }));
+    write_key(directory.path(), "b", &json!({ "keyId": "b", "audience": "human" }));
+    let daemon = Daemon::start_with(directory.path(), |command| {
+        let command = command.env("JWKSD_PUBLISH_ISSUER", "https://id.example/base");
+        command.env("JWKSD_PUBLISH_AUDIENCE_PATH", "/jwks/{audience}.json")
+    });
+    daemon.await_kids(&["a", "b"]);
+    assert_eq!(daemon.get("/jwks/human.json").kids(), ["b"]);
+    assert_eq!(daemon.get("/base/jwks/client.json").kids(), ["a"]);
+    assert_eq!(daemon.get("/human/.well-known/jwks.json").status, 404);
+    let discovery = daemon.get("/human/.well-known/openid-configuration").json();
+    assert_eq!(discovery["issuer"], "https://id.example/base/human");
+    assert_eq!(discovery["jwks_uri"], "https://id.example/base/jwks/human.json");
+}
+
+#[test]
 fn an_empty_directory_is_an_honest_empty_set() {
     let directory = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(directory.path());

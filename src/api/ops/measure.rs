@@ -118,7 +118,7 @@ impl Measured {
             self.keys(view, &sources.terms.rules.audiences, policy, sight.now);
             self.state(view);
         }
-        self.documents(sources, sight);
+        self.documents(sight);
         self.listeners(sources);
         self.certificates(sources);
     }
@@ -333,9 +333,9 @@ impl Measured {
         }
     }
 
-    fn documents(&mut self, sources: &OpsSources, sight: &OpsView) {
+    fn documents(&mut self, sight: &OpsView) {
         let Some(snapshot) = &sight.snapshot else { return };
-        let contents = sources.published.layout().contents();
+        let contents = snapshot.layout.contents();
         let key_sets = || {
             contents.iter().zip(&snapshot.documents).filter_map(|(content, document)| {
                 let DocumentKind::KeySet(audience) = content else { return None };

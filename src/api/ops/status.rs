@@ -163,11 +163,11 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         standby: keys.iter().filter(|key| key.stands_by(audience)).count(),
     });
     let current = if view.is_some() { current.collect() } else { Vec::new() };
-    let layout = sources.published.layout();
-    let (names, contents) = (layout.names(), layout.contents());
     let documents = snapshot.iter().flat_map(|snapshot| {
-        names.iter().zip(contents).zip(&snapshot.documents).map(|((path, content), document)| {
-            ServedDocument::of(path, matches!(content, DocumentKind::KeySet(_)), document)
+        let layout = &snapshot.layout;
+        layout.contents().iter().zip(&snapshot.documents).map(|(content, document)| {
+            let is_key_set = matches!(content, DocumentKind::KeySet(_));
+            ServedDocument::of(layout.name(content), is_key_set, document)
         })
     });
     StatusReport {
@@ -316,9 +316,9 @@ impl From<&tls::served::ServedPair> for ServedCertificate {
 }
 
 impl ServedDocument {
-    fn of(path: &str, is_key_set: bool, document: &Document) -> Self {
+    fn of(path: String, is_key_set: bool, document: &Document) -> Self {
         Self {
-            path: path.to_owned(),
+            path,
             keys: is_key_set.then_some(document.key_count),
             bytes: document.identity.body.len(),
             gzip_bytes: document.gzip.body.len(),

@@ -61,8 +61,6 @@ pub struct PublicHandler(Arc<PublicContext>);
 
 struct PublicContext {
     published: SnapshotReader,
-    /// Where everybody's key set stands, which nearly every request is for.
-    key_set: Option<usize>,
     clock: Arc<dyn Clock>,
     cache_control: CacheControl,
     cors: bool,
@@ -89,11 +87,9 @@ impl PublicHandler {
     /// Serves `published` for at most `max_age` seconds in caches; with `cors`, to scripts of every
     /// origin.
     pub fn new(published: SnapshotReader, clock: Arc<dyn Clock>, max_age: u64, cors: bool) -> Self {
-        let layout = published.layout();
-        let key_set = layout.find(layout.key_set_path());
         let cache_control = CacheControl::new(max_age);
-        let requests = Arc::new(Requests::new(layout.names()));
-        Self(Arc::new(PublicContext { published, key_set, clock, cache_control, cors, requests }))
+        let requests = Arc::new(Requests::new(published.layout().counters()));
+        Self(Arc::new(PublicContext { published, clock, cache_control, cors, requests }))
     }
 
     /// What is counted of its requests.
@@ -126,9 +122,10 @@ impl PublicContext {
     fn decide<B>(&self, request: &Request<B>) -> ResponseKind {
         let path = request.uri().path();
         let is_options = *request.method() == Method::OPTIONS;
-        let layout = self.published.layout();
-        let index = if path == layout.key_set_path() { self.key_set } else { layout.find(path) };
-        let Some(index) = index else {
+        let now = self.clock.now();
+        let snapshot = self.published.at(now);
+        let layout = snapshot.as_ref().map_or_else(|| self.published.layout(), |now| &now.layout);
+        let Some(index) = layout.find(path) else {
             // The asterisk asks about the server as a whole (RFC 9110 §9.3.7), and so does HAProxy's
             // plain health check by the root.
             let is_server = is_options && matches!(path, "*" | "/");
@@ -144,8 +141,7 @@ impl PublicContext {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return ResponseKind::Problem(Problem::MethodNotAllowed);
         }
-        let now = self.clock.now();
-        match self.published.at(now) {
+        match snapshot {
             Some(snapshot) => {
                 let selection = self.choose(&snapshot.documents[index], request.headers(), now);
                 ResponseKind::Document { snapshot, index, selection }
@@ -170,7 +166,8 @@ impl PublicContext {
         match kind {
             ResponseKind::Document { snapshot, index, selection } => {
                 let response = self.write_document(&snapshot.documents[index], selection, headers);
-                self.requests.count(Some(index), response.status());
+                let counter = snapshot.layout.counter(index);
+                self.requests.count(Some(counter), response.status());
                 response
             }
             ResponseKind::Options { is_preflight } => {
