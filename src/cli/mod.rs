@@ -6,6 +6,7 @@ mod columns;
 mod config;
 mod directories;
 mod examples;
+mod export;
 mod keys;
 mod moment;
 mod render;
@@ -75,6 +76,16 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         audience: Option<String>,
         /// At this time: RFC 3339, or relative as in +3h
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        at: Option<Moment>,
+    },
+    /// Write every document as a file at its path below a directory
+    Export {
+        #[command(flatten)]
+        common: Common,
+        /// Where the files are written
+        dir: PathBuf,
+        /// As of this time: RFC 3339, or relative as in +3h
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         at: Option<Moment>,
     },
@@ -274,6 +285,10 @@ impl Cli {
                 let loaded = common.load_with_keys(None)?;
                 let audience = audience.as_deref().map(Audience::new);
                 render::run(&loaded.config, &SystemClock, audience.as_ref(), at)
+            }
+            Command::Export { common, dir, at } => {
+                let loaded = common.load(None)?.with_directories()?;
+                export::run(&loaded.config, &SystemClock, &dir, at)
             }
             Command::Keys { command } => command.run(),
             Command::Token { command } => command.run(),

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration although each of its members is right by itself.
 
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use super::{AdminConfig, Config, ConfigError, ListenAddress, Risk, Settings, format_duration};
 use crate::encoding::shell_word;
@@ -32,6 +33,13 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
     if is_discovery {
         let why = "discovery documents stand there";
         return Err(settings.error("publish.audience_path", why));
+    }
+    let is_near = |export: &Path| {
+        config.keys.dirs.iter().any(|keys| keys.starts_with(export) || export.starts_with(keys))
+    };
+    if config.export.dir.as_deref().is_some_and(is_near) {
+        let why = "a key directory lies in it, or it in one: what is exported is for everybody";
+        return Err(settings.error("export.dir", why));
     }
     let jwt = config.admin.jwt.as_ref();
     let unknown = jwt.and_then(|jwt| jwt.key_audience.as_ref());

@@ -59,6 +59,8 @@ pub struct Config {
     pub ops: OpsConfig,
     pub admin: AdminConfig,
     pub issue: IssueConfig,
+    #[serde(default)]
+    pub export: ExportConfig,
     pub limits: ConnectionLimits,
     pub log: LogConfig,
 }
@@ -177,6 +179,13 @@ pub struct IssueConfig {
     pub rsa_bits: u32,
     #[serde(deserialize_with = "duration_from::<_, 1000>")]
     pub validity: Duration,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportConfig {
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub dir: Option<PathBuf>,
 }
 
 /// `[limits]`: how much a client may have of a listener.

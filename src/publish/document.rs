@@ -39,6 +39,13 @@ pub struct Document {
     pub key_count: usize,
 }
 
+impl Document {
+    /// The SHA-256 of the uncompressed bytes in hexadecimal.
+    pub(crate) fn digest(&self) -> &str {
+        self.identity.etag.to_str().unwrap_or_default().trim_matches('"')
+    }
+}
+
 /// One content coding of a document.
 #[derive(Debug, Clone)]
 pub struct Representation {

@@ -110,6 +110,11 @@ impl Layout {
         self.paths.get(path).copied()
     }
 
+    /// Every path without its first slash, and the index of its document.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.paths.iter().map(|(path, index)| (&**path, *index))
+    }
+
     /// The path of a document; the first one where it has several.
     pub(crate) fn name(&self, content: &DocumentKind) -> String {
         match content {

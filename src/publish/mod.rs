@@ -2,9 +2,10 @@
 //!
 //! [`layout`] says which document has which path, [`document`] renders them, [`snapshot`] swaps
 //! them, [`reload`] is the one loop that decides when, [`reconciler`] applies observations to
-//! records, and [`status`] is what the loop shows of itself.
+//! records, [`export`] writes documents to files, and [`status`] is what the loop shows of itself.
 
 pub mod document;
+pub mod export;
 pub mod layout;
 pub(crate) mod log;
 pub mod reconciler;

@@ -30,6 +30,10 @@ impl Snapshot {
         self.next_end.is_none_or(|end| now < end)
     }
 
+    pub(crate) const fn next_end(&self) -> Option<Timestamp> {
+        self.next_end
+    }
+
     pub fn keys(&self) -> &[PublishedKey] {
         &self.keys
     }

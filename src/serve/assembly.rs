@@ -184,6 +184,7 @@ pub(super) fn sandbox_access(config: &Config, issues: bool) -> FileAccess {
         Some(dir) => dir.clone(),
         None => state,
     }];
+    write.extend(config.export.dir.clone());
     if issues {
         write.extend(dirs.iter().cloned());
     }

@@ -5,6 +5,7 @@ mod assembly;
 mod certificates;
 mod descriptors;
 mod error;
+mod export;
 mod shutdown;
 mod sockets;
 mod systemd;
@@ -90,6 +91,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         start_reload_loop(config, &clock, publisher, &signals, received)
             .map_err(ServeError::System)?;
     runtime.spawn(systemd::notify_ready(view.clone()));
+    let export = export::spawn(&runtime, config, &reader, &view, &clock);
 
     // Each listener has its own limits.
     let mut counted = Vec::new();
@@ -141,6 +143,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         stopping: Arc::clone(&stopping),
         in_force,
         hosts: config.ops.hosts.clone(),
+        export,
     });
     let mut ops_servers = ServerGroup::new(config.drain);
     ops_servers.add(ops_sockets.listeners, &(Arc::new(handler) as _), &ops_connections);

@@ -9,6 +9,7 @@ mod crash;
 mod descriptors;
 mod dry_runs;
 mod examples;
+mod export;
 mod faults;
 mod histories;
 mod injected;

@@ -119,6 +119,11 @@ impl Measured {
             self.state(view);
         }
         self.documents(sight);
+        let family =
+            self.family("export_failing", "Whether an exported file is not as it should be");
+        if let Some(export) = &sources.export {
+            family.alone(f64::from(u8::from(export.borrow().error.is_some())));
+        }
         self.listeners(sources);
         self.certificates(sources);
     }
@@ -355,8 +360,7 @@ impl Measured {
         }
         let family = self.family("document_info", "The SHA-256 of a JWK Set");
         for (audience, document) in key_sets() {
-            let digest = document.identity.etag.to_str().unwrap_or_default().trim_matches('"');
-            family.add([("audience", audience), ("digest", digest)], 1.0);
+            family.add([("audience", audience), ("digest", document.digest())], 1.0);
         }
     }
 

@@ -34,6 +34,7 @@ use self::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::ListenAddress;
 use crate::operations::OperationSettings;
+use crate::publish::export::ExportStatus;
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::Confinement;
@@ -64,6 +65,8 @@ pub struct OpsSources {
     pub in_force: Confinement,
     /// The names that are answered over loopback, see [`host`].
     pub hosts: Vec<String>,
+    /// How the export goes, where there is one.
+    pub export: Option<watch::Receiver<ExportStatus>>,
 }
 
 /// Where the public listener is.

@@ -11,6 +11,7 @@ use crate::keys::refusal::Refused;
 use crate::ledger::{NamedKey, Overview, Persistence};
 use crate::operations::{KeyPair, unusual};
 use crate::publish::document::Document;
+use crate::publish::export::ExportStatus;
 use crate::publish::layout::DocumentKind;
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::{Confinement, Restriction};
@@ -39,6 +40,20 @@ pub(super) struct StatusReport {
     pub(super) damaged_records: Vec<String>,
     pub(super) documents: Vec<ServedDocument>,
     pub(super) certificates: Vec<ServedCertificate>,
+    /// Null where nothing is exported.
+    pub(super) export: Option<ExportReport>,
+}
+
+/// The files that documents are written to.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExportReport {
+    pub(super) directory: String,
+    pub(super) documents: usize,
+    /// When every file was right last.
+    pub(super) exported_at: Option<Timestamp>,
+    /// Why some file is not.
+    pub(super) error: Option<String>,
 }
 
 /// The certificate of a listener.
@@ -193,6 +208,7 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         damaged_records: view.map(damaged_records).unwrap_or_default(),
         documents: documents.collect(),
         certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
+        export: sources.export.as_ref().map(|export| export.borrow().clone().into()),
     }
 }
 
@@ -312,6 +328,13 @@ impl From<&tls::served::ServedPair> for ServedCertificate {
             remedy: refusal.remedy().to_owned(),
         });
         Self { listener: served.listener, not_after: shown.not_after, refused }
+    }
+}
+
+impl From<ExportStatus> for ExportReport {
+    fn from(status: ExportStatus) -> Self {
+        let ExportStatus { directory, documents, exported_at, error } = status;
+        Self { directory: directory.display().to_string(), documents, exported_at, error }
     }
 }
 
