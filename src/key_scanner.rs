@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::encoding::sha256_of_parts;
 use jiff::Timestamp;
 
+use crate::keys::Audience;
 use crate::keys::entry::{self, Entry, KeyRules};
 use crate::keys::refusal::{RefusalReason, Refused};
 use crate::ledger::UnreadableSubtree;
@@ -44,6 +45,8 @@ pub struct KeyScan {
     /// Whether a file changed while it was read, so that another scan is due soon.
     pub is_unsettled: bool,
     pub directories_read: usize,
+    /// The audiences that directories name, where every directory names one.
+    pub audiences: BTreeSet<Audience>,
 }
 
 impl KeyScanner {
@@ -73,6 +76,7 @@ impl KeyScanner {
             match scan(directory, &self.limits, &known) {
                 Ok(scan) => {
                     look.directories_read += 1;
+                    look.audiences.extend(self.audiences_in(directory, &scan.directories));
                     look.directories.extend(scan.directories);
                     look.notes.extend(scan.notes);
                     look.passed_over.extend(scan.passed_over);
@@ -122,6 +126,22 @@ impl KeyScanner {
         }
         self.parsed = parsed;
         look
+    }
+
+    fn audiences_in(
+        &self,
+        directory: &Path,
+        found: &BTreeSet<DirectoryIdentity>,
+    ) -> BTreeSet<Audience> {
+        let audience = |found: &DirectoryIdentity| {
+            let below = found.path.strip_prefix(directory).ok()?;
+            let mut names = below.iter().filter_map(|name| name.to_str());
+            // What `..data` leads to stands for the directory that it lies in.
+            let first = names.find(|name| !name.starts_with(".."))?;
+            self.rules.audiences.find(first)
+        };
+        let is_open = self.rules.audiences.is_open();
+        found.iter().filter(|_| is_open).filter_map(audience).collect()
     }
 
     /// Refuses an entry whose keys could not be adopted, so that they do not fill the memory.

@@ -1,7 +1,6 @@
 //! `jwksd export`: every document as a file at its path below a directory, once.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::moment::Moment;
 use super::{DONE, FAILED, Failure, print};
@@ -32,10 +31,11 @@ pub(super) fn run(
     {
         return Err(failure("a key directory lies in it, or it in one".to_owned()));
     }
-    let records = serve::inspect(config, now)?.outcome.records;
+    let inspection = serve::inspect(config, now)?;
+    let records = inspection.outcome.records;
     let (policy, publish) = (&config.lifecycle.policy, &config.publish);
     let keys = published_keys(&records, at, policy, publish.certificates, &[]);
-    let (publisher, _) = snapshot::channel(Arc::new(serve::layout(config)));
+    let (publisher, _) = snapshot::channel(serve::layout_of(config, &inspection.scan, &keys));
     let Some(snapshot) = publisher.publish(keys, at) else { return Ok(DONE) };
     let source = ExportSource { snapshot: &snapshot, records: &records, policy, now: at };
     let exported = Exporter::new(absolute, publish.max_age).export(source);

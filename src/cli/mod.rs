@@ -25,7 +25,7 @@ use self::screen::{ColorChoice, RED, shows_color};
 use crate::api::admin::openapi;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, LoadedConfig, load};
-use crate::keys::Audience;
+use crate::keys::{Audience, Audiences};
 use crate::operations::NoSuchAudience;
 use crate::{ownership, sandbox, serve};
 
@@ -203,14 +203,16 @@ struct Failure {
 }
 
 impl Failure {
-    /// An audience was named that is none of the `configured` ones.
-    fn no_such_audience(named: &Audience, configured: &[Audience]) -> Self {
-        Self {
-            what: "there is no such audience".to_owned(),
-            cause: NoSuchAudience(named, configured).to_string(),
-            remedy: "name one of them, or add it to keys.audiences".to_owned(),
-            code: WRONG_USAGE,
-        }
+    /// An audience was named that is none of the `known` ones.
+    fn no_such_audience(named: &Audience, known: &Audiences) -> Self {
+        let (cause, remedy) = if known.is_open() {
+            ("no first-level directory is called so".to_owned(), "name one that there is")
+        } else {
+            let cause = NoSuchAudience(named, known.listed()).to_string();
+            (cause, "name one of them, or add it to keys.audiences")
+        };
+        let what = "there is no such audience".to_owned();
+        Self { what, cause, remedy: remedy.to_owned(), code: WRONG_USAGE }
     }
 }
 
@@ -287,7 +289,7 @@ impl Cli {
                 render::run(&loaded.config, &SystemClock, audience.as_ref(), at)
             }
             Command::Export { common, dir, at } => {
-                let loaded = common.load(None)?.with_directories()?;
+                let loaded = common.load_with_keys(None)?;
                 export::run(&loaded.config, &SystemClock, &dir, at)
             }
             Command::Keys { command } => command.run(),

@@ -87,7 +87,7 @@ fn sign(
     mut claims: Map<String, Value>,
     ttl: Option<Duration>,
 ) -> Result<u8, Failure> {
-    if !config.keys.audiences.contains(audience) {
+    if config.keys.audiences.find(audience.as_str()).is_none() {
         return Err(Failure::no_such_audience(audience, &config.keys.audiences));
     }
     if ttl.is_some() && claims.contains_key("exp") {

@@ -14,11 +14,19 @@ const RISKS: [&str; 3] = ["default_grace", "propagation", "announce"];
 /// Refuses members that contradict each other, and an administration listener that is open to
 /// everybody or would send tokens in clear.
 pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
-    if !config.keys.audiences.contains(&config.keys.default_audience) {
-        return Err(settings.error("keys.default_audience", "it is none of keys.audiences"));
+    let audiences = &config.keys.audiences;
+    if let Some(audience) = &config.keys.default_audience
+        && !audiences.listed().contains(audience)
+    {
+        let why = if audiences.is_open() {
+            "there is none where audiences are directories"
+        } else {
+            "it is none of keys.audiences"
+        };
+        return Err(settings.error("keys.default_audience", why));
     }
     let publish = &config.publish;
-    let is_audience = |name: &str| config.keys.audiences.iter().any(|known| known.as_str() == name);
+    let is_audience = |name: &str| audiences.find(name).is_some();
     if name_in(&publish.path, &publish.audience_path).is_some_and(is_audience) {
         let why = "an audience's set would stand at publish.path, where the set of all keys is";
         return Err(settings.error("publish.audience_path", why));
@@ -43,7 +51,7 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
     }
     let jwt = config.admin.jwt.as_ref();
     let unknown = jwt.and_then(|jwt| jwt.key_audience.as_ref());
-    if unknown.is_some_and(|audience| !config.keys.audiences.contains(audience)) {
+    if unknown.is_some_and(|audience| audiences.find(audience.as_str()).is_none()) {
         return Err(settings.error("admin.jwt.key_audience", "it is none of keys.audiences"));
     }
     let objection = objection_to_admin(&config.admin, &config.admin.listen);

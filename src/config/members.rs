@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::values::{ListenAddress, format_duration, parse_duration};
-use crate::keys::Audience;
+use crate::keys::{Audience, Audiences};
 
 fn checked<'de, D: Deserializer<'de>, T, E: Display>(
     deserializer: D,
@@ -95,9 +95,16 @@ pub(super) fn directories<'de, D: Deserializer<'de>>(
     Ok(dirs)
 }
 
-pub(super) fn audiences<'de, D: Deserializer<'de>>(
+/// An empty text is none.
+pub(super) fn default_audience<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Vec<Audience>, D::Error> {
+) -> Result<Option<Audience>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Ok((!name.is_empty()).then(|| Audience::new(&name)))
+}
+
+/// A list, or the one word that stands for whatever directories there are.
+pub(super) fn audiences<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Audiences, D::Error> {
     let audiences = checked_list(deserializer, |audience| {
         let plain = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
@@ -113,8 +120,14 @@ pub(super) fn audiences<'de, D: Deserializer<'de>>(
     if audiences.is_empty() || (0..audiences.len()).any(is_doubled) {
         return Err(D::Error::custom("at least one audience is needed, each of them once"));
     }
-    Ok(audiences)
+    Ok(match &audiences[..] {
+        [only] if only.as_str() == DIRECTORIES => Audiences::Directories,
+        _ => Audiences::Listed(audiences),
+    })
 }
+
+/// See [`audiences`].
+const DIRECTORIES: &str = "directories";
 
 /// The path of an URL, without query and fragment.
 fn is_url_path(path: &str) -> bool {

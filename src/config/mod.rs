@@ -26,8 +26,8 @@ use self::members::{absolute_path, duration, duration_from, integer};
 pub(crate) use self::settings::suggestion;
 pub use self::settings::{ConfigError, Origin, Setting, Settings};
 pub use self::values::{ListenAddress, format_duration, parse_duration};
-use crate::keys::Audience;
 use crate::keys::entry::{CertificateDates, KeyIdScheme};
+use crate::keys::{Audience, Audiences};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,8 +71,10 @@ pub struct KeysConfig {
     #[serde(deserialize_with = "members::directories")]
     pub dirs: Vec<Arc<Path>>,
     #[serde(deserialize_with = "members::audiences")]
-    pub audiences: Vec<Audience>,
-    pub default_audience: Audience,
+    pub audiences: Audiences,
+    /// There is none where audiences are directories.
+    #[serde(deserialize_with = "members::default_audience")]
+    pub default_audience: Option<Audience>,
     pub key_id: KeyIdScheme,
     pub confine_audiences: bool,
     pub verify_pairs: bool,
@@ -267,7 +269,12 @@ pub fn load(
     }
     let mut warnings = settings.read_environment(&environment)?;
     flags.apply(&mut settings)?;
-    let config: Config = settings.deserialize()?;
+    let mut config: Config = settings.deserialize()?;
+    let is_default =
+        |name| settings.setting(name).is_some_and(|setting| setting.origin == Origin::Default);
+    if config.keys.audiences.is_open() && is_default("keys.default_audience") {
+        config.keys.default_audience = None;
+    }
     warnings.extend(checks::warnings(&config));
     checks::contradictions(&config, &settings)?;
     discovery::check(&settings)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::algorithm::Algorithm;
+use super::audiences::Audiences;
 use super::ids::{Audience, Kid};
 use super::material;
 use super::refusal::{RefusalReason, escape_name};
@@ -37,7 +38,7 @@ pub const MOST_ALIASES: usize = 16;
 ///
 /// # Errors
 /// [`RefusalReason::BadAttributes`] and its like, naming the member.
-pub fn parse(bytes: &[u8], audiences: &[Audience]) -> Result<Attributes, RefusalReason> {
+pub fn parse(bytes: &[u8], audiences: &Audiences) -> Result<Attributes, RefusalReason> {
     let text = material::text_of(bytes)?;
     let object = JsonObject::parse(text.as_bytes()).map_err(|error| match error {
         JsonError::NotAnObject => bad("the attributes", "are no JSON object"),
@@ -62,7 +63,7 @@ impl Attributes {
         &mut self,
         name: &str,
         value: &Json,
-        audiences: &[Audience],
+        audiences: &Audiences,
     ) -> Result<(), RefusalReason> {
         match name {
             "keyId" => self.kid = text(name, value)?.map(kid).transpose()?,
@@ -139,11 +140,10 @@ fn kid(text: &str) -> Result<Kid, RefusalReason> {
     Kid::new(text).map_err(RefusalReason::BadKid)
 }
 
-fn audience(name: &str, audiences: &[Audience]) -> Result<Audience, RefusalReason> {
-    audiences.iter().find(|known| known.as_str() == name).cloned().ok_or_else(|| {
-        let names: Vec<&str> = audiences.iter().map(Audience::as_str).collect();
-        let (name, names) = (escape_name(&material::redact_long(name)), names.join(", "));
-        bad("audience", &format!("\"{name}\" is none of the configured ones: {names}"))
+fn audience(name: &str, audiences: &Audiences) -> Result<Audience, RefusalReason> {
+    audiences.find(name).ok_or_else(|| {
+        let name = escape_name(&material::redact_long(name));
+        bad("audience", &format!("\"{name}\" is none of {}", audiences.expected()))
     })
 }
 
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Attributes, RefusalReason> {
-        parse(text.as_bytes(), &["client", "human"].map(Audience::new))
+        parse(text.as_bytes(), &["client", "human"].map(Audience::new).into())
     }
 
     #[test]

@@ -160,10 +160,9 @@ fn describe(
         });
     }
     let directory = slot.first_component();
-    let of_directory = directory
-        .and_then(|first| rules.audiences.iter().find(|audience| audience.as_str() == first));
+    let of_directory = directory.and_then(|first| rules.audiences.find(first));
     if let (true, Some(own), Some(other)) =
-        (rules.confine_audiences, of_directory, &attributes.audience)
+        (rules.confine_audiences, &of_directory, &attributes.audience)
         && own != other
     {
         let why = format!(
@@ -172,12 +171,14 @@ fn describe(
         );
         return Err(of_attributes(RefusalReason::BadAttributes(why)));
     }
-    let said = attributes.audience.as_ref().or(of_directory);
-    if let (None, Some(directory)) = (said, directory) {
+    let said = attributes.audience.clone().or(of_directory);
+    if let (None, Some(directory)) = (&said, directory) {
         let note = format!("the directory \"{}\" names no audience", escape_name(directory));
         notes.extend((!notes.contains(&note)).then_some(note));
     }
-    let audience = said.unwrap_or(&rules.default_audience).clone();
+    let audience = said
+        .or_else(|| rules.default_audience.clone())
+        .ok_or_else(|| of_attributes(RefusalReason::UnknownAudience))?;
     let enforced = chain.as_ref().filter(|_| rules.certificate_dates == CertificateDates::Enforce);
     let declared = Declared {
         valid_from: attributes.valid_from.or(enforced.and_then(|chain| chain.not_before)),

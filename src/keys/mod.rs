@@ -6,6 +6,7 @@
 
 pub mod algorithm;
 pub mod attributes;
+mod audiences;
 mod der_writer;
 pub mod entry;
 mod halves;
@@ -20,5 +21,6 @@ mod seen;
 pub mod strict_json;
 
 pub use self::algorithm::Algorithm;
+pub use self::audiences::Audiences;
 pub use self::ids::{Audience, Kid, Name, Thumbprint};
 pub use self::public_key::{Curve, Numbers, PublicKey};

@@ -102,6 +102,8 @@ pub enum RefusalReason {
         reason: Box<RefusalReason>,
     },
     BadAttributes(String),
+    /// Nothing says whom the key signs for, and there is no default.
+    UnknownAudience,
     AttributesWithoutKey,
 }
 
@@ -154,6 +156,7 @@ impl RefusalReason {
             Self::TooManyKeys { .. } | Self::TooManyKeysInFile { .. } => "too-many-keys",
             Self::Member { reason, .. } => reason.code(),
             Self::BadAttributes(_) => "bad-attributes",
+            Self::UnknownAudience => "unknown-audience",
             Self::AttributesWithoutKey => "attributes-without-key",
         }
     }
@@ -248,6 +251,11 @@ impl RefusalReason {
             Self::TooManyKeys { .. } | Self::TooManyKeysInFile { .. } => self.too_many(),
             Self::Member { name, reason } => format!("{name} of the set: {}", reason.cause()),
             Self::BadAttributes(what) => what.clone(),
+            Self::UnknownAudience => {
+                "nothing says whom the key signs for: it lies in no directory that names an audience, and \
+                 none is configured for such keys"
+                    .to_owned()
+            }
             Self::AttributesWithoutKey => {
                 "an attributes file lies there, and no key beside it".to_owned()
             }

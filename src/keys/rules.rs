@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::audiences::Audiences;
 use super::ids::{Audience, Kid};
 use super::public_key::PublicKey;
 use super::refusal::RefusalReason;
@@ -10,9 +11,9 @@ use crate::source::Slot;
 
 #[derive(Debug, Clone)]
 pub struct KeyRules {
-    pub audiences: Vec<Audience>,
-    /// Whom a key signs for about which nothing else is said.
-    pub default_audience: Audience,
+    pub audiences: Audiences,
+    /// Whom a key signs for about which nothing else is said; without it, such a key is refused.
+    pub default_audience: Option<Audience>,
     pub key_id: KeyIdScheme,
     /// Whether private parts are opened where a public one lies beside them.
     pub verify_pairs: bool,

@@ -1,10 +1,28 @@
 //! Which name an audience is to sign with.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 
 use super::record::{NamedKey, Records};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Candidate, Dates, Policy, current};
+
+/// Of each audience that has one.
+pub(super) fn current_keys<'a>(
+    records: &'a Records,
+    now: Timestamp,
+    policy: &Policy,
+) -> HashMap<&'a Audience, NamedKey<'a>> {
+    let mut by_audience: HashMap<&Audience, Vec<NamedKey<'_>>> = HashMap::new();
+    for named in NamedKey::all(records) {
+        by_audience.entry(named.audience()).or_default().push(named);
+    }
+    let chosen = by_audience
+        .into_iter()
+        .filter_map(|(audience, keys)| Some((audience, choose(keys.into_iter(), now, policy)?)));
+    chosen.collect()
+}
 
 pub fn current_key<'a>(
     records: &'a Records,
@@ -12,10 +30,17 @@ pub fn current_key<'a>(
     now: Timestamp,
     policy: &Policy,
 ) -> Option<NamedKey<'a>> {
-    let dated: Vec<(NamedKey<'_>, Dates)> = NamedKey::all(records)
-        .filter(|named| named.audience() == audience)
-        .map(|named| (named, named.dates()))
-        .collect();
+    let of_audience = NamedKey::all(records).filter(|named| named.audience() == audience);
+    choose(of_audience, now, policy)
+}
+
+/// The current one of the keys of one audience.
+fn choose<'a>(
+    keys: impl Iterator<Item = NamedKey<'a>>,
+    now: Timestamp,
+    policy: &Policy,
+) -> Option<NamedKey<'a>> {
+    let dated: Vec<(NamedKey<'_>, Dates)> = keys.map(|named| (named, named.dates())).collect();
     let candidates = dated.iter().map(|(named, dates)| Candidate {
         kid: named.kid(),
         dates,

@@ -1,6 +1,7 @@
 //! Says which key to sign with: one small file for each audience, replaced as a whole when it
 //! changes, so that an issuer can watch it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +45,11 @@ impl HandOff {
         now: Timestamp,
         policy: &Policy,
     ) -> Option<Self> {
-        let current = current_key(records, audience, now, policy)?;
+        Self::to(current_key(records, audience, now, policy)?, policy)
+    }
+
+    /// The hand-off of an audience whose current key this is.
+    pub(super) fn to(current: NamedKey<'_>, policy: &Policy) -> Option<Self> {
         let (dates, place) = (current.dates(), current.signing_place()?);
         Some(Self {
             key_id: current.kid().clone(),
@@ -90,10 +95,11 @@ impl<'a> HandOffFiles<'a> {
 
     /// Audiences that have a file and are not, or no longer, configured.
     pub(super) fn stale_audiences(&self, audiences: &[Audience]) -> Vec<Audience> {
+        let audiences: HashSet<&Audience> = audiences.iter().collect();
         let names = self.current.as_ref().and_then(|current| current.names().ok());
         let names = names.unwrap_or_default().into_iter();
         let audience = |name: String| name.strip_suffix(".json").map(Audience::new);
-        names.filter_map(audience).filter(|audience| !audiences.contains(audience)).collect()
+        names.filter_map(audience).filter(|name| !audiences.contains(name)).collect()
     }
 
     fn read(&self, audience: &Audience) -> Option<Vec<u8>> {

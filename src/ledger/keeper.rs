@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::current::current_keys;
 use super::handoff::{HandOff, HandOffFiles};
 use super::journal::CommitError;
 use super::memory::Memory;
@@ -211,9 +212,10 @@ impl Ledger {
         let Some(directory) = self.directory.clone() else { return Ok(HandOffStatus::Written) };
         // What other processes wrote was expected when they wrote it.
         let records = with_successions(self.memory.records(), now, policy);
-        let current = |audience: &Audience| HandOff::of(&records, audience, now, policy);
+        let current = current_keys(&records, now, policy);
+        let handoff = |audience| HandOff::to(*current.get(audience)?, policy);
         let handoffs: Vec<(&Audience, Option<HandOff>)> =
-            audiences.iter().map(|audience| (audience, current(audience))).collect();
+            audiences.iter().map(|audience| (audience, handoff(audience))).collect();
         let state = match OpenedDirectory::make_trusted(&directory) {
             // There is nothing to say, and nobody to be told otherwise.
             Err(_) if handoffs.iter().all(|(_, handoff)| handoff.is_none()) => {

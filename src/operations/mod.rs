@@ -325,7 +325,10 @@ impl Operations {
     pub fn hand_off(&mut self, now: Timestamp) -> io::Result<()> {
         let OperationSettings { rules, policy, .. } = &*self.terms;
         // A process that has written since writes the hand-off itself.
-        self.ledger.hand_off(&rules.audiences, now, policy).map(drop)
+        let records = self.ledger.records().clone();
+        let audiences =
+            rules.audiences.among(NamedKey::all(&records).map(|named| named.audience()));
+        self.ledger.hand_off(&audiences, now, policy).map(drop)
     }
 }
 
@@ -368,10 +371,15 @@ impl OperationSettings {
     }
 
     pub(crate) fn check_audience(&self, audience: &Audience) -> Result<(), OperationError> {
-        if self.rules.audiences.contains(audience) {
+        let audiences = &self.rules.audiences;
+        if audiences.find(audience.as_str()).is_some() {
             return Ok(());
         }
-        let why = format!("{}", NoSuchAudience(audience, &self.rules.audiences));
+        let why = if audiences.is_open() {
+            format!("is none of {}", audiences.expected())
+        } else {
+            NoSuchAudience(audience, audiences.listed()).to_string()
+        };
         Err(OperationError::BadRequest { member: "audience", why })
     }
 }

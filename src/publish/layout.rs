@@ -1,6 +1,6 @@
 //! Which document stands at which path of the public listener.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -56,43 +56,58 @@ impl Layout {
     pub fn of(settings: Arc<LayoutSettings>, audiences: Vec<Audience>) -> Self {
         let mut layout = Self { settings, audiences, paths: HashMap::new(), contents: Vec::new() };
         let settings = Arc::clone(&layout.settings);
+        let audiences = layout.audiences.clone();
+        let mut aliases = Vec::new();
         // An issuer such as https://host/tenant is reached below /tenant as well, for proxies that
         // do not take the prefix away.
         let issuer_path = settings.issuer().map_or("", path_of);
-        let audiences = layout.audiences.clone();
-        let everyone = std::iter::once(None).chain(audiences.into_iter().map(Some));
-        for audience in everyone {
+        for audience in std::iter::once(None).chain(audiences.into_iter().map(Some)) {
             let path = settings.path_of_key_set(audience.as_ref());
             let below = audience.as_ref().map_or_else(String::new, |name| format!("/{name}"));
-            let paths = [format!("{issuer_path}{path}"), path];
-            layout.add(DocumentKind::KeySet(audience.clone()), &paths);
-            if settings.issuer.is_some() {
-                // RFC 8414 §3.1 puts the well-known part before the issuer's path, OIDC Discovery
-                // §4 behind it; both are served for both.
-                layout.add(
-                    DocumentKind::Discovery(audience),
-                    &["openid-configuration", "oauth-authorization-server"]
-                        .map(|name| {
-                            [
-                                format!("{below}/.well-known/{name}"),
-                                format!("{issuer_path}{below}/.well-known/{name}"),
-                                format!("/.well-known/{name}{below}"),
-                                format!("/.well-known/{name}{issuer_path}{below}"),
-                            ]
-                        })
-                        .concat(),
-                );
+            aliases.push((layout.contents.len(), format!("{issuer_path}{path}")));
+            layout.add(layout.contents.len(), &path);
+            layout.contents.push(DocumentKind::KeySet(audience.clone()));
+            if settings.issuer.is_none() {
+                continue;
             }
+            let index = layout.contents.len();
+            // RFC 8414 §3.1 puts the well-known part before the issuer's path, OIDC Discovery §4
+            // behind it; both are served for both.
+            for name in ["openid-configuration", "oauth-authorization-server"] {
+                layout.add(index, &format!("{below}/.well-known/{name}"));
+                layout.add(index, &format!("/.well-known/{name}{below}"));
+                aliases.push((index, format!("{issuer_path}{below}/.well-known/{name}")));
+                aliases.push((index, format!("/.well-known/{name}{issuer_path}{below}")));
+            }
+            layout.contents.push(DocumentKind::Discovery(audience));
+        }
+        // An audience that is called like the issuer's path has that path itself.
+        for (index, path) in aliases {
+            layout.add(index, &path);
         }
         layout
     }
 
-    fn add(&mut self, content: DocumentKind, paths: &[String]) {
-        let index = self.contents.len();
-        self.contents.push(content);
-        for path in paths {
-            self.paths.entry(path.trim_start_matches('/').into()).or_insert(index);
+    /// Where nothing stands yet, so that the same path of several documents is the first one's.
+    fn add(&mut self, index: usize, path: &str) {
+        self.paths.entry(path.trim_start_matches('/').into()).or_insert(index);
+    }
+
+    /// The layout for these audiences, where audiences come and go; else this one.
+    #[must_use]
+    pub(crate) fn adapted<'a>(
+        self: &Arc<Self>,
+        audiences: impl Iterator<Item = &'a Audience>,
+    ) -> Arc<Self> {
+        if !self.settings.is_open {
+            return Arc::clone(self);
         }
+        let audiences: BTreeSet<&Audience> = audiences.collect();
+        if self.audiences.iter().eq(audiences.iter().copied()) {
+            return Arc::clone(self);
+        }
+        let audiences = audiences.into_iter().cloned().collect();
+        Arc::new(Self::of(Arc::clone(&self.settings), audiences))
     }
 
     /// The index in [`Self::contents`] of the document at `path`.
@@ -207,6 +222,16 @@ mod tests {
         );
         assert_eq!(content(&layout, "/other/.well-known/jwks.json"), None);
         assert_eq!(content(&layout, "/.well-known/openid-configuration"), None);
+    }
+
+    #[test]
+    fn an_audience_that_is_called_like_the_issuer_s_path_has_its_own_set_there() {
+        let named =
+            Layout::new(&[Audience::new("tenant")], "/jwks", Some("https://id.example/tenant"));
+        let own = DocumentKind::KeySet(Some(Audience::new("tenant")));
+        assert_eq!(content(&named, "/tenant/.well-known/jwks.json"), Some(&own));
+        let discovery = DocumentKind::Discovery(Some(Audience::new("tenant")));
+        assert_eq!(content(&named, "/tenant/.well-known/openid-configuration"), Some(&discovery));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct ReloadSettings {
     pub reconcile: ReconcileSettings,
     /// Whether certificate chains are published.
     pub certificates: bool,
-    /// The audiences with hand-off files.
+    /// The audiences with hand-off files, where they do not come and go.
     pub audiences: Vec<Audience>,
 }
 
@@ -270,6 +270,8 @@ impl Reload {
         }
         // Signers change keys only after consumers can fetch them.
         let ReloadSettings { audiences, reconcile, .. } = &self.settings;
+        let layout = self.publisher.layout();
+        let audiences = if layout.settings().is_open { layout.audiences() } else { &audiences[..] };
         let handed_off = self.ledger.hand_off(audiences, now, &reconcile.policy);
         // Another process has written since; that is published first.
         let is_behind = matches!(handed_off, Ok(HandOffStatus::Outdated));
@@ -315,7 +317,12 @@ impl Reload {
             log::key_unpublished(name, self.ledger.records(), now, policy);
         }
         self.published = published;
-        let snapshot = self.publisher.publish(keys, now);
+        let layout = self.publisher.layout();
+        // What can't be read keeps everything.
+        let before = if has_seen_all { &[][..] } else { layout.audiences() };
+        let audiences = self.look.audiences.iter().chain(before);
+        let layout = layout.adapted(audiences.chain(keys.iter().map(|key| &key.name.audience)));
+        let snapshot = self.publisher.publish_to(&layout, keys, now);
         if let Some(snapshot) = &snapshot {
             log::key_sets_changed(snapshot);
         }

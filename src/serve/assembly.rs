@@ -19,6 +19,7 @@ use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
 use crate::logging;
 use crate::operations::{OperationSettings, Operations};
 use crate::ownership;
+use crate::publish::document::PublishedKey;
 use crate::publish::layout::{Layout, LayoutSettings};
 use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
@@ -70,9 +71,15 @@ pub fn layout(config: &Config) -> Layout {
         audience_path: (*publish.audience_path).into(),
         issuer: publish.issuer.as_deref().map(Into::into),
         members: Arc::clone(&publish.discovery),
-        is_open: false,
+        is_open: config.keys.audiences.is_open(),
     };
-    Layout::of(Arc::new(settings), config.keys.audiences.clone())
+    Layout::of(Arc::new(settings), config.keys.audiences.listed().to_vec())
+}
+
+/// The layout for what was seen and is published, where audiences come and go.
+pub fn layout_of(config: &Config, scan: &KeyScan, keys: &[PublishedKey]) -> Arc<Layout> {
+    let published = keys.iter().map(|key| &key.name.audience);
+    Arc::new(layout(config)).adapted(scan.audiences.iter().chain(published))
 }
 
 pub(super) fn scanner(config: &Config) -> KeyScanner {
@@ -109,7 +116,7 @@ pub(super) fn reload_settings(config: &Config) -> ReloadSettings {
             max_keys: config.keys.max_keys,
         },
         certificates: config.publish.certificates,
-        audiences: config.keys.audiences.clone(),
+        audiences: config.keys.audiences.listed().to_vec(),
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::assembly::{
-    Inspection, become_keeper, inspect, layout, make_state_directory, operations,
+    Inspection, become_keeper, inspect, layout, layout_of, make_state_directory, operations,
 };
 use self::assembly::{
     admin_access, connection_limits, listeners, reload_settings, sandbox_access, scanner,
@@ -226,7 +226,7 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
         // A key whose files are gone is remembered, and nobody can sign with it.
         alive.any(|named| named.audience() == audience && lies_there(&named))
     };
-    for audience in config.keys.audiences.iter().filter(|audience| !has_key(audience)) {
+    for audience in config.keys.audiences.listed().iter().filter(|audience| !has_key(audience)) {
         let request = Issue {
             audience: audience.clone(),
             algorithm: Algorithm::RS256,

@@ -100,8 +100,8 @@ fn read_under(
     certificate_dates: CertificateDates,
 ) -> Result<Entry, Refused> {
     let rules = KeyRules {
-        audiences: ["client", "human"].map(Audience::new).to_vec(),
-        default_audience: Audience::new("client"),
+        audiences: ["client", "human"].map(Audience::new).into(),
+        default_audience: Some(Audience::new("client")),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs,
         confine_audiences: false,

@@ -54,8 +54,8 @@ impl Loop {
         let (publisher, published) = snapshot::channel(Arc::new(layout));
         let limits = ScanLimits { max_files: 100, max_file_size: 65536, verify_pairs: true };
         let rules = KeyRules {
-            default_audience: audiences[0].clone(),
-            audiences,
+            default_audience: Some(audiences[0].clone()),
+            audiences: audiences.into(),
             key_id: KeyIdScheme::FileName,
             verify_pairs: true,
             confine_audiences: false,

@@ -44,8 +44,8 @@ fn vectors() -> Vec<Vector> {
 
 fn read(text: &str) -> Result<Entry, Refused> {
     let rules = KeyRules {
-        audiences: vec![Audience::new("client")],
-        default_audience: Audience::new("client"),
+        audiences: [Audience::new("client")].into(),
+        default_audience: Some(Audience::new("client")),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs: true,
         confine_audiences: false,

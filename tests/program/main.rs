@@ -22,6 +22,7 @@ mod publishing;
 mod rotation;
 mod sandbox;
 mod story;
+mod tenants;
 mod terminal;
 mod transport;
 mod trust;

@@ -681,8 +681,8 @@ fn settings(random: &mut Random) -> Settings {
         default_grace: duration(grace),
     };
     let rules = KeyRules {
-        audiences: AUDIENCES.to_vec(),
-        default_audience: AUDIENCES[0].clone(),
+        audiences: AUDIENCES.to_vec().into(),
+        default_audience: Some(AUDIENCES[0].clone()),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs: true,
         confine_audiences: false,

@@ -23,9 +23,11 @@ pub fn document(terms: &OperationSettings, prefix: &str) -> Value {
         item[method.as_str().to_ascii_lowercase()] = operation(route, &method, &mut schemas);
     }
     let mut definitions = schemas.take_definitions(true);
-    let audiences: Vec<&str> = terms.rules.audiences.iter().map(Audience::as_str).collect();
+    let audiences: Vec<&str> =
+        terms.rules.audiences.listed().iter().map(Audience::as_str).collect();
     // Which they are is configured, not compiled.
-    for (schema, member) in [("Audience", None), ("IssueRequest", Some("audience"))] {
+    let with_audience = [("Audience", None), ("IssueRequest", Some("audience"))];
+    for (schema, member) in with_audience.into_iter().filter(|_| !audiences.is_empty()) {
         if let Some(schema) = definitions.get_mut(schema) {
             match member {
                 Some(member) => schema["properties"][member]["enum"] = json!(audiences),

@@ -115,7 +115,11 @@ impl Measured {
         )
         .alone(count_of(logging::lost_lines()));
         if let Some(view) = &sight.view {
-            self.keys(view, &sources.terms.rules.audiences, policy, sight.now);
+            let audiences = sight.snapshot.as_ref().map_or_else(
+                || sources.terms.rules.audiences.listed(),
+                |snapshot| snapshot.layout.audiences(),
+            );
+            self.keys(view, audiences, policy, sight.now);
             self.state(view);
         }
         self.documents(sight);
@@ -228,14 +232,13 @@ impl Measured {
         }
         self.signers(&states, &overview, policy);
         let family = self.family("standby_keys", "Keys that can take over from the current one");
+        let standby = published().filter(|(named, _, state)| {
+            named.can_sign() && state.phase != Phase::Grace && !overview.is_current(named.name())
+        });
+        let mut counts: BTreeMap<&Audience, u32> = BTreeMap::new();
+        standby.for_each(|(named, ..)| *counts.entry(named.audience()).or_default() += 1);
         for audience in audiences {
-            let standby = published().filter(|(named, _, state)| {
-                named.audience() == audience
-                    && named.can_sign()
-                    && state.phase != Phase::Grace
-                    && !overview.is_current(named.name())
-            });
-            let count = u32::try_from(standby.count()).unwrap_or(u32::MAX);
+            let count = counts.get(audience).copied().unwrap_or_default();
             family.add([("audience", audience.as_str())], f64::from(count));
         }
         let next = states.iter().filter_map(|(_, _, state)| state.next_change).min();

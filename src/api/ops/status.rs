@@ -1,5 +1,7 @@
 //! Everything there is to know, in JSON.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -157,7 +159,9 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
     let terms = &sources.terms;
     let view = view.as_deref();
     let records = view.map(|view| &view.records);
-    let audiences = &terms.rules.audiences;
+    let audiences = snapshot
+        .as_ref()
+        .map_or_else(|| terms.rules.audiences.listed(), |snapshot| snapshot.layout.audiences());
     // Once for all keys: choosing looks at every one of them.
     let overview = records.map(|records| Overview::of(records, *now, &terms.policy));
     let overview = overview.unwrap_or_default();
@@ -172,10 +176,14 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         };
         of(one).cmp(&of(other))
     });
+    let mut standby: BTreeMap<&Audience, usize> = BTreeMap::new();
+    for key in keys.iter().filter(|key| key.stands_by()) {
+        *standby.entry(&key.pair.audience).or_default() += 1;
+    }
     let current = audiences.iter().map(|audience| CurrentKey {
         audience: audience.to_string(),
         key_id: overview.current.get(audience).and_then(|kid| Some(kid.as_ref()?.to_string())),
-        standby: keys.iter().filter(|key| key.stands_by(audience)).count(),
+        standby: standby.get(audience).copied().unwrap_or_default(),
     });
     let current = if view.is_some() { current.collect() } else { Vec::new() };
     let documents = snapshot.iter().flat_map(|snapshot| {
@@ -260,13 +268,10 @@ impl Sandbox {
 }
 
 impl KeyStatus {
-    /// Whether it can take over from the key that `audience` signs with.
-    fn stands_by(&self, audience: &Audience) -> bool {
+    /// Whether it can take over from the key that its audience signs with.
+    fn stands_by(&self) -> bool {
         let KeyPair { phase, current, .. } = self.pair;
-        self.pair.audience == *audience
-            && self.has_private
-            && !current
-            && matches!(phase, Phase::Announced | Phase::Active)
+        self.has_private && !current && matches!(phase, Phase::Announced | Phase::Active)
     }
 
     fn of(named: NamedKey<'_>, pair: KeyPair) -> Self {

@@ -125,7 +125,9 @@ impl PublicContext {
         let now = self.clock.now();
         let snapshot = self.published.at(now);
         let layout = snapshot.as_ref().map_or_else(|| self.published.layout(), |now| &now.layout);
-        let Some(index) = layout.find(path) else {
+        // Before the first look nobody knows which audiences there are.
+        let is_unknown = snapshot.is_none() && layout.settings().is_open && !is_options;
+        let Some(index) = layout.find(path).or(is_unknown.then_some(0)) else {
             // The asterisk asks about the server as a whole (RFC 9110 §9.3.7), and so does HAProxy's
             // plain health check by the root.
             let is_server = is_options && matches!(path, "*" | "/");

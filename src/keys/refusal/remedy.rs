@@ -100,6 +100,10 @@ impl RefusalReason {
                 "correct the attributes file; its members are keyId, audience, algorithm, \
                  validFrom, validTo, invalidatedAt, gracePeriodSec, keyIdAliases and signer"
             }
+            Self::UnknownAudience => {
+                "move all of its files into the first-level directory that is named like its audience, or \
+                 name the audience in STEM.meta.json"
+            }
             Self::AttributesWithoutKey => {
                 "put the key beside it under the same stem, or remove the attributes file"
             }

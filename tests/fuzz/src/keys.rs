@@ -143,7 +143,7 @@ fn file(name: &str, bytes: &[u8]) {
 fn rules(verify_pairs: bool) -> KeyRules {
     KeyRules {
         audiences: ["client", "human"].map(Audience::new).into(),
-        default_audience: Audience::new("client"),
+        default_audience: Some(Audience::new("client")),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs,
         certificate_dates: jwksd::keys::entry::CertificateDates::Warn,

@@ -82,7 +82,7 @@ fn text(stem: &str) -> String {
 fn rules() -> KeyRules {
     KeyRules {
         audiences: ["client", "human"].map(Audience::new).into(),
-        default_audience: Audience::new("client"),
+        default_audience: Some(Audience::new("client")),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs: true,
         confine_audiences: false,

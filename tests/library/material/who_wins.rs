@@ -1,8 +1,8 @@
 //! What is declared about a key in several places: the attributes win over the material, that over
 //! the directory, and that over the defaults.
 
-use jwksd::keys::Algorithm;
 use jwksd::keys::entry::{CertificateDates, KeyRules, SeenKey};
+use jwksd::keys::{Algorithm, Audiences};
 use serde_json::json;
 
 use super::{read, rules, text};
@@ -53,6 +53,37 @@ fn attributes_win_over_the_directory_over_the_default_audience() {
         ("client/key", json!({"audience": "human"}), "human"),
     ] {
         assert_eq!(key(slot, &pem, &attributes).audience.as_str(), expected, "{slot}");
+    }
+}
+
+#[test]
+fn without_a_default_an_entry_needs_an_audience_and_directories_can_give_it_any() {
+    let pem = text("ed25519-pkcs8-v1");
+    let listed = KeyRules { default_audience: None, ..rules() };
+    let open = KeyRules { audiences: Audiences::Directories, ..listed.clone() };
+    let confined = KeyRules { confine_audiences: true, ..open.clone() };
+    let (none, bad) = ("unknown-audience", "bad-attributes");
+    for (slot, attributes, rules, expected) in [
+        ("key", "{}", &listed, none),
+        ("other/key", "{}", &listed, none),
+        ("human/key", "{}", &listed, "human"),
+        ("key", r#"{"audience": "human"}"#, &listed, "human"),
+        ("key", "{}", &open, none),
+        ("acme/key", "{}", &open, "acme"),
+        ("a.b_c-1/2026/key", "{}", &open, "a.b_c-1"),
+        ("Acme/key", "{}", &open, none),
+        ("_acme/key", "{}", &open, none),
+        ("acme/key", r#"{"audience": "beta"}"#, &open, "beta"),
+        ("acme/key", r#"{"audience": "beta"}"#, &confined, bad),
+        ("acme/key", r#"{"audience": "acme"}"#, &confined, "acme"),
+        ("acme/key", r#"{"audience": "a/b"}"#, &open, bad),
+    ] {
+        let read = read(slot, &[("key.meta.json", attributes), ("key.pem", &*pem)], rules);
+        let found = match &read {
+            Ok(entry) => entry.keys[0].audience.as_str(),
+            Err(refused) => refused.reason.code(),
+        };
+        assert_eq!(found, expected, "{slot} {attributes}");
     }
 }
 

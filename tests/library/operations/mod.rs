@@ -204,8 +204,8 @@ fn plain_issue() -> Issue {
 
 fn rules() -> KeyRules {
     KeyRules {
-        audiences: vec![client(), human()],
-        default_audience: client(),
+        audiences: [client(), human()].into(),
+        default_audience: Some(client()),
         key_id: KeyIdScheme::FileName,
         verify_pairs: true,
         confine_audiences: false,

@@ -206,7 +206,7 @@ fn timeline(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> Mark
 fn issue_command(terms: &OperationSettings) -> String {
     let OperationSettings { directory, state, rules, .. } = terms;
     let path = |path: &Path| shell_word(&path.to_string_lossy());
-    let audience = rules.audiences.first().map_or("client", Audience::as_str);
+    let audience = rules.audiences.listed().first().map_or("client", Audience::as_str);
     let keys = path(directory);
     let is_default = **state == *directory.join(".jwksd");
     let state = if is_default { String::new() } else { format!(" --state {}", path(state)) };
