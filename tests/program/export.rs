@@ -4,7 +4,9 @@ use crate::common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd};
 use common::faults::new_pem;
@@ -16,6 +18,54 @@ const SET: &str = "/.well-known/jwks.json";
 struct Site {
     keys: tempfile::TempDir,
     root: tempfile::TempDir,
+}
+
+/// nginx with the configuration of deploy/, on a Unix socket. Killed when dropped.
+struct Nginx {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Nginx {
+    /// None, with a word about it, where there is none.
+    fn start(root: &Path) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/export/nginx.conf");
+        let server = fs::read_to_string(server).unwrap();
+        let server = server.replace("/srv/jwks;", &format!("{};", root.display()));
+        let server = server.replace("listen 8080;", &format!("listen unix:{};", at("socket")));
+        // Its workers are somebody else where root starts it, who can't enter a directory of the test's.
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let text = format!(
+            "daemon off; {user} worker_processes 1; pid {}; error_log {};\nevents {{ }}\n\
+             http {{ access_log off; {server} }}\n",
+            at("pid"),
+            at("error.log")
+        );
+        fs::write(at("nginx.conf"), text).unwrap();
+        let mut command = Command::new("nginx");
+        command.args(["-c", &at("nginx.conf"), "-e", &at("error.log"), "-p", &at("")]);
+        let Ok(child) = command.stderr(Stdio::null()).spawn() else {
+            eprintln!("without nginx, which is not to be had");
+            return None;
+        };
+        let nginx = Self { child, directory };
+        eventually("nginx listens", || nginx.open().ok());
+        Some(nginx)
+    }
+
+    fn open(&self) -> std::io::Result<Connection<UnixStream>> {
+        Connection::open_unix(&self.directory.path().join("socket"))
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
 }
 
 impl Site {
@@ -59,7 +109,7 @@ impl Site {
     }
 
     /// Waits until the set of all has these kids, and then sees that every file is what is served.
-    fn await_kids(&self, daemon: &Daemon, expected: &[&str]) {
+    fn await_kids(&self, daemon: &Daemon, nginx: Option<&Nginx>, expected: &[&str]) {
         daemon.await_kids(expected);
         eventually(&format!("{expected:?} are exported"), || {
             let mut kids = self.kids(SET);
@@ -69,6 +119,14 @@ impl Site {
         eventually("every file is listed as it is served", || {
             self.listed().iter().all(|listed| is_served(self, daemon, listed)).then_some(())
         });
+        for path in nginx.iter().flat_map(|_| self.paths()) {
+            let nginx = nginx.unwrap().open().unwrap().request("GET", &path, &[]).unwrap();
+            let served = daemon.get(&path);
+            assert_eq!((nginx.status, &nginx.body), (200, &served.body), "{path}");
+            assert_eq!(nginx.header("content-type"), served.header("content-type"), "{path}");
+            assert_eq!(nginx.max_age(), 60, "{path}");
+            assert_eq!((nginx.header("etag"), nginx.header("last-modified")), ("", ""), "{path}");
+        }
     }
 }
 
@@ -100,9 +158,11 @@ fn failing(daemon: &Daemon) -> Option<String> {
 fn files_are_what_is_served_through_a_rotation_a_deletion_and_a_restart() {
     let site = Site::new();
     site.put("a", &json!({}));
+    let nginx = Nginx::start(site.root.path());
+    let nginx = nginx.as_ref();
     let issuer = [("JWKSD_PUBLISH_ISSUER", "https://id.example")];
     let daemon = site.start(&issuer);
-    site.await_kids(&daemon, &["a"]);
+    site.await_kids(&daemon, nginx, &["a"]);
     let served = [
         SET,
         "/client/.well-known/jwks.json",
@@ -116,22 +176,26 @@ fn files_are_what_is_served_through_a_rotation_a_deletion_and_a_restart() {
     assert!(!site.paths().contains("/.well-known/openid-configuration/client"));
 
     site.put("b", &json!({}));
-    site.await_kids(&daemon, &["a", "b"]);
+    site.await_kids(&daemon, nginx, &["a", "b"]);
     let mut command = jwksd();
     command.args(["keys", "delete", "a", "--yes", "--keys"]).arg(site.keys.path());
     assert!(command.output().unwrap().status.success());
-    site.await_kids(&daemon, &["b"]);
+    site.await_kids(&daemon, nginx, &["b"]);
     daemon.crash();
 
     site.put("c", &json!({}));
     fs::write(site.root.path().join("index.html"), "of somebody else").unwrap();
     let daemon = site.start(&[]);
-    site.await_kids(&daemon, &["b", "c"]);
+    site.await_kids(&daemon, nginx, &["b", "c"]);
     // Discovery documents are no longer configured.
     eventually("they are removed", || {
         site.file("/client/.well-known/openid-configuration").is_none().then_some(())
     });
     eventually("and no longer listed", || (site.paths().len() == 3).then_some(()));
+    if let Some(nginx) = nginx {
+        let path = "/client/.well-known/openid-configuration";
+        assert_eq!(nginx.open().unwrap().request("GET", path, &[]).unwrap().status, 404);
+    }
     assert!(site.file("index.html").is_some());
     let status = status(&daemon);
     assert_eq!((&status["documents"], &status["error"]), (&json!(3), &Value::Null));
@@ -176,7 +240,7 @@ fn what_cannot_be_exported_is_said_and_costs_nothing_else() {
     eventually("it is tried again", || {
         daemon.log().iter().any(|line| line.contains("export.restored")).then_some(())
     });
-    site.await_kids(&daemon, &["a"]);
+    site.await_kids(&daemon, None, &["a"]);
     // And so is what somebody took away.
     fs::remove_dir_all(site.root.path().join("client")).unwrap();
     fs::remove_file(site.root.path().join("jwksd-export.json")).unwrap();
