@@ -54,6 +54,15 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
     if unknown.is_some_and(|audience| audiences.find(audience.as_str()).is_none()) {
         return Err(settings.error("admin.jwt.key_audience", "it is none of keys.audiences"));
     }
+    // The successor has to be published for as long before it signs.
+    let propagation = config.lifecycle.policy.propagation;
+    if config.rotation.every.is_some_and(|every| every < propagation.saturating_mul(2)) {
+        let why = format!(
+            "a key must sign for at least twice lifecycle.propagation ({})",
+            format_duration(propagation)
+        );
+        return Err(settings.error("rotation.every", &why));
+    }
     let objection = objection_to_admin(&config.admin, &config.admin.listen);
     objection.map_or(Ok(()), |why| Err(settings.error("admin.listen", why)))
 }

@@ -48,6 +48,12 @@ pub(super) fn duration<'de, D: Deserializer<'de>, T: From<Duration>>(
     checked(deserializer, |text| parse_duration(text).map(T::from))
 }
 
+pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 /// A duration of at least `MIN` milliseconds.
 pub(super) fn duration_from<'de, D: Deserializer<'de>, const MIN: u64>(
     deserializer: D,

@@ -27,7 +27,7 @@ pub(crate) use self::settings::suggestion;
 pub use self::settings::{ConfigError, Origin, Setting, Settings};
 pub use self::values::{ListenAddress, format_duration, parse_duration};
 use crate::keys::entry::{CertificateDates, KeyIdScheme};
-use crate::keys::{Audience, Audiences};
+use crate::keys::{Algorithm, Audience, Audiences};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub struct Config {
     pub public: ListenerConfig,
     pub ops: OpsConfig,
     pub admin: AdminConfig,
+    pub rotation: RotationConfig,
     pub issue: IssueConfig,
     #[serde(default)]
     pub export: ExportConfig,
@@ -172,6 +173,16 @@ pub struct AdminJwt {
     pub key_audience: Option<Audience>,
     pub role_claim: String,
     pub role: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotationConfig {
+    #[serde(default, deserialize_with = "members::optional_duration")]
+    pub every: Option<Duration>,
+    #[serde(default)]
+    pub algorithm: Option<Algorithm>,
+    pub remove_ended: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

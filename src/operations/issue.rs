@@ -84,7 +84,7 @@ impl Issued {
 
 /// A new key is safe to sign with the propagation time after its publication, which comes a little
 /// after it was issued. A planned rotation begins on a whole second that leaves room for that.
-const NOTICED_WITHIN: Duration = Duration::from_millis(250);
+pub(super) const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 
 impl Prepared {
     /// Generates the private half, which may take a second, without holding the lock.
@@ -111,24 +111,39 @@ impl Prepared {
 impl Operations {
     /// Writes the key pair, and ends the ones that it replaces as of its start: both or neither.
     pub fn issue(&mut self, prepared: &Prepared, now: Timestamp) -> Result<Issued, OperationError> {
+        self.issue_if(prepared, now, |_, _| true)?.ok_or(OperationError::Generate)
+    }
+
+    /// The same where it `is_wanted` by the records, as they are when its turn comes.
+    pub(super) fn issue_if(
+        &mut self,
+        prepared: &Prepared,
+        now: Timestamp,
+        is_wanted: impl FnOnce(&Records, Timestamp) -> bool,
+    ) -> Result<Option<Issued>, OperationError> {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
         let mut staged = StagedFiles::new(&directory, &self.terms.state)?;
         let id = uuid::Uuid::new_v4().to_string();
         let issued = self.change(now, |known, terms| {
             staged.remove_leftovers(&terms.state);
+            if !is_wanted(&known.records, known.now) {
+                return Ok(Decision { step: Step::default(), answer: None });
+            }
             let (mut decision, [attributes, private]) = decide(known, prepared, &id, terms)?;
             // Attributes first: the key must not be seen without them.
             staged.write(&attributes.0, &attributes.1, 0o644)?;
             staged.write(&private.0, &private.1, 0o600)?;
             decision.step.place = staged.placements();
-            Ok(decision)
+            Ok(Decision { step: decision.step, answer: Some(decision.answer) })
         });
         if matches!(issued, Ok(_) | Err(OperationError::Unfinished(_))) {
             staged.keep();
         }
         let mut issued = issued?;
-        issued.key.warnings.extend(files::readable_by_owner_alone(&issued.file));
+        if let Some(issued) = &mut issued {
+            issued.key.warnings.extend(files::readable_by_owner_alone(&issued.file));
+        }
         Ok(issued)
     }
 }
@@ -195,18 +210,26 @@ pub fn plan(
 
 /// Two successors at once are a mistake, unless they are meant.
 fn refuse_second_rotation(request: &Issue, records: &Records) -> Result<(), OperationError> {
-    let of_audience = NamedKey::all(records)
-        .filter(|named| *named.audience() == request.audience && named.record.deleted_at.is_none());
-    let mut planned = of_audience.filter_map(|named| {
-        let succession = named.record.orders.succession.as_ref()?;
-        // A key of several audiences may have its successor in another one.
-        let is_of_audience = succession.name.audience == request.audience;
-        is_of_audience.then_some((succession.name.kid.clone(), succession.expected?))
-    });
-    match planned.next() {
+    match planned_successor(records, &request.audience) {
         Some((kid, at)) => Err(OperationError::RotationPlanned { kid, at }),
         None => Ok(()),
     }
+}
+
+/// The key that is to take over in an audience, and when.
+pub(super) fn planned_successor(
+    records: &Records,
+    audience: &Audience,
+) -> Option<(Kid, Timestamp)> {
+    let of_audience = NamedKey::all(records)
+        .filter(|named| named.audience() == audience && named.record.deleted_at.is_none());
+    let mut planned = of_audience.filter_map(|named| {
+        let succession = named.record.orders.succession.as_ref()?;
+        // A key of several audiences may have its successor in another one.
+        let is_of_audience = succession.name.audience == *audience;
+        is_of_audience.then_some((succession.name.kid.clone(), succession.expected?))
+    });
+    planned.next()
 }
 
 /// Adds the planned key pair, as its files will show it, and ends those that it replaces.

@@ -15,6 +15,7 @@ mod material;
 mod preview;
 
 pub mod relative;
+pub mod schedule;
 pub mod timeline;
 pub mod timetable;
 pub(crate) mod unusual;

@@ -6,6 +6,7 @@ mod certificates;
 mod descriptors;
 mod error;
 mod export;
+mod rotation;
 mod shutdown;
 mod sockets;
 mod systemd;
@@ -77,7 +78,10 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     make_state_directory(config);
     // While there is one thread: those that are made from here on inherit it. And before anything is
     // read or completed that somebody else may have written.
-    let issues = init || !admin.listeners.is_empty() || is_pending(&state_directory(config));
+    let issues = init
+        || !admin.listeners.is_empty()
+        || config.rotation.every.is_some()
+        || is_pending(&state_directory(config));
     let in_force = sandbox::confine(&sandbox_access(config, issues));
     log.start();
     operations(config).recover();
@@ -92,6 +96,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
             .map_err(ServeError::System)?;
     runtime.spawn(systemd::notify_ready(view.clone()));
     let export = export::spawn(&runtime, config, &reader, &view, &clock);
+    let rotation = rotation::spawn(&runtime, config, &view, &clock, &signals);
 
     // Each listener has its own limits.
     let mut counted = Vec::new();
@@ -144,6 +149,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         in_force,
         hosts: config.ops.hosts.clone(),
         export,
+        rotation,
     });
     let mut ops_servers = ServerGroup::new(config.drain);
     ops_servers.add(ops_sockets.listeners, &(Arc::new(handler) as _), &ops_connections);

@@ -21,6 +21,7 @@ mod page;
 mod publishing;
 mod rotation;
 mod sandbox;
+mod schedule;
 mod story;
 mod tenants;
 mod terminal;

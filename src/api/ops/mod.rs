@@ -34,6 +34,7 @@ use self::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::ListenAddress;
 use crate::operations::OperationSettings;
+use crate::operations::schedule::RotationStatus;
 use crate::publish::export::ExportStatus;
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::publish::status::ReloadStatus;
@@ -67,6 +68,8 @@ pub struct OpsSources {
     pub hosts: Vec<String>,
     /// How the export goes, where there is one.
     pub export: Option<watch::Receiver<ExportStatus>>,
+    /// How scheduled rotations go, where there are any.
+    pub rotation: Option<watch::Receiver<Vec<RotationStatus>>>,
 }
 
 /// Where the public listener is.

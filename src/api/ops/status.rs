@@ -11,6 +11,7 @@ use crate::keys::Audience;
 use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::refusal::Refused;
 use crate::ledger::{NamedKey, Overview, Persistence};
+use crate::operations::schedule::RotationStatus;
 use crate::operations::{KeyPair, unusual};
 use crate::publish::document::Document;
 use crate::publish::export::ExportStatus;
@@ -44,6 +45,8 @@ pub(super) struct StatusReport {
     pub(super) certificates: Vec<ServedCertificate>,
     /// Null where nothing is exported.
     pub(super) export: Option<ExportReport>,
+    /// By audience; empty where nothing rotates by itself.
+    pub(super) rotation: Vec<RotationStatus>,
 }
 
 /// The files that documents are written to.
@@ -217,6 +220,7 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         documents: documents.collect(),
         certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
         export: sources.export.as_ref().map(|export| export.borrow().clone().into()),
+        rotation: sources.rotation.as_ref().map(|one| one.borrow().clone()).unwrap_or_default(),
     }
 }
 
