@@ -7,11 +7,12 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use tracing::{error, info, warn};
 
+use super::changes::{LoggedPhases, or_open};
 use super::snapshot::Snapshot;
 use crate::key_scanner::KeyScan;
-use crate::keys::Name;
 use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::{Refused, replace_controls};
+use crate::keys::{Audience, Kid, Name};
 use crate::ledger::{
     Change, ChangeKind, Contradiction, NamedKey, Overview, Persistence, Records, Warning,
     WarningKind,
@@ -27,6 +28,9 @@ pub struct LoggedStates {
     notes: BTreeSet<String>,
     contradictions: BTreeSet<Contradiction>,
     overview: Overview,
+    /// The audiences without a signer.
+    missing: BTreeSet<Audience>,
+    phases: LoggedPhases,
 }
 
 impl LoggedStates {
@@ -128,7 +132,12 @@ impl LoggedStates {
         self.contradictions.clone_from(contradictions);
     }
 
-    pub(crate) fn log_overview(&mut self, overview: Overview) {
+    pub(crate) fn log_phases(&mut self, records: &Records, now: Timestamp, policy: &Policy) {
+        self.phases.log(records, now, policy);
+    }
+
+    /// `published` has the names that are published now.
+    pub(crate) fn log_overview(&mut self, overview: Overview, published: &BTreeSet<Name>) {
         for warning in overview.warnings.difference(&self.overview.warnings) {
             let Warning { name: Name { audience, kid }, kind, text } = warning;
             let (event, what) = match kind {
@@ -152,16 +161,26 @@ impl LoggedStates {
         }
         for (audience, kid) in &overview.current {
             let before = self.overview.current.get(audience).and_then(Option::as_ref);
+            if kid.is_some() {
+                self.missing.remove(audience);
+            }
             match (before, kid) {
                 (before, Some(kid)) if before != Some(kid) => {
                     info!(event = "signer.changed", audience = %audience, kid = %kid, "an audience signs with another key");
                 }
-                (Some(before), None) => error!(
-                    event = "signer.missing", audience = %audience, kid = %before,
-                    remedy = "issue a key pair, or put a whole one into the key directory; `jwksd check` \
-                              tells what is wrong with those that lie there",
-                    "an audience has no key to sign with any more"
-                ),
+                (before, None)
+                    if (before.is_some()
+                        || published.iter().any(|name| name.audience == *audience))
+                        && self.missing.insert(audience.clone()) =>
+                {
+                    error!(
+                        event = "signer.missing", audience = %audience,
+                        kid = before.map_or("-", Kid::as_str),
+                        remedy = "issue a key pair, or put a whole one into the key directory; `jwksd \
+                                  check` tells what is wrong with those that lie there",
+                        "an audience has no key to sign with"
+                    );
+                }
                 _ => {}
             }
         }
@@ -259,8 +278,4 @@ pub(crate) fn no_longer_refused(file: &Path) {
 
 pub(crate) fn clock_stepped(step: SignedDuration) {
     warn!(event = "clock.stepped", seconds = step.as_secs_f64(), "the clock was stepped");
-}
-
-fn or_open(instant: Option<Timestamp>) -> String {
-    instant.map_or_else(|| "open".to_owned(), |instant| instant.to_string())
 }

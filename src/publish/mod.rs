@@ -4,6 +4,7 @@
 //! them, [`reload`] is the one loop that decides when, [`reconciler`] applies observations to
 //! records, [`export`] writes documents to files, and [`status`] is what the loop shows of itself.
 
+mod changes;
 pub mod document;
 pub mod export;
 pub mod layout;

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::document::published_keys;
-use super::log;
 use super::reconciler::{ReconcileSettings, Reconciler, next_change};
 use super::snapshot::{Publisher, Snapshot};
 use super::status::{ReloadStatus, ScanCounts};
+use super::{changes, log};
 use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::refusal::Refused;
@@ -228,9 +228,11 @@ impl Reload {
         if let Some(step) = self.reconciler.observe(&*self.clock) {
             log::clock_stepped(step);
         }
-        let Self { reconciler, look, clock, publisher, .. } = self;
+        let before = self.ledger.records().clone();
+        let Self { reconciler, look, clock, publisher, settings, .. } = self;
         let mut shortened = None;
         let reconciled = |records: &Records| {
+            changes::log_adopted(&before, records, now, &settings.reconcile.policy);
             let mut outcome =
                 reconciler.reconcile(records, &look.observation, known, now, &**clock);
             // Before the end is on disk for others to read: this thread may then be stopped for
@@ -255,7 +257,9 @@ impl Reload {
         }
         let is_changed = self.publish(now) || shortened.is_some();
         let overview = Overview::of(self.ledger.records(), now, &self.settings.reconcile.policy);
-        self.logged.log_overview(overview);
+        self.logged.log_overview(overview, &self.published);
+        let policy = &self.settings.reconcile.policy;
+        self.logged.log_phases(self.ledger.records(), now, policy);
         if is_new_look {
             let is_whole = self.look.directories_read == self.scanner.directories().len();
             let count = match (is_whole, is_changed) {

@@ -4,6 +4,7 @@
 mod common;
 
 mod admin;
+mod adopted;
 mod canary;
 mod crash;
 mod descriptors;
