@@ -8,6 +8,7 @@ mod directories;
 mod examples;
 mod export;
 mod keys;
+mod manual;
 mod moment;
 mod render;
 mod screen;
@@ -17,7 +18,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::directories::Missing;
 use self::moment::Moment;
@@ -27,7 +28,7 @@ use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, LoadedConfig, load};
 use crate::keys::{Audience, Audiences};
 use crate::operations::NoSuchAudience;
-use crate::{ownership, sandbox, serve};
+use crate::{sandbox, serve};
 
 /// Publishes the JSON Web Key Set of a watched directory of signing keys, correctly over time.
 #[derive(Debug, Parser)]
@@ -123,6 +124,9 @@ enum Command {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+        /// The configuration file whose audiences are completed
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Print the manual page
     #[command(after_help = examples::MAN)]
@@ -306,14 +310,12 @@ impl Cli {
                 print(text.as_bytes())?;
                 Ok(DONE)
             }
-            Command::Completions { shell } => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Self::command(), "jwksd", &mut script);
-                print(&script)?;
+            Command::Completions { shell, config } => {
+                manual::completions(shell, config.as_deref())?;
                 Ok(DONE)
             }
             Command::Man { out } => {
-                man(out)?;
+                manual::man(out.as_deref())?;
                 Ok(DONE)
             }
         }
@@ -338,30 +340,6 @@ impl Common {
         }
         Ok(load(&flags, std::env::vars_os())?)
     }
-}
-
-/// Prints the whole manual, or writes a page for each command.
-fn man(out: Option<PathBuf>) -> io::Result<()> {
-    let command = Cli::command().name("jwksd");
-    if let Some(directory) = out {
-        ownership::become_owner(&directory)?;
-        std::fs::create_dir_all(&directory)?;
-        return clap_mangen::generate_to(command, directory);
-    }
-    let mut pages = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut pages)?;
-    render_subcommands(&command, &mut pages)?;
-    print(&pages)
-}
-
-fn render_subcommands(command: &clap::Command, pages: &mut Vec<u8>) -> io::Result<()> {
-    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
-        let subcommand =
-            subcommand.clone().name(format!("{}-{}", command.get_name(), subcommand.get_name()));
-        clap_mangen::Man::new(subcommand.clone()).render(pages)?;
-        render_subcommands(&subcommand, pages)?;
-    }
-    Ok(())
 }
 
 /// Prints to stdout. Nobody is wronged where a reader such as `head` has had enough.

@@ -368,5 +368,31 @@ fn completions_and_manual_pages_are_printed() {
     assert!(
         jwksd().args(["man", "--out"]).arg(directory.path()).output().unwrap().status.success()
     );
-    assert!(directory.path().join("jwksd-serve.1").exists());
+    for name in ["jwksd", "jwksd-serve", "jwksd-keys-rotate", "jwksd-token-verify"] {
+        let page = directory.path().join(format!("{name}.1"));
+        let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for section in ["NAME", "SYNOPSIS", "EXAMPLES", "\"EXIT STATUS\"", "FILES", "ENVIRONMENT"] {
+            assert!(page.contains(&format!(".SH {section}\n")), "{section} of {name}: {page}");
+        }
+        assert!(!page.contains(".SH EXTRA"), "{page}");
+    }
+    let rotate = std::fs::read_to_string(directory.path().join("jwksd-keys-rotate.1")).unwrap();
+    assert!(rotate.contains("jwksd keys rotate \\-\\-keys ./keys"), "{rotate}");
+}
+
+#[test]
+fn completions_offer_algorithms_levels_and_audiences() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("jwksd.toml");
+    std::fs::write(&file, "[keys]\naudiences = [\"partners\", \"client\", \"human\"]\n").unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = jwksd().args(["completions", shell, "--config"]).arg(&file).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        for value in ["EdDSA", "ES512", "trace", "partners"] {
+            assert!(script.contains(value), "{value} in {shell}");
+        }
+        let output = jwksd().args(["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(!script.contains("partners") && script.contains("human"), "{shell}");
+    }
 }
