@@ -6,8 +6,8 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
-use crate::config::suggestion;
 use crate::keys::Algorithm;
+use crate::operations::similar_algorithm;
 
 /// Reads the name of an algorithm exactly, and says which one may be meant by another name.
 #[derive(Clone)]
@@ -25,11 +25,7 @@ impl TypedValueParser for AlgorithmParser {
         let name = value.to_string_lossy();
         name.parse().map_err(|_| {
             let names = Algorithm::ALL.map(|algorithm| algorithm.as_str().to_owned());
-            // Names of a curve are taken for that of the algorithm (RFC 8037).
-            let near = match name.to_lowercase().as_str() {
-                "ed25519" => Some("EdDSA".to_owned()),
-                _ => suggestion(&name, names.iter().cloned()),
-            };
+            let near = similar_algorithm(&name);
             let mut error = Error::new(ErrorKind::InvalidValue).with_cmd(command);
             let mut say = |kind, value| {
                 error.insert(kind, value);

@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use rustix::process::geteuid;
 
 use super::{Common, DaemonFlags, FAILED, Failure, WRONG_USAGE};
 use crate::config::{LoadedConfig, Origin};
@@ -84,7 +87,16 @@ fn check_directory(directory: &Path, is_made: bool) -> Result<(), Failure> {
     match parent {
         // What else is wrong with it is said when it is read.
         _ if !is_missing => Ok(()),
-        None if is_made => Ok(()),
+        None if is_made => match directory.parent().and_then(|parent| fs::metadata(parent).ok()) {
+            Some(found) if found.uid() != 0 && geteuid().is_root() => Err(failure(
+                &format!(
+                    "it does not exist, and root makes nothing in the directory of the user id {}",
+                    found.uid()
+                ),
+                "run this as that user, or make the directory".to_owned(),
+            )),
+            _ => Ok(()),
+        },
         Some(parent) if is_made => Err(failure(
             &format!("the directory {} does not exist, and only the last one of a path is made", parent.display()),
             format!("make it: mkdir -p {}", shell_word(&parent.to_string_lossy())),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::similar_algorithm;
 use crate::keys::{Audience, Kid};
 use crate::ledger::OtherDaemon;
 
@@ -124,7 +125,12 @@ impl OperationError {
             Self::NotFound(_) => "`jwksd keys list` shows the keys that there are",
             Self::NoCurrent(_) => "issue a key for it, or drop a key pair into the key directory",
             Self::BadRequest { .. } => "correct it and ask again",
-            Self::UnsupportedAlgorithm(_) => "choose one of them",
+            Self::UnsupportedAlgorithm(name) => {
+                return similar_algorithm(name).map_or_else(
+                    || "choose one of them".to_owned(),
+                    |near| format!("did you mean {near}?"),
+                );
+            }
             Self::KeyIdTaken(_) => "choose another id, or none to get a UUID",
             Self::RotationPlanned { .. } => "wait for it, or rotate all the same with --again",
             Self::FilesMissing(_) => "put the key's files back, and then give this order again",

@@ -5,8 +5,15 @@ use std::fmt;
 
 use super::{AbsentKey, OperationError, OperationSettings};
 use crate::config::suggestion;
-use crate::keys::{Audience, Kid};
+use crate::keys::{Algorithm, Audience, Kid};
 use crate::ledger::{NamedKey, Records};
+
+/// The algorithm that may be meant by another name.
+pub(crate) fn similar_algorithm(name: &str) -> Option<String> {
+    // That of its curve (RFC 8037) is nothing like its own.
+    let meant = if name.eq_ignore_ascii_case("ed25519") { "EdDSA" } else { name };
+    suggestion(meant, Algorithm::ALL.iter().map(ToString::to_string))
+}
 
 /// Says that an audience is none of the configured ones, and which of them may be meant.
 pub(crate) struct NoSuchAudience<'a>(pub(crate) &'a Audience, pub(crate) &'a [Audience]);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::daemon::{Daemon, eventually, jwksd};
+use common::daemon::{Connection, Daemon, eventually, jwksd};
 use common::faults::drop_key;
 
 /// Runs a command with `--keys DIR`.
@@ -184,5 +184,40 @@ fn each_reason_why_an_address_can_t_be_listened_on_has_its_words_and_its_flag() 
             let end = format!("with {flag}\n");
             fails(&output, 1, &["can't listen on", address, cause, remedy, &end]);
         }
+    }
+}
+
+#[test]
+fn root_makes_no_key_directory_in_somebody_else_s() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(directory.path(), Some(12_345), Some(12_345)).unwrap();
+    let keys = directory.path().join("keys");
+    let issue = ["keys", "issue", "--audience", "client", "--algorithm", "ES256"];
+    for command in [&issue[..], &["serve", "--init"]] {
+        fails(&run(&keys, command), 1, &["root makes nothing", "12345"]);
+    }
+    assert!(!keys.exists());
+}
+
+#[test]
+fn an_algorithm_has_a_suggestion_over_http_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    let socket = directory.path().join("admin.sock");
+    let daemon = Daemon::start_with(&keys, |command| {
+        command.arg("--init").arg("--admin-listen").arg(format!("unix:{}", socket.display()))
+    });
+    daemon.kids();
+    for (written, meant) in [("es256", "ES256"), ("Ed25519", "EdDSA")] {
+        let body = serde_json::json!({ "audience": "client", "algorithm": written }).to_string();
+        let json = [("content-type", "application/json")];
+        let mut connection = Connection::open_unix(&socket).unwrap();
+        let path = "/oauth/keys/keypair";
+        let answer = connection.request_with("POST", path, &json, body.as_bytes()).unwrap();
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains(&format!("did you mean {meant}?")), "{detail}");
     }
 }
