@@ -10,6 +10,7 @@ use clap_mangen::Man;
 
 use super::{Cli, print};
 use crate::config::{Flags, load};
+use crate::keys::Audiences;
 
 /// What is the same on every page, in man(7).
 const COMMON: &str = r#".SH "EXIT STATUS"
@@ -58,7 +59,7 @@ pub(super) fn man(directory: Option<&Path>) -> io::Result<()> {
     let mut pages = Vec::new();
     pages_of(&command, "jwksd", &mut pages)?;
     if let Some(directory) = directory {
-        crate::ownership::become_owner(&directory)?;
+        crate::ownership::become_owner(directory)?;
         std::fs::create_dir_all(directory)?;
         return pages.iter().try_for_each(|(name, page)| {
             std::fs::write(directory.join(format!("{name}.1")), page)
@@ -96,8 +97,9 @@ fn pages_of(command: &Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -
 pub(super) fn completions(shell: Shell, config: Option<&Path>) -> io::Result<()> {
     let flags = Flags { config: config.map(Path::to_owned), ..Flags::default() };
     let loaded = load(&flags, std::env::vars_os()).or_else(|_| load(&Flags::default(), []));
-    let audiences = loaded.map(|loaded| loaded.config.keys.audiences).unwrap_or_default();
-    let audiences: Vec<String> = audiences.iter().map(ToString::to_string).collect();
+    let audiences = loaded.map(|loaded| loaded.config.keys.audiences);
+    let listed = audiences.iter().flat_map(Audiences::listed);
+    let audiences: Vec<String> = listed.map(ToString::to_string).collect();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut offering(Cli::command(), &audiences), "jwksd", &mut script);
     print(&script)
