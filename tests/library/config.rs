@@ -71,6 +71,8 @@ fn every_setting_has_a_variable() {
         ("admin.socket_mode", "0660"),
         ("admin.allowed_uids", "1,2"),
         ("admin.jwt.key_audience", "a"),
+        ("rotation.every", "90d"),
+        ("rotation.algorithm", "ES256"),
         ("accept_risk", "default_grace,propagation"),
         ("export.dir", "/some/other/path"),
         ("issue.rsa_bits", "3072"),

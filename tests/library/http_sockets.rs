@@ -431,7 +431,7 @@ fn a_daemon_that_can_t_have_its_path_leaves_it_as_it_was() {
     let (keys, (directory, path)) = (keys(), place());
     fs::write(&path, "precious").unwrap();
     let told = refusal(keys.path(), &path);
-    assert!(told.contains("something else than a socket lies there"), "{told}");
+    assert!(told.contains("a file that is no socket lies there"), "{told}");
     assert_eq!(fs::read(&path).unwrap(), b"precious");
     let told = refusal(keys.path(), &directory.path().join("x".repeat(108)));
     assert!(told.contains("that of a Unix socket at most 107"), "{told}");
