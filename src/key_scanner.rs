@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::encoding::sha256_of_parts;
@@ -16,8 +16,8 @@ use crate::ledger::UnreadableSubtree;
 use crate::ledger::{Observation, Records};
 use crate::source::Slot;
 use crate::source::scan::{
-    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, PassedOver,
-    ScanLimits, Unreadable, scan,
+    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, PassedOver, Scan,
+    ScanLimits, Unreadable, scan, scan_part,
 };
 
 /// Scans the key directories, and parses again only those entries whose bytes changed.
@@ -62,54 +62,12 @@ impl KeyScanner {
     pub fn look(&mut self, remembered: &Records) -> KeyScan {
         let mut look = KeyScan::default();
         let mut parsed = HashMap::with_capacity(self.parsed.len());
-        let places = remembered.values().flat_map(|record| &record.places);
-        let held: HashSet<&Slot> = places.map(|place| &place.slot).collect();
-        let is_remembered = |entry: &Entry| {
-            held.contains(&entry.slot)
-                || entry.keys.iter().any(|key| remembered.contains_key(&key.thumbprint))
-        };
-        let mut new_keys = 0;
+        let mut room = Room::new(remembered, self.rules.max_keys);
         for directory in &self.directories {
-            let known = |slot: &Slot| {
-                held.contains(slot) || matches!(self.parsed.get(slot), Some((_, Ok(_))))
-            };
-            match scan(directory, &self.limits, &known) {
+            match scan(directory, &self.limits, &|slot| self.is_known(slot, &room)) {
                 Ok(scan) => {
                     look.directories_read += 1;
-                    look.audiences.extend(self.audiences_in(directory, &scan.directories));
-                    look.directories.extend(scan.directories);
-                    look.notes.extend(scan.notes);
-                    look.passed_over.extend(scan.passed_over);
-                    for Unreadable { path, problem } in scan.unreadable {
-                        look.see_nothing(directory, path, RefusalReason::File(problem));
-                    }
-                    for (slot, files) in scan.entries {
-                        let digest = digest(&files);
-                        let outcome = match self.parsed.get(&slot) {
-                            Some((before, outcome))
-                                if *before == digest && !is_for_want_of_room(outcome) =>
-                            {
-                                outcome.clone()
-                            }
-                            _ => entry::read(&files, &self.rules).map(Arc::new).map_err(Arc::new),
-                        };
-                        let outcome = outcome.and_then(|entry| {
-                            if is_remembered(&entry) {
-                                return Ok(entry);
-                            }
-                            new_keys += entry.keys.len();
-                            let is_room = new_keys <= self.rules.max_keys;
-                            if is_room {
-                                Ok(entry)
-                            } else {
-                                Err(Arc::new(self.no_room_for(&entry)))
-                            }
-                        });
-                        look.is_unsettled |=
-                            outcome.as_ref().is_err_and(|refused| refused.reason.is_passing());
-                        parsed.insert(slot.clone(), (digest, outcome.clone()));
-                        look.observation.entries.insert(slot, outcome);
-                    }
+                    parsed.extend(look.take_up(directory, scan, self, &mut room));
                 }
                 Err(error) => {
                     let reason = match error.problem {
@@ -128,6 +86,88 @@ impl KeyScanner {
         look
     }
 
+    /// Looks at what lies below first-level directories that something happened in, as the `paths` say,
+    /// and takes the rest over from the look `before`. Looks at everything where that is little, or
+    /// where it is not as simple as that.
+    pub(crate) fn look_below(
+        &mut self,
+        paths: &BTreeSet<PathBuf>,
+        before: KeyScan,
+        remembered: &Records,
+    ) -> KeyScan {
+        let is_whole = before.directories_read == self.directories.len()
+            && before.observation.unreadable.is_empty()
+            && !before.is_unsettled;
+        let parts = self.parts(paths).filter(|parts| {
+            is_whole && parts.len() < MOST_PARTS && MANY_DIRECTORIES < before.directories.len()
+        });
+        let partial = parts.and_then(|parts| self.look_at(parts, before, remembered));
+        partial.unwrap_or_else(|| self.look(remembered))
+    }
+
+    /// The first-level directories that the paths lie in; none where one lies in no such.
+    fn parts(&self, paths: &BTreeSet<PathBuf>) -> Option<BTreeSet<(Arc<Path>, String)>> {
+        let part = |path: &PathBuf| {
+            let directory =
+                self.directories.iter().find(|directory| path.starts_with(directory))?;
+            let first = path.strip_prefix(directory).ok()?.iter().next()?.to_str()?;
+            (!first.starts_with('.')).then(|| (Arc::clone(directory), first.to_owned()))
+        };
+        paths.iter().map(part).collect()
+    }
+
+    fn look_at(
+        &mut self,
+        parts: BTreeSet<(Arc<Path>, String)>,
+        mut look: KeyScan,
+        remembered: &Records,
+    ) -> Option<KeyScan> {
+        let mut room = Room::new(remembered, self.rules.max_keys);
+        for (directory, name) in parts {
+            let known = |slot: &Slot| self.is_known(slot, &room);
+            let scan = scan_part(&directory, Some(&name), &self.limits, &known).ok()?;
+            let root = directory.join(&name);
+            let is_of_part = |slot: &Slot| {
+                *slot.directory() == directory && slot.first_component() == Some(&name)
+            };
+            let directories = look.directories.len();
+            look.directories.retain(|found| !found.path.starts_with(&root));
+            let was_directory = look.directories.len() < directories;
+            look.passed_over.retain(|passed_over| !passed_over.path.starts_with(&root));
+            look.observation.entries.retain(|slot, _| !is_of_part(slot));
+            let is_directory = scan.directories.iter().any(|found| found.path == root);
+            // A file, or a link whose target is not here: what it is has to be looked up.
+            if !scan.unreadable.is_empty() || !(was_directory || is_directory) {
+                return None;
+            }
+            let is_open = self.rules.audiences.is_open();
+            if let Some(audience) = self.rules.audiences.find(&name).filter(|_| is_open) {
+                look.audiences.remove(&audience);
+            }
+            let parsed = look.take_up(&directory, scan, self, &mut room);
+            self.parsed.retain(|slot, _| !is_of_part(slot));
+            self.parsed.extend(parsed);
+        }
+        Some(look)
+    }
+
+    /// Whether an entry may not be left out where there are too many files.
+    fn is_known(&self, slot: &Slot, room: &Room<'_>) -> bool {
+        room.held.contains(slot) || matches!(self.parsed.get(slot), Some((_, Ok(_))))
+    }
+
+    /// Parses the files of an entry, unless they are the same as before.
+    fn parse(&self, slot: &Slot, files: &EntryFiles, room: &mut Room<'_>) -> Parsed {
+        let digest = digest(files);
+        let outcome = match self.parsed.get(slot) {
+            Some((before, outcome)) if *before == digest && !is_for_want_of_room(outcome) => {
+                outcome.clone()
+            }
+            _ => entry::read(files, &self.rules).map(Arc::new).map_err(Arc::new),
+        };
+        (digest, outcome.and_then(|entry| room.admit(entry)))
+    }
+
     fn audiences_in(
         &self,
         directory: &Path,
@@ -143,13 +183,41 @@ impl KeyScanner {
         let is_open = self.rules.audiences.is_open();
         found.iter().filter(|_| is_open).filter_map(audience).collect()
     }
+}
+
+/// What is looked at by itself has to be a small part of many directories: else everything is.
+const MANY_DIRECTORIES: usize = 100;
+const MOST_PARTS: usize = 20;
+
+/// How many more keys may be adopted.
+struct Room<'a> {
+    held: HashSet<&'a Slot>,
+    remembered: &'a Records,
+    new_keys: usize,
+    max_keys: usize,
+}
+
+impl<'a> Room<'a> {
+    fn new(remembered: &'a Records, max_keys: usize) -> Self {
+        let places = remembered.values().flat_map(|record| &record.places);
+        let held = places.map(|place| &place.slot).collect();
+        Self { held, remembered, new_keys: 0, max_keys }
+    }
 
     /// Refuses an entry whose keys could not be adopted, so that they do not fill the memory.
-    fn no_room_for(&self, entry: &Entry) -> Refused {
-        let (slot, limit) = (entry.slot.clone(), self.rules.max_keys);
+    fn admit(&mut self, entry: Arc<Entry>) -> Result<Arc<Entry>, Arc<Refused>> {
+        let is_remembered = self.held.contains(&entry.slot)
+            || entry.keys.iter().any(|key| self.remembered.contains_key(&key.thumbprint));
+        if !is_remembered {
+            self.new_keys += entry.keys.len();
+        }
+        if is_remembered || self.new_keys <= self.max_keys {
+            return Ok(entry);
+        }
+        let (slot, limit) = (entry.slot.clone(), self.max_keys);
         let keys = entry.keys.first().map(|key| key.kid.to_string()).unwrap_or_default();
         let reason = RefusalReason::TooManyKeys { limit, keys };
-        Refused { file: slot.full_path(), slot, reason }
+        Err(Arc::new(Refused { file: slot.full_path(), slot, reason }))
     }
 }
 
@@ -160,6 +228,32 @@ fn is_for_want_of_room(outcome: &Result<Arc<Entry>, Arc<Refused>>) -> bool {
 }
 
 impl KeyScan {
+    /// Adds what lies in a directory, and returns what its entries were parsed to.
+    fn take_up(
+        &mut self,
+        directory: &Arc<Path>,
+        scan: Scan,
+        scanner: &KeyScanner,
+        room: &mut Room<'_>,
+    ) -> Vec<(Slot, Parsed)> {
+        self.audiences.extend(scanner.audiences_in(directory, &scan.directories));
+        self.directories.extend(scan.directories);
+        self.notes.extend(scan.notes);
+        self.passed_over.extend(scan.passed_over);
+        for Unreadable { path, problem } in scan.unreadable {
+            self.see_nothing(directory, path, RefusalReason::File(problem));
+        }
+        let mut all = Vec::with_capacity(scan.entries.len());
+        for (slot, files) in scan.entries {
+            let parsed = scanner.parse(&slot, &files, room);
+            let outcome = &parsed.1;
+            self.is_unsettled |= outcome.as_ref().is_err_and(|refused| refused.reason.is_passing());
+            self.observation.entries.insert(slot.clone(), outcome.clone());
+            all.push((slot, parsed));
+        }
+        all
+    }
+
     /// Records that everything below a path is unknown.
     fn see_nothing(&mut self, directory: &Arc<Path>, below: String, reason: RefusalReason) {
         self.is_unsettled |= reason.is_passing();

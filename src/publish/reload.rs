@@ -30,7 +30,8 @@ use crate::source::watch::{Debounce, Watcher};
 
 #[derive(Debug)]
 pub enum Signal {
-    KeysChanged,
+    /// Something happened at these paths; without any, anywhere.
+    KeysChanged(Vec<PathBuf>),
     LedgerChanged,
     /// This process wrote in the ledger's directory. The sender is used once that is served.
     Operated(oneshot::Sender<()>),
@@ -99,7 +100,7 @@ impl Reload {
             let signal = if !paths.is_empty() && paths.iter().all(of_ledger) {
                 Signal::LedgerChanged
             } else {
-                Signal::KeysChanged
+                Signal::KeysChanged(paths.to_vec())
             };
             // The receiver is gone when the program ends.
             let _ = signals.send(signal);
@@ -138,7 +139,9 @@ impl Reload {
         let mut ledger_settle = Debounce::new(quiet, at_most);
         // Read the records before the first scan.
         self.ledger.update(|records| (records.clone(), ()));
-        let mut again = self.look();
+        let mut again = self.look(None);
+        // Where something happened since the last look; none where that is not known.
+        let mut touched: Option<BTreeSet<PathBuf>> = None;
         let mut next_poll = Instant::now() + self.settings.poll_interval;
         loop {
             // While files are being written, wait for them to settle.
@@ -154,7 +157,13 @@ impl Reload {
             for signal in signal.into_iter().chain(signals.try_iter()) {
                 match signal {
                     Signal::Stop => return,
-                    Signal::KeysChanged => settle.note(Instant::now()),
+                    Signal::KeysChanged(paths) => {
+                        settle.note(Instant::now());
+                        touched = touched.filter(|_| !paths.is_empty()).map(|mut touched| {
+                            touched.extend(paths);
+                            touched
+                        });
+                    }
                     Signal::ScanNow => {
                         settle.clear();
                         next_poll = Instant::now();
@@ -174,7 +183,10 @@ impl Reload {
                 if next_poll <= now {
                     self.ledger.verify();
                 }
-                again = self.look();
+                let places = touched.take().filter(|_| now < next_poll);
+                again = self.look(places.as_ref());
+                // Another look is one at the same places.
+                touched = if again.is_some() { places } else { Some(BTreeSet::new()) };
                 if next_poll <= now {
                     next_poll = Instant::now() + self.settings.poll_interval;
                 }
@@ -191,10 +203,14 @@ impl Reload {
         }
     }
 
-    /// Scans the directories, and returns when to scan again before the next poll.
-    fn look(&mut self) -> Option<Instant> {
+    /// Scans the directories, only where something happened if that is known, and returns when to scan
+    /// again before the next poll.
+    fn look(&mut self, places: Option<&BTreeSet<PathBuf>>) -> Option<Instant> {
         let known = self.ledger.records().clone();
-        self.look = self.scanner.look(&known);
+        self.look = match places.filter(|places| !places.is_empty()) {
+            Some(places) => self.scanner.look_below(places, std::mem::take(&mut self.look), &known),
+            None => self.scanner.look(&known),
+        };
         let is_outdated = self.decide(Some(&known));
         // Watches are armed before the scan that counts: a change between a scan and the arming is
         // seen by the scan after it.

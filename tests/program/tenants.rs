@@ -196,3 +196,56 @@ fn commands_know_the_audiences_of_the_directories() {
     let wrong = run(&["keys", "issue", "--audience", "Beta", "--algorithm", "ES256"]);
     assert!(!wrong.status.success());
 }
+
+/// Among many directories only those are looked at in which something happened.
+#[test]
+fn a_change_among_many_tenants_is_seen_wherever_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    for number in 0..150 {
+        put(keys, &format!("tenant-{number}"), &format!("a{number}"));
+    }
+    let daemon = Daemon::start_with(keys, |command| {
+        let command = command.env("JWKSD_KEYS_AUDIENCES", "directories");
+        let command = command.env("JWKSD_KEYS_POLL_INTERVAL", "10m");
+        command.env("JWKSD_KEYS_KEY_ID", "file-name").env("JWKSD_LIFECYCLE_ON_REMOVAL", "drop")
+    });
+    await_kids(&daemon, "tenant-149", &["a149"]);
+    eventually("it is ready", || {
+        let mut ops = Connection::open(daemon.address_of("ops")).unwrap();
+        (ops.request("GET", "/readyz", &[]).unwrap().status == 200).then_some(())
+    });
+    let looks = || {
+        let metrics = ops(&daemon, "/metrics");
+        let counts = metrics.lines().filter_map(|line| line.strip_prefix("jwksd_reloads_total{"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    let before = looks();
+    put(keys, "tenant-7", "b");
+    await_kids(&daemon, "tenant-7", &["a7", "b"]);
+    put(keys, "new", "n");
+    await_kids(&daemon, "new", &["n"]);
+    put(keys, "new/deeper", "m");
+    await_kids(&daemon, "new", &["m", "n"]);
+    fs::rename(keys.join("new"), keys.join("renamed")).unwrap();
+    await_kids(&daemon, "renamed", &["m", "n"]);
+    await_404(&daemon, &set("new"));
+    fs::remove_file(keys.join("tenant-7/a7.pem")).unwrap();
+    await_kids(&daemon, "tenant-7", &["b"]);
+    fs::remove_dir_all(keys.join("tenant-9")).unwrap();
+    await_404(&daemon, &set("tenant-9"));
+    std::os::unix::fs::symlink("tenant-8", keys.join("linked")).unwrap();
+    await_kids(&daemon, "linked", &["a8"]);
+    // At the top.
+    drop_by_rename(keys, "top.pem", new_pem());
+    drop_by_rename(keys, "top.meta.json", json!({ "audience": "tenant-8" }).to_string());
+    await_kids(&daemon, "tenant-8", &["a8", "top"]);
+    fs::remove_file(keys.join("top.pem")).unwrap();
+    fs::remove_file(keys.join("top.meta.json")).unwrap();
+    await_kids(&daemon, "tenant-8", &["a8"]);
+    for number in (0..150).filter(|number| *number != 7 && *number != 9) {
+        let kids = daemon.get(&set(&format!("tenant-{number}"))).kids();
+        assert_eq!(kids, [format!("a{number}")]);
+    }
+    assert!(before < looks());
+}

@@ -41,13 +41,26 @@ pub fn scan(
     limits: &ScanLimits,
     known: &dyn Fn(&Slot) -> bool,
 ) -> Result<Scan, ScanError> {
+    scan_part(directory, None, limits, known)
+}
+
+/// The same for what lies in the first-level directory `only`, where there is one.
+///
+/// # Errors
+/// As [`scan`].
+pub(crate) fn scan_part(
+    directory: &Arc<Path>,
+    only: Option<&str>,
+    limits: &ScanLimits,
+    known: &dyn Fn(&Slot) -> bool,
+) -> Result<Scan, ScanError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&**directory, flags, Mode::empty())
         .map_err(|errno| opening_error(directory, &errno.into()))?;
     let root = Dir::from_std_file(root.into());
     let walk = |admitted: Option<&BTreeSet<Slot>>| {
         let found = WalkResult::default();
-        let mut walk = Walk { root: &root, directory, limits, admitted, found };
+        let mut walk = Walk { root: &root, directory, limits, only, admitted, found };
         walk.run().map_err(|stop| stop.into_error(directory, limits.max_files))?;
         Ok(walk.found)
     };

@@ -25,6 +25,8 @@ pub(super) struct Walk<'a> {
     pub(super) root: &'a Dir,
     pub(super) directory: &'a Arc<Path>,
     pub(super) limits: &'a ScanLimits,
+    /// The one first-level directory that is looked at; without it, all of the key directory.
+    pub(super) only: Option<&'a str>,
     /// The entries that may be opened; without it, all until there are too many.
     pub(super) admitted: Option<&'a BTreeSet<Slot>>,
     pub(super) found: WalkResult,

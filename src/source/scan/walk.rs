@@ -104,7 +104,11 @@ impl Walk<'_> {
         opened: BorrowedFd<'_>,
         location: &Location,
     ) -> Result<(), WalkError> {
-        let listing = self.list(opened, location)?;
+        let mut listing = self.list(opened, location)?;
+        if let Some(only) = self.only.filter(|_| location.depth == 0) {
+            listing.entries.clear();
+            listing.subdirectories.retain(|name, _| name == only);
+        }
         let mount = read::status(opened, "").ok().map(|status| status.mount);
         let is_shared = is_shared(opened);
         for (stem, files) in listing.entries {
