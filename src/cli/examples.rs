@@ -14,6 +14,8 @@ examples! {
   jwksd check --keys ./keys --format json | jq '.[] | select(.result == \"refused\")'";
     RENDER = "  jwksd render --keys ./keys
   jwksd render --keys ./keys --audience client --at +3h";
+    EXPORT = "  jwksd export --keys ./keys /srv/www
+  jwksd export --keys ./keys --at +3h ./planned";
     CONFIG = "  jwksd config
   jwksd config --config jwksd.toml --format json";
     OPENAPI = "  jwksd openapi > openapi.json";

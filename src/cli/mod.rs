@@ -81,6 +81,7 @@ enum Command {
         at: Option<Moment>,
     },
     /// Write every document as a file at its path below a directory
+    #[command(after_help = examples::EXPORT)]
     Export {
         #[command(flatten)]
         common: Common,
