@@ -54,9 +54,14 @@ fn identity(there: &Metadata) -> (u64, u64) {
 fn open(directory: &OpenedDirectory) -> io::Result<File> {
     // Whoever can open the file can hold a lock on it.
     let file = directory.open_or_make(SERVED, 0o600)?;
-    // A command that checks whether a daemon runs holds the lock for an instant. Try next time.
-    file.try_lock_shared()?;
-    Ok(file)
+    // A command that checks whether a daemon runs holds the lock for an instant.
+    for _ in 0..20 {
+        if file.try_lock_shared().is_ok() {
+            return Ok(file);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 /// What a command learns of the daemon that serves its ledger.
@@ -146,8 +151,12 @@ pub(crate) fn other_daemon(keys: &[Arc<Path>], state: &Path) -> Option<OtherDaem
         let trusted = |pid: &u32| is_trusted_process(*pid, owner);
         lock_holders(&file).into_iter().filter(|_| again).find(trusted)
     })?;
-    if held(state).is_some() {
-        return None;
+    // A daemon that begins holds the directory a little before its ledger.
+    for _ in 0..20 {
+        if held(state).is_some() {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
     let links = files.into_iter().flatten().flatten();
