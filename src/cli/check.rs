@@ -120,7 +120,9 @@ fn lines(inspection: &Inspection, config: &Config, now: Timestamp, is_json: bool
         conflicts: Vec::new(),
     }));
     lines.extend(inspection.scan.passed_over.iter().map(|passed| passed_over(passed, config)));
-    lines.sort_by(|one, other| (&one.directory, &one.slot).cmp(&(&other.directory, &other.slot)));
+    lines.sort_unstable_by(|one, other| {
+        (&one.directory, &one.slot).cmp(&(&other.directory, &other.slot))
+    });
     lines
 }
 

@@ -328,33 +328,49 @@ impl Settings {
 
     /// The values in force, in the type that they are meant for.
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        serde_path_to_error::deserialize(self.table()).map_err(|error| {
-            let path = error.path().to_string();
-            // Of a list's item the member is named.
-            let name = path.split('[').next().unwrap_or_default();
-            self.error(name, error.inner().message())
+        let attempt = |without: Option<usize>| {
+            T::deserialize(self.table(without)).map_err(|error| error.message().to_owned())
+        };
+        attempt(None).map_err(|cause| {
+            // The member that it is about is the one without which there is another error, or none.
+            let is_about = |index: &usize| attempt(Some(*index)).err().as_ref() != Some(&cause);
+            let set = (0..self.0.len()).filter(|index| self.0[*index].origin != Origin::Default);
+            let about = set.into_iter().find(is_about).map(|index| &self.0[index]);
+            let name = about.map_or("", |setting| match setting.section_and_member() {
+                (section, _) if cause.starts_with("missing field") => section,
+                _ => &setting.name,
+            });
+            self.error(name, &cause)
         })
     }
 
-    fn table(&self) -> Table {
+    /// All values by section; that of one setting as it is by default.
+    fn table(&self, without: Option<usize>) -> Table {
+        let value_of = |(index, setting): (usize, &'_ Setting)| {
+            if Some(index) == without {
+                setting.has_default.then(|| setting.example.clone())
+            } else {
+                setting.value.clone()
+            }
+        };
         let mut table = Table::new();
-        for setting in &self.0 {
+        for (index, setting) in self.0.iter().enumerate() {
             let (section, member) = setting.section_and_member();
             // A section in a section (tls, jwt) is optional: it is there as soon as a member is set
             // that has no default.
             let is_there = !section.contains('.')
-                || self.0.iter().any(|other| {
+                || self.0.iter().enumerate().any(|(index, other)| {
                     other.section_and_member().0 == section
                         && !other.has_default
-                        && other.value.is_some()
+                        && value_of((index, other)).is_some()
                 });
-            let Some(value) = setting.value.as_ref().filter(|_| is_there) else { continue };
+            let Some(value) = value_of((index, setting)).filter(|_| is_there) else { continue };
             let mut at = Some(&mut table);
             for name in section.split('.').filter(|name| !name.is_empty()) {
                 let inner = at.map(|at| at.entry(name).or_insert_with(|| Table::new().into()));
                 at = inner.and_then(Value::as_table_mut);
             }
-            at.map(|at| at.insert(member.to_owned(), value.clone()));
+            at.map(|at| at.insert(member.to_owned(), value));
         }
         table
     }

@@ -235,7 +235,7 @@ impl Update<'_> {
         let places_before = std::mem::take(&mut record.places);
         let gone = self.adopt_places(key, record, &places_before, claims);
         let mut deciding: Vec<&Place> = record.places.iter().collect();
-        deciding.sort_by_key(|place| (place.private.rank(), &place.slot));
+        deciding.sort_unstable_by_key(|place| (place.private.rank(), &place.slot));
         let mut declared: BTreeMap<Name, &Place> = BTreeMap::new();
         for place in &deciding {
             for name in place.names() {
@@ -279,7 +279,7 @@ impl Update<'_> {
                 names.push(self.miss(key, record, name));
             }
         }
-        names.sort_by(|one, other| one.name.cmp(&other.name));
+        names.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         record.names = names;
         record.shrink();
     }
@@ -346,7 +346,7 @@ impl Update<'_> {
             }
             record.places.push(place);
         }
-        record.places.sort_by(|one, other| one.slot.cmp(&other.slot));
+        record.places.sort_unstable_by(|one, other| one.slot.cmp(&other.slot));
         gone
     }
 

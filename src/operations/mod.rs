@@ -341,7 +341,7 @@ impl OperationSettings {
             .filter(|named| named.record.deleted_at.is_none())
             .map(|named| KeyPair::among(named, &overview, now, self))
             .collect();
-        pairs.sort_by(|one, other| {
+        pairs.sort_unstable_by(|one, other| {
             let of = |pair: &KeyPair| (pair.audience.clone(), pair.valid_from, pair.key_id.clone());
             of(one).cmp(&of(other))
         });

@@ -63,7 +63,7 @@ pub fn of(
             (dates.valid_from, life)
         })
         .collect();
-    keys.sort_by(|(from, one), (other_from, other)| {
+    keys.sort_unstable_by(|(from, one), (other_from, other)| {
         (&one.audience, from, &one.key_id).cmp(&(&other.audience, other_from, &other.key_id))
     });
     let next_changes = alive().filter_map(|named| named.dates().at(now, policy).next_change);

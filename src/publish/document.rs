@@ -116,7 +116,7 @@ pub fn published_keys(
             PublishedKey { name: named.name().clone(), until: state.published_until, jwk, record };
         keys.push((std::cmp::Reverse(dates.valid_from), key));
     }
-    keys.sort_by(|(from, key), (other_from, other)| {
+    keys.sort_unstable_by(|(from, key), (other_from, other)| {
         (from, &key.name.kid, &key.name).cmp(&(other_from, &other.name.kid, &other.name))
     });
     keys.into_iter().map(|(_, key)| key).collect()

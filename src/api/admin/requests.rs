@@ -8,10 +8,13 @@ use percent_encoding::percent_decode_str;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::errors::ApiError;
 use super::routes::{Route, RouteMatch};
 use crate::keys::attributes::{LONGEST_GRACE, parse_instant};
+use crate::keys::refusal::escape_name;
+use crate::keys::strict_json::{JsonError, parse_object};
 use crate::keys::{Algorithm, Audience, Kid};
 use crate::operations::{Issue, OperationError, Start};
 
@@ -182,14 +185,25 @@ fn members<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad("it is no JSON object".to_owned()));
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let members = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let member = error.path().to_string();
-        let why = error.into_inner().to_string();
-        bad(if member == "." { why } else { format!("{member}: {why}") })
+    let object = parse_object(body).map_err(|error| {
+        bad(match error {
+            JsonError::DuplicateMember(name) => format!("{}: it stands twice", escape_name(&name)),
+            error => error.to_string(),
+        })
     })?;
-    deserializer.end().map_err(|error| bad(error.to_string()))?;
-    Ok(members)
+    let attempt = |without: Option<&String>| {
+        let mut members = object.clone();
+        without.map(|name| members.remove(name));
+        T::deserialize(Value::Object(members)).map_err(|error| error.to_string())
+    };
+    attempt(None).map_err(|why| {
+        // The member that it is about is the one without which there is another error, or none.
+        let is_about = |name: &&String| attempt(Some(name)).err().as_ref() != Some(&why);
+        match object.keys().find(is_about) {
+            Some(name) => bad(format!("{}: {why}", escape_name(name))),
+            None => bad(why),
+        }
+    })
 }
 
 /// The one `audience` of a query.

@@ -275,7 +275,7 @@ impl Measured {
         audiences: &[Audience],
     ) -> Vec<&'a MeasuredKey<'a>> {
         let mut listed: Vec<&MeasuredKey> = published.collect();
-        listed.sort_by_key(|(named, dates, _)| {
+        listed.sort_unstable_by_key(|(named, dates, _)| {
             (named.audience(), Reverse(dates.valid_from), named.kid())
         });
         let mut counts: BTreeMap<&Audience, usize> =

@@ -173,7 +173,7 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         .flat_map(NamedKey::all)
         .map(|named| KeyStatus::of(named, KeyPair::among(named, &overview, *now, terms)))
         .collect();
-    keys.sort_by(|one, other| {
+    keys.sort_unstable_by(|one, other| {
         let of = |key: &KeyStatus| {
             (key.pair.audience.clone(), key.pair.valid_from, key.pair.key_id.clone())
         };

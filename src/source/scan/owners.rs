@@ -38,7 +38,7 @@ pub(super) fn foreign_files(
     let mut keys: Vec<(&String, u32)> =
         owned.iter().copied().filter(|(name, _)| !is_attributes(name)).collect();
     // Whose the key is, its private half says, else its public one.
-    keys.sort_by_key(|(name, owner)| (!is_own(*owner), is_public_part(name)));
+    keys.sort_unstable_by_key(|(name, owner)| (!is_own(*owner), is_public_part(name), *name));
     let Some(&(key, expected)) = keys.first() else { return Vec::new() };
     let is_foreign = |owner: u32| owner != expected && !is_own(owner);
     let problem = |owner: u32| FileProblem::OtherOwner { owner, other: key.clone(), expected };
