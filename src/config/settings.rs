@@ -328,14 +328,14 @@ impl Settings {
 
     /// The values in force, in the type that they are meant for.
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        let attempt = |without: Option<usize>| {
-            T::deserialize(self.table(without)).map_err(|error| error.message().to_owned())
+        let attempt = |until: usize| {
+            T::deserialize(self.table(until)).map_err(|error| error.message().to_owned())
         };
-        attempt(None).map_err(|cause| {
-            // The member that it is about is the one without which there is another error, or none.
-            let is_about = |index: &usize| attempt(Some(*index)).err().as_ref() != Some(&cause);
+        attempt(self.0.len()).map_err(|cause| {
+            // It is about the first member with which the error is there.
+            let is_there = |index: &usize| attempt(index + 1).err().as_ref() == Some(&cause);
             let set = (0..self.0.len()).filter(|index| self.0[*index].origin != Origin::Default);
-            let about = set.into_iter().find(is_about).map(|index| &self.0[index]);
+            let about = set.into_iter().find(is_there).map(|index| &self.0[index]);
             let name = about.map_or("", |setting| match setting.section_and_member() {
                 (section, _) if cause.starts_with("missing field") => section,
                 _ => &setting.name,
@@ -344,10 +344,10 @@ impl Settings {
         })
     }
 
-    /// All values by section; that of one setting as it is by default.
-    fn table(&self, without: Option<usize>) -> Table {
+    /// All values by section; those of the settings that come after the first `until` are the defaults.
+    fn table(&self, until: usize) -> Table {
         let value_of = |(index, setting): (usize, &'_ Setting)| {
-            if Some(index) == without {
+            if until <= index {
                 setting.has_default.then(|| setting.example.clone())
             } else {
                 setting.value.clone()

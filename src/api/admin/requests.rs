@@ -191,16 +191,16 @@ fn members<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
             error => error.to_string(),
         })
     })?;
-    let attempt = |without: Option<&String>| {
-        let mut members = object.clone();
-        without.map(|name| members.remove(name));
-        T::deserialize(Value::Object(members)).map_err(|error| error.to_string())
+    let names: Vec<&String> = object.keys().collect();
+    let attempt = |until: usize| {
+        let some = names[..until].iter().map(|name| ((*name).clone(), object[*name].clone()));
+        T::deserialize(Value::Object(some.collect())).map_err(|error| error.to_string())
     };
-    attempt(None).map_err(|why| {
-        // The member that it is about is the one without which there is another error, or none.
-        let is_about = |name: &&String| attempt(Some(name)).err().as_ref() != Some(&why);
-        match object.keys().find(is_about) {
-            Some(name) => bad(format!("{}: {why}", escape_name(name))),
+    attempt(names.len()).map_err(|why| {
+        // It is about the first member with which the error is there; one that is missing has a name.
+        let is_there = |index: &usize| attempt(index + 1).err().as_ref() == Some(&why);
+        match (0..names.len()).find(is_there).filter(|_| !why.starts_with("missing field")) {
+            Some(index) => bad(format!("{}: {why}", escape_name(names[index]))),
             None => bad(why),
         }
     })
