@@ -1,4 +1,4 @@
-//! Bytes as text, and their digest.
+//! Bytes as text, their digest, and random identifiers.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::Engine as _;
@@ -17,6 +17,17 @@ pub fn hex(bytes: &[u8]) -> String {
 /// base64url without padding (RFC 7515 §2).
 pub fn base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A new random UUID (RFC 9562 §5.4). The bytes come by a system call, where the `v4` of `uuid` opens
+/// `/dev/urandom` in a static binary: the restrictions of this process forbid that.
+///
+/// # Errors
+/// The kernel gives no random bytes.
+pub(crate) fn random_uuid() -> std::io::Result<uuid::Uuid> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| std::io::Error::other("no random bytes"))?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -21,6 +21,7 @@ use super::files::{ASIDE, TEMPORARY, free_name_beside, read_bounded, read_count,
 use super::lock_holders::lock_holders;
 use super::record::{Record, Records};
 use super::step::{self, Step};
+use crate::encoding::random_uuid;
 use crate::keys::Thumbprint;
 use crate::source::OpenedDirectory;
 
@@ -98,7 +99,7 @@ impl Store {
 
     fn probe(&self) -> io::Result<()> {
         // Two containers may have the same process id.
-        let probe = format!("probe-{}{TEMPORARY}", uuid::Uuid::new_v4().simple());
+        let probe = format!("probe-{}{TEMPORARY}", random_uuid()?.simple());
         self.directory.write(&probe, b"")?;
         // Another process that cleans up may be quicker.
         self.directory.remove(&probe)

@@ -14,7 +14,7 @@ use super::{
     Decision, KeyPair, OperationContext, OperationError, OperationSettings, Operations, decide,
     generate, unusual,
 };
-use crate::encoding::shell_word;
+use crate::encoding::{random_uuid, shell_word};
 use crate::keys::entry::{self, SeenKey};
 use crate::keys::lifecycle::{End, Phase, after};
 use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
@@ -124,7 +124,7 @@ impl Operations {
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
         let mut staged = StagedFiles::new(&directory, &self.terms.state)?;
-        let id = uuid::Uuid::new_v4().to_string();
+        let id = random_uuid().map_err(|_| OperationError::Generate)?.to_string();
         let issued = self.change(now, |known, terms| {
             staged.remove_leftovers(&terms.state);
             if !is_wanted(&known.records, known.now) {

@@ -146,6 +146,8 @@ fn rules(verify_pairs: bool) -> KeyRules {
         default_audience: Some(Audience::new("client")),
         key_id: KeyIdScheme::Thumbprint,
         verify_pairs,
+        confine_audiences: false,
+        max_keys: 20_000,
         certificate_dates: jwksd::keys::entry::CertificateDates::Warn,
     }
 }

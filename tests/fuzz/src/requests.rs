@@ -168,7 +168,11 @@ fn steers_caches(response: &Response<Body>, seconds: u64, names: &[&str]) {
     }
     let control = headers[CACHE_CONTROL].to_str().unwrap();
     let age = control.strip_prefix("public, max-age=").unwrap();
-    let age: u64 = age.strip_suffix(", must-revalidate, stale-while-revalidate=0, stale-if-error=0").unwrap().parse().unwrap();
+    let age: u64 = age
+        .strip_suffix(", must-revalidate, stale-while-revalidate=0, stale-if-error=0")
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(age <= MAX_AGE);
     if response.status() == 200 {
         for (name, ends) in ENDS {
