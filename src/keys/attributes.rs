@@ -121,7 +121,10 @@ pub(crate) fn parse_instant(text: &str) -> Option<Timestamp> {
 /// The last instant that can be held, for the last hours of the year 9999, which many write for "never".
 fn beyond_all_time(text: &str) -> Option<Timestamp> {
     let in_the_last_year = text.strip_prefix("9999")?;
-    format!("9998{in_the_last_year}").parse::<Timestamp>().ok().map(|_| Timestamp::MAX)
+    format!("9998{in_the_last_year}")
+        .parse::<Timestamp>()
+        .ok()
+        .map(|_| to_the_millisecond(Timestamp::MAX))
 }
 
 fn bad(member: &str, why: &str) -> RefusalReason {
@@ -209,7 +212,10 @@ mod tests {
     #[test]
     fn the_last_hours_of_all_time_are_a_time() {
         for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999+00:00"] {
-            assert_eq!(parse_instant(text), Some(Timestamp::MAX), "{text}");
+            let last = parse_instant(text).unwrap();
+            assert_eq!(last.to_string(), "9999-12-30T22:00:00.999Z", "{text}");
+            // What is written of it is read as the same.
+            assert_eq!(parse_instant(&last.to_string()), Some(last));
         }
         for text in ["9999-12-32T00:00:00Z", "9999-12-31T24:00:00Z", "9999-12-31", "99999-01-01"] {
             assert_eq!(parse_instant(text), None, "{text}");
