@@ -147,7 +147,8 @@ impl OperationError {
                 "let that process go on or end it (kill -CONT or kill with its pid), then ask again"
             }
             Self::Ledger(_) => {
-                "make the ledger's directory writable, or name another one with --state"
+                "run as the user who keeps the ledger, make its directory writable and free of \
+                 links, or name another one with --state"
             }
             Self::Unfinished(_) => "free space, or look after the disk, and look at the key then",
             Self::Generate => "set issue.rsa_bits to 2048, 3072 or 4096",
