@@ -76,13 +76,19 @@ impl Halves {
         Ok(())
     }
 
-    /// The two halves of one key may stand in two files.
+    /// The two halves of one key may stand in two files, and a key twice in one set.
     fn add_jwk(&mut self, key: JsonKey, file: &Path) {
         let names = |key: &JsonKey| (key.kid.clone(), key.algorithm.clone());
-        let other_half = self.jwks.iter_mut().find(|(known, known_file)| {
-            known_file != file && known.public == key.public && names(known) == names(&key)
-        });
-        match other_half {
+        let same = self
+            .jwks
+            .iter_mut()
+            .find(|(known, _)| known.public == key.public && names(known) == names(&key));
+        if let (Some((_, known_file)), Some(member)) = (&same, &key.member)
+            && known_file == file
+        {
+            self.notes.push(format!("{member} of the set is a key that it has already"));
+        }
+        match same {
             Some(known) if !known.0.is_private => *known = (key, file.to_owned()),
             Some(_) => {}
             None => self.jwks.push((key, file.to_owned())),
