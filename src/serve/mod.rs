@@ -6,6 +6,7 @@ mod certificates;
 mod descriptors;
 mod error;
 mod export;
+mod fleet;
 mod rotation;
 mod shutdown;
 mod sockets;
@@ -40,6 +41,7 @@ use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
+use crate::ledger::fleet::Membership;
 use crate::ledger::step::is_pending;
 use crate::ledger::{Ledger, NamedKey};
 use crate::logging::{self, LogQueue};
@@ -82,7 +84,12 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         || !admin.listeners.is_empty()
         || config.rotation.every.is_some()
         || is_pending(&state_directory(config));
-    let in_force = sandbox::confine(&sandbox_access(config, issues));
+    let (files, port) = fleet::needs(config).map_err(ServeError::Fleet)?;
+    let membership = fleet::membership(config);
+    let mut access = sandbox_access(config, issues);
+    access.read_files.extend(files);
+    access.connect = port;
+    let in_force = sandbox::confine(&access);
     log.start();
     operations(config).recover();
     if init {
@@ -91,8 +98,12 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
+    let exchange = membership.as_ref().map(|membership| membership.exchange.clone());
+    if let Some(membership) = &membership {
+        fleet::start(config, membership, &clock, &signals).map_err(ServeError::System)?;
+    }
     let ReloadLoop { thread, view, ended } =
-        start_reload_loop(config, &clock, publisher, &signals, received)
+        start_reload_loop(config, &clock, publisher, membership, (&signals, received))
             .map_err(ServeError::System)?;
     runtime.spawn(systemd::notify_ready(view.clone()));
     let export = export::spawn(&runtime, config, &reader, &view, &clock);
@@ -150,6 +161,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         hosts: config.ops.hosts.clone(),
         export,
         rotation,
+        fleet: exchange,
     });
     let mut ops_servers = ServerGroup::new(config.drain);
     ops_servers.add(ops_sockets.listeners, &(Arc::new(handler) as _), &ops_connections);
@@ -177,14 +189,16 @@ fn start_reload_loop(
     config: &Config,
     clock: &Arc<dyn Clock>,
     publisher: Publisher,
-    signals: &mpsc::Sender<Signal>,
-    received: mpsc::Receiver<Signal>,
+    membership: Option<Membership>,
+    (signals, received): (&mpsc::Sender<Signal>, mpsc::Receiver<Signal>),
 ) -> io::Result<ReloadLoop> {
     let reload = Reload::new(
         Arc::clone(clock),
         reload_settings(config),
         scanner(config),
-        Ledger::new(Some(state_directory(config))).with_keys(&config.keys.dirs),
+        Ledger::new(Some(state_directory(config)))
+            .with_keys(&config.keys.dirs)
+            .with_fleet(membership),
         publisher,
         signals.clone(),
     );

@@ -10,6 +10,7 @@
 //!
 //! It shows and changes nothing, and holds nothing secret.
 
+mod fleet;
 mod host;
 mod measure;
 mod page;
@@ -33,6 +34,7 @@ use tokio::task::spawn_blocking;
 use self::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::ListenAddress;
+use crate::ledger::fleet::Exchange;
 use crate::operations::OperationSettings;
 use crate::operations::schedule::RotationStatus;
 use crate::publish::export::ExportStatus;
@@ -70,6 +72,8 @@ pub struct OpsSources {
     pub export: Option<watch::Receiver<ExportStatus>>,
     /// How scheduled rotations go, where there are any.
     pub rotation: Option<watch::Receiver<Vec<RotationStatus>>>,
+    /// Absent where this is no replica of a fleet.
+    pub fleet: Option<Exchange>,
 }
 
 /// Where the public listener is.
