@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// An API server with the Secret `jwksd-ledger` in the namespace `iam`.
@@ -59,9 +61,14 @@ impl ApiServer {
     /// A kubeconfig by which it is reached.
     pub fn kubeconfig(&self) -> PathBuf {
         let file = self.directory.path().join("kubeconfig");
+        let authority = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
+        let server = format!("http://{}", self.address);
+        let cluster = json!({
+            "server": server, "certificate-authority-data": STANDARD.encode(authority),
+        });
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "clusters": [{ "name": "here", "cluster": { "server": format!("http://{}", self.address) } }],
+            "clusters": [{ "name": "here", "cluster": cluster }],
             "contexts": [{ "name": "here", "context": { "cluster": "here", "user": "me", "namespace": "iam" } }],
             "users": [{ "name": "me", "user": {} }],
         });

@@ -94,6 +94,12 @@ impl StoreSettings {
         files.extend(
             cluster.and_then(|cluster| cluster.certificate_authority.as_ref()).map(PathBuf::from),
         );
+        let has_own = |cluster: &&kube::config::Cluster| {
+            cluster.certificate_authority.is_some() || cluster.certificate_authority_data.is_some()
+        };
+        if cluster.filter(has_own).is_none() {
+            files.push(PathBuf::from(SYSTEM_AUTHORITIES));
+        }
         let user =
             kubeconfig.auth_infos.iter().find(|one| Some(&one.name) == context.user.as_ref());
         if let Some(user) = user.and_then(|user| user.auth_info.as_ref()) {
@@ -113,6 +119,9 @@ fn port(server: &hyper::Uri) -> u16 {
     let default = if server.scheme_str() == Some("http") { 80 } else { 443 };
     server.port_u16().unwrap_or(default)
 }
+
+/// The authorities that the system trusts, where a kubeconfig names none.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where a pod finds its token, the API's CA and its namespace.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
