@@ -44,7 +44,7 @@ pub struct ReconcileContext<'a> {
     pub known: Option<&'a Records>,
     /// Whether the result is served, so that first publications count.
     pub is_served: bool,
-    /// This replica, where it hears the others of its fleet: then what it does not see is asked of them.
+    /// This replica, where it hears the others of its fleet: they are asked what it does not see.
     pub fleet: Option<&'a ReplicaId>,
 }
 
@@ -70,11 +70,9 @@ pub struct Reconciliation {
     pub contradictions: BTreeSet<Contradiction>,
     /// What was missed for the first time, see [`ReconcileContext::missed_before`].
     pub missed: BTreeSet<Missed>,
-    /// Whether something seen was not adopted, see [`ReconcileContext::known`]: another scan is
-    /// due.
+    /// Whether something seen was not adopted, see [`ReconcileContext::known`]: scan again.
     pub is_outdated: bool,
-    /// What the names would be that the other replicas are asked about, or, where it was judged, are to
-    /// be.
+    /// What names are to be that the other replicas are asked about, see [`Verdicts`](super::verdict).
     pub unseen: Vec<Verdict>,
 }
 

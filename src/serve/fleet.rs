@@ -5,30 +5,43 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use super::ServeError;
 use super::assembly::state_directory;
 use crate::clock::Clock;
 use crate::config::{Config, FleetStore};
 use crate::encoding::random_uuid;
+#[cfg(feature = "fleet")]
+use crate::ledger::fleet::kubernetes::{Store, StoreSettings};
 use crate::ledger::fleet::{Exchange, Membership, ReplicaId};
 use crate::publish::reload::Signal;
+use crate::sandbox::FileAccess;
 use crate::source::OpenedDirectory;
 
 /// The file of the state directory with the name of this replica.
 const REPLICA: &str = "replica";
 
-/// What this replica is of a fleet, where it is in one.
-pub(super) fn membership(config: &Config) -> Option<Membership> {
+/// What this replica is of a fleet, where it is in one; and adds to `access` what it needs for that.
+///
+/// # Errors
+/// Where it is not told how the shared ledger is reached.
+pub(super) fn take_part(
+    config: &Config,
+    access: &mut FileAccess,
+) -> Result<Option<Membership>, ServeError> {
     let fleet = &config.fleet;
     if fleet.store == FleetStore::None {
-        return None;
+        return Ok(None);
     }
+    let (files, port) = needs(config).map_err(ServeError::Fleet)?;
+    access.read_files.extend(files);
+    access.connect = Some(port);
     let replica = replica_id(config);
-    Some(Membership {
+    Ok(Some(Membership {
         exchange: Exchange::new(format!("Secret {}", fleet.name), &replica),
         replica,
         quiet: fleet.quiet,
         start_patience: fleet.start_patience,
-    })
+    }))
 }
 
 /// The name that the state directory has for it, or a new one. Pods that are replaced have other ones.
@@ -60,25 +73,34 @@ fn replica_id(config: &Config) -> ReplicaId {
     name.into()
 }
 
-/// Starts to keep the shared ledger.
-#[cfg(feature = "fleet")]
+/// Starts to keep the shared ledger. Returns what is known of it.
 pub(super) fn start(
     config: &Config,
-    membership: &Membership,
+    membership: Option<&Membership>,
     clock: &Arc<dyn Clock>,
     signals: &Sender<Signal>,
-) -> io::Result<()> {
-    use crate::ledger::fleet::kubernetes::Store;
-
+) -> Result<Option<Exchange>, ServeError> {
+    let Some(membership) = membership else { return Ok(None) };
     let signals = signals.clone();
     // The receiver is gone when the program ends.
     let news = Box::new(move || drop(signals.send(Signal::FleetHeard)));
-    let (exchange, replica) = (membership.exchange.clone(), Arc::clone(&membership.replica));
+    keep(config, membership, clock, news).map_err(ServeError::System)?;
+    Ok(Some(membership.exchange.clone()))
+}
+
+#[cfg(feature = "fleet")]
+fn keep(
+    config: &Config,
+    membership: &Membership,
+    clock: &Arc<dyn Clock>,
+    news: Box<dyn Fn() + Send + Sync>,
+) -> io::Result<()> {
+    let Membership { exchange, replica, .. } = membership.clone();
     Store::new(store_settings(config), exchange, replica, Arc::clone(clock), news).spawn()
 }
 
 #[cfg(feature = "fleet")]
-pub(super) fn store_settings(config: &Config) -> crate::ledger::fleet::kubernetes::StoreSettings {
+fn store_settings(config: &Config) -> StoreSettings {
     let fleet = &config.fleet;
     let is_in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let default = || {
@@ -86,7 +108,7 @@ pub(super) fn store_settings(config: &Config) -> crate::ledger::fleet::kubernete
         named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".kube/config")))
     };
     let kubeconfig = fleet.kubeconfig.clone();
-    crate::ledger::fleet::kubernetes::StoreSettings {
+    StoreSettings {
         name: fleet.name.clone(),
         namespace: fleet.namespace.clone(),
         kubeconfig: kubeconfig.or_else(|| default().filter(|_| !is_in_cluster)),
@@ -94,32 +116,24 @@ pub(super) fn store_settings(config: &Config) -> crate::ledger::fleet::kubernete
     }
 }
 
-/// What the process must keep access to for it: files, and a port.
+/// The files and the port that the process must keep access to.
 #[cfg(feature = "fleet")]
-pub(super) fn needs(config: &Config) -> io::Result<(Vec<PathBuf>, Option<u16>)> {
-    if config.fleet.store == FleetStore::None {
-        return Ok((Vec::new(), None));
-    }
-    store_settings(config).needs().map(|(files, port)| (files, Some(port)))
-}
-
-#[cfg(not(feature = "fleet"))]
-pub(super) fn needs(config: &Config) -> io::Result<(Vec<PathBuf>, Option<u16>)> {
-    match config.fleet.store {
-        FleetStore::None => Ok((Vec::new(), None)),
-        FleetStore::Kubernetes => {
-            Err(io::Error::other("this build has no Kubernetes client (cargo feature \"fleet\")"))
-        }
-    }
+fn needs(config: &Config) -> io::Result<(Vec<PathBuf>, u16)> {
+    store_settings(config).needs()
 }
 
 /// A build without the Kubernetes client refuses the setting that needs it.
 #[cfg(not(feature = "fleet"))]
-pub(super) fn start(
+fn needs(_: &Config) -> io::Result<(Vec<PathBuf>, u16)> {
+    Err(io::Error::other("this build has no Kubernetes client (cargo feature \"fleet\")"))
+}
+
+#[cfg(not(feature = "fleet"))]
+fn keep(
     _: &Config,
     _: &Membership,
     _: &Arc<dyn Clock>,
-    _: &Sender<Signal>,
+    _: Box<dyn Fn() + Send + Sync>,
 ) -> io::Result<()> {
-    Ok(())
+    Err(io::Error::other("this build has no Kubernetes client"))
 }

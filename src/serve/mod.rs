@@ -80,15 +80,9 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     make_state_directory(config);
     // While there is one thread: those that are made from here on inherit it. And before anything is
     // read or completed that somebody else may have written.
-    let issues = init
-        || !admin.listeners.is_empty()
-        || config.rotation.every.is_some()
-        || is_pending(&state_directory(config));
-    let (files, port) = fleet::needs(config).map_err(ServeError::Fleet)?;
-    let membership = fleet::membership(config);
+    let issues = init || !admin.listeners.is_empty() || issues_by_itself(config);
     let mut access = sandbox_access(config, issues);
-    access.read_files.extend(files);
-    access.connect = port;
+    let membership = fleet::take_part(config, &mut access)?;
     let in_force = sandbox::confine(&access);
     log.start();
     operations(config).recover();
@@ -98,10 +92,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
-    let exchange = membership.as_ref().map(|membership| membership.exchange.clone());
-    if let Some(membership) = &membership {
-        fleet::start(config, membership, &clock, &signals).map_err(ServeError::System)?;
-    }
+    let exchange = fleet::start(config, membership.as_ref(), &clock, &signals)?;
     let ReloadLoop { thread, view, ended } =
         start_reload_loop(config, &clock, publisher, membership, (&signals, received))
             .map_err(ServeError::System)?;
@@ -122,12 +113,11 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let connections = count("public", handler.requests());
     let handler: Arc<dyn Handler> = Arc::new(handler);
     servers.add(public.listeners, &handler, &connections);
-    let mut workers = Vec::new();
-    for sockets in public.by_worker {
+    let workers = public.by_worker.into_iter().map(|sockets| {
         let serve = |listener| servers.server(listener, &handler, &connections);
-        let worker = Worker::new(sockets, certificates.public.as_ref(), serve);
-        workers.push(worker.map_err(ServeError::System)?);
-    }
+        Worker::new(sockets, certificates.public.as_ref(), serve)
+    });
+    let workers = workers.collect::<io::Result<Vec<_>>>().map_err(ServeError::System)?;
     let operations = operations(config).with_whole_kids();
     let operation_settings = Arc::clone(operations.terms());
     if !admin.listeners.is_empty() {
@@ -176,6 +166,11 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     stop_reload_loop(&signals, &thread, runtime);
     info!(event = "service.stopped", "stopped");
     Ok(())
+}
+
+/// Whether keys are issued by schedule, or were when the last daemon was interrupted.
+fn issues_by_itself(config: &Config) -> bool {
+    config.rotation.every.is_some() || is_pending(&state_directory(config))
 }
 
 struct ReloadLoop {

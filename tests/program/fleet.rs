@@ -98,7 +98,9 @@ fn what_one_replica_sees_all_publish_and_what_one_is_ordered_all_obey() {
         assert!(replica.daemon.take().unwrap().stop().success());
         std::fs::remove_dir_all(replica.keys().join(".jwksd")).unwrap();
     }
-    replicas.iter_mut().for_each(|replica| replica.start(&api));
+    for replica in &mut replicas {
+        replica.start(&api);
+    }
     all_publish(&replicas, &[]);
     assert_eq!(api.secret()["metadata"]["labels"]["kept"], "yes");
 }

@@ -1,9 +1,12 @@
-//! What `/status` says of the fleet.
+//! What `/status` says of the fleet, and what is measured of it.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::OpsView;
+use super::measure::{Measured, seconds};
 use crate::ledger::fleet::FleetStatus;
+use crate::ledger::fleet::object::MAX_SIZE;
 use crate::ledger::{NamedKey, Records};
 
 /// The ledger that the replicas share.
@@ -71,7 +74,7 @@ impl FleetReport {
             not_yet_told: status.not_yet_told,
             left_out: status.left_out,
             size: status.size,
-            max_size: crate::ledger::fleet::object::MAX_SIZE,
+            max_size: MAX_SIZE,
             damaged: status.damaged.iter().map(|(name, why)| format!("{name}: {why}")).collect(),
         }
     }
@@ -88,4 +91,55 @@ pub(super) fn disagreements(records: &Records) -> Vec<Disagreement> {
         })
     });
     disputed.collect()
+}
+
+/// The families are there whether or not this is a replica of a fleet.
+pub(super) fn measure(measured: &mut Measured, status: Option<&FleetStatus>, sight: &OpsView) {
+    let records = sight.view.as_ref().map(|view| &view.records);
+    let truth = |holds: bool| f64::from(u8::from(holds));
+    let count = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let mut family = |name, help, value: &dyn Fn(&FleetStatus) -> f64| {
+        let family = measured.family(name, help);
+        if let Some(status) = status {
+            family.alone(value(status));
+        }
+    };
+    family("fleet_connected", "Whether the fleet's ledger was heard of lately", &|status| {
+        truth(status.is_connected)
+    });
+    family("fleet_failing", "Whether the fleet's ledger can't be read or written", &|status| {
+        truth(status.failing.is_some())
+    });
+    family(
+        "fleet_clock_off_seconds",
+        "By how much this clock is ahead of the store's, where that is too much to tell dates",
+        &|status| status.clock_off.map_or(0.0, |by| by.as_secs_f64()),
+    );
+    family(
+        "fleet_untold_records",
+        "Records that the other replicas do not know as they are here",
+        &|status| count(status.not_yet_told),
+    );
+    family(
+        "fleet_disagreements",
+        "Names that some replica does not see, and another one does",
+        &|_| count(records.map(disagreements).unwrap_or_default().len()),
+    );
+    family("fleet_ledger_bytes", "The size of the fleet's ledger", &|status| count(status.size));
+    family("fleet_ledger_max_bytes", "How large the fleet's ledger may become", &|_| {
+        count(MAX_SIZE)
+    });
+    family(
+        "fleet_left_out_records",
+        "Records that the fleet's ledger has no space for",
+        &|status| count(status.left_out),
+    );
+    let family = measured.family(
+        "fleet_replica_write_timestamp_seconds",
+        "When a replica wrote into the fleet's ledger last",
+    );
+    let replicas = status.into_iter().flat_map(|status| &status.replicas);
+    for (replica, at) in replicas.filter(|(_, at)| **at <= sight.now) {
+        family.add([("replica", replica.as_ref())], seconds(*at));
+    }
 }

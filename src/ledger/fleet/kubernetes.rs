@@ -97,7 +97,7 @@ impl StoreSettings {
         let has_own = |cluster: &&kube::config::Cluster| {
             cluster.certificate_authority.is_some() || cluster.certificate_authority_data.is_some()
         };
-        if cluster.filter(has_own).is_none() {
+        if !cluster.is_some_and(|cluster| has_own(&cluster)) {
             files.push(PathBuf::from(SYSTEM_AUTHORITIES));
         }
         let user =
@@ -179,7 +179,7 @@ impl Store {
         let mut write = pin!(self.write(&client, &path));
         poll_fn(|context| match watch.as_mut().poll(context) {
             Poll::Pending => write.as_mut().poll(context),
-            failed => failed,
+            failed @ Poll::Ready(_) => failed,
         })
         .await
     }
@@ -368,17 +368,15 @@ impl Store {
             None
         };
         if self.exchange.clock_is_off(off) {
-            match off {
-                Some(by) => warn!(
+            if let Some(by) = off {
+                warn!(
                     event = "fleet.clock_off",
                     off_by_seconds = by.as_secs(),
                     remedy = "correct the clock of this host",
                     "the clock is too far off the API server's: this replica tells the fleet nothing"
-                ),
-                None => info!(
-                    event = "fleet.clock_right",
-                    "the clock agrees with the API server's again"
-                ),
+                );
+            } else {
+                info!(event = "fleet.clock_right", "the clock agrees with the API server's again");
             }
         }
     }
