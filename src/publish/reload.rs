@@ -21,7 +21,6 @@ use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::refusal::Refused;
 use crate::keys::{Audience, Name};
-use crate::ledger::fleet::Offer;
 use crate::ledger::{
     Change, Contradiction, HandOffStatus, Ledger, NamedKey, Overview, Persistence, Reconciliation,
     Records,
@@ -281,13 +280,8 @@ impl Reload {
         let Reconciliation { changes, mut refused, contradictions, is_outdated, unseen, .. } =
             self.ledger.update(reconciled);
         if let Some((fleet, shared)) = fleet.zip(shared) {
-            fleet.exchange.offer(Offer {
-                records: self.ledger.records().clone(),
-                verdicts: unseen,
-                version: shared.version,
-                now,
-                retention: self.settings.reconcile.retention,
-            });
+            let retention = self.settings.reconcile.retention;
+            self.ledger.offer(&fleet, unseen, shared.version, (now, retention));
         }
         if is_new_look {
             self.contradictions = contradictions;
