@@ -10,8 +10,13 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 
 /// Tells the wall-clock instant (UTC).
 pub trait Clock: Send + Sync + 'static {
-    /// The instant now. May step in both directions between two calls.
+    /// The instant now, rounded down to the millisecond. May step in both directions between two calls.
     fn now(&self) -> Timestamp;
+
+    /// The instant now, not rounded: what lasts until an instant must not last longer.
+    fn exactly_now(&self) -> Timestamp {
+        self.now()
+    }
 
     /// The time since some fixed instant. Never steps: with it a step of [`Self::now`] shows.
     fn elapsed(&self) -> Duration;
@@ -21,10 +26,14 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Timestamp {
         // Some parsers of what is made of it take no more digits.
-        to_the_millisecond(Timestamp::now())
+        to_the_millisecond(self.exactly_now())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn exactly_now(&self) -> Timestamp {
+        Timestamp::now()
     }
 
     fn elapsed(&self) -> Duration {

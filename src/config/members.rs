@@ -236,3 +236,25 @@ pub(super) fn log_level<'de, D: Deserializer<'de>>(
         level.parse().map_err(|_| "one of error, warn, info, debug and trace is expected")
     })
 }
+
+/// The name of a Kubernetes object (RFC 1123's rules for host names).
+pub(super) fn object_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let is_name = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let expected = "a name of lower-case letters, digits, \"-\" and \".\" is expected";
+    let is_right = name.len() <= 253 && name.split('.').all(is_name);
+    is_right.then_some(name).ok_or_else(|| D::Error::custom(expected))
+}
+
+pub(super) fn optional_object_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    object_name(deserializer).map(Some)
+}

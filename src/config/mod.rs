@@ -60,6 +60,7 @@ pub struct Config {
     pub admin: AdminConfig,
     pub rotation: RotationConfig,
     pub issue: IssueConfig,
+    pub fleet: FleetConfig,
     #[serde(default)]
     pub export: ExportConfig,
     pub limits: ConnectionLimits,
@@ -192,6 +193,30 @@ pub struct IssueConfig {
     pub rsa_bits: u32,
     #[serde(deserialize_with = "duration_from::<_, 1000>")]
     pub validity: Duration,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetConfig {
+    pub store: FleetStore,
+    #[serde(deserialize_with = "members::object_name")]
+    pub name: String,
+    #[serde(default, deserialize_with = "members::optional_object_name")]
+    pub namespace: Option<String>,
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub kubeconfig: Option<PathBuf>,
+    #[serde(deserialize_with = "duration")]
+    pub start_patience: Duration,
+    #[serde(deserialize_with = "duration_from::<_, 1000>")]
+    pub quiet: Duration,
+}
+
+/// Where the replicas of a fleet share their ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FleetStore {
+    None,
+    Kubernetes,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

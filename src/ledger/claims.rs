@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::observation::Observation;
-use super::record::{NamedKey, Place, Records};
+use super::record::{KeyName, NamedKey, Place, Records};
 use crate::keys::entry::{Entry, SeenKey};
 use crate::keys::lifecycle::after;
 use crate::keys::refusal::{RefusalReason, Refused};
@@ -108,8 +108,7 @@ impl<'a> Claims<'a> {
         let mut holders: HashMap<&Kid, NamedKey<'_>> = HashMap::new();
         for named in NamedKey::all(records) {
             let holder = holders.entry(named.kid()).or_insert(named);
-            // Two records with one kid come from two ledgers.
-            if holder.key.loss.is_some() && named.key.loss.is_none() {
+            if named.kid_rank() < holder.kid_rank() {
                 *holder = named;
             }
         }
@@ -311,6 +310,13 @@ impl Claim<'_> {
 }
 
 impl NamedKey<'_> {
+    /// Of keys that have one kid, which comes of two ledgers, the one of the lowest rank has it.
+    pub(crate) fn kid_rank(&self) -> impl Ord + use<> {
+        let KeyName { loss, first_published, first_seen, .. } = self.key;
+        let published = (first_published.is_none(), *first_published);
+        (loss.is_some(), published, *first_seen, self.record.public_key.thumbprint())
+    }
+
     /// Until when the kid can't be another key's, where the key was ended.
     fn reserved(&self, retention: Duration) -> Option<Timestamp> {
         let dates = self.dates();

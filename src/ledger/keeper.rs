@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::current::current_keys;
+use super::fleet::Membership;
 use super::handoff::{HandOff, HandOffFiles};
 use super::journal::CommitError;
 use super::memory::Memory;
@@ -42,6 +43,9 @@ pub struct Ledger {
     persistence: Persistence,
     served: ServedMarker,
     served_directories: ServedDirectories,
+    fleet: Option<Membership>,
+    /// The shared records that are joined into these.
+    joined: Arc<Records>,
 }
 
 /// The result of [`Ledger::hand_off`].
@@ -79,7 +83,19 @@ impl Ledger {
             persistence: Persistence::Memory,
             served: ServedMarker::default(),
             served_directories: ServedDirectories::default(),
+            fleet: None,
+            joined: Arc::default(),
         }
+    }
+
+    /// The same with the records that a fleet shares.
+    #[must_use]
+    pub fn with_fleet(self, fleet: Option<Membership>) -> Self {
+        Self { fleet, ..self }
+    }
+
+    pub const fn fleet(&self) -> Option<&Membership> {
+        self.fleet.as_ref()
     }
 
     /// The same with the key directories whose files steps place and remove.
@@ -128,6 +144,7 @@ impl Ledger {
     /// so, and the next update tries again.
     pub fn update<T>(&mut self, decide: impl FnOnce(&Records) -> (Records, T)) -> T {
         let Some(directory) = self.directory.clone() else {
+            self.join_shared();
             let (records, answer) = decide(self.records());
             self.memory.adopt(records);
             return answer;
@@ -153,6 +170,7 @@ impl Ledger {
             self.merge(loaded);
             self.synced_at = None;
         }
+        self.join_shared();
         let (records, answer) = decide(self.records());
         self.memory.adopt(records);
         if let Some(lock) = &mut locked
@@ -301,6 +319,16 @@ impl Ledger {
         self.damaged_files = store::set_aside(lock.directory().path());
         self.synced_at = Some(lock.changes());
         Ok(())
+    }
+
+    /// Joins what is new in the shared copy into the records in memory.
+    fn join_shared(&mut self) {
+        let Some(fleet) = &self.fleet else { return };
+        let shared = fleet.exchange.view().records;
+        if !Arc::ptr_eq(&shared, &self.joined) {
+            self.memory.join(&shared, &self.joined);
+            self.joined = shared;
+        }
     }
 
     fn merge(&mut self, loaded: LoadedRecords) {

@@ -16,8 +16,6 @@ pub struct Memory {
     /// Keys whose records on disk are missing or old.
     to_write: BTreeSet<Thumbprint>,
     to_remove: BTreeSet<Thumbprint>,
-    /// What the disk had of the records that are not written yet.
-    unwritten_since: BTreeMap<Thumbprint, Arc<Record>>,
     /// The keys that this process has forgotten, and when they were first seen.
     forgotten: BTreeMap<Thumbprint, Timestamp>,
 }
@@ -50,18 +48,10 @@ impl Memory {
             }
         }
         for (key, mine) in std::mem::take(&mut self.records) {
+            // The memory of equal records is shared with what others have taken of these.
             let merged = match read.get(&key) {
                 None => mine,
-                // The memory of equal records is shared with what others have taken of these.
-                Some(theirs) if *theirs == mine => mine,
-                Some(theirs) => {
-                    let base = self.unwritten_since.get(&key);
-                    let merged = mine.merged_with(theirs, base.map(|base| &**base));
-                    if base.is_some() {
-                        self.unwritten_since.insert(key, Arc::clone(theirs));
-                    }
-                    merged
-                }
+                Some(theirs) => mine.joined_with(theirs),
             };
             if read.get(&key) != Some(&merged) {
                 self.to_write.insert(key);
@@ -72,14 +62,32 @@ impl Memory {
         self.records = read;
     }
 
+    /// Joins `shared` records, of which those that are as they were `before` are joined already. What
+    /// this process has forgotten does not come back.
+    pub fn join(&mut self, shared: &Records, before: &Records) {
+        for (key, theirs) in shared {
+            let is_joined = before.get(key).is_some_and(|known| Arc::ptr_eq(known, theirs));
+            let is_forgotten = || {
+                self.forgotten.get(key).is_some_and(|first_seen| theirs.first_seen <= *first_seen)
+            };
+            let joined = match self.records.get(key) {
+                Some(_) if is_joined => continue,
+                Some(mine) => mine.joined_with(theirs),
+                None if is_forgotten() => continue,
+                None => Arc::clone(theirs),
+            };
+            if self.records.get(key) != Some(&joined) {
+                self.to_write.insert(*key);
+                self.records.insert(*key, joined);
+            }
+        }
+    }
+
     /// Takes over what was decided on these records.
     pub fn adopt(&mut self, records: Records) {
         for (key, record) in &records {
             let old = self.records.get(key);
             if old.is_none_or(|old| !Arc::ptr_eq(old, record) && old != record) {
-                if let Some(old) = old.filter(|_| !self.to_write.contains(key)) {
-                    self.unwritten_since.insert(*key, Arc::clone(old));
-                }
                 self.to_write.insert(*key);
                 self.to_remove.remove(key);
             }
@@ -104,7 +112,6 @@ impl Memory {
     pub fn written(&mut self) {
         self.to_write.clear();
         self.to_remove.clear();
-        self.unwritten_since.clear();
     }
 
     /// Takes over records that are on disk already.

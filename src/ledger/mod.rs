@@ -5,7 +5,8 @@
 //! an audience signs with (`current`), what an operator should know (`overview`), which entry may
 //! declare which name (`claims`), what signers read ([`handoff`]), what is remembered of a key
 //! ([`record`]), how that is brought up to date and when it is forgotten ([`reconcile`]), when it ends
-//! for its successor (`succession`), which of two copies counts ([`memory`]). What a bad file costs is
+//! for its successor (`succession`), what two copies of a record come to ([`join`]), what an older copy of
+//! the directory must not bring back ([`memory`]). What a bad file costs is
 //! said by `holds_last_good_state` in `keys/refusal.rs`. On disk, [`codec`] is the format of a record,
 //! [`store`] the directory of them, and [`journal`] makes several files change together. [`Ledger`] is
 //! the records in memory and on disk together.
@@ -15,8 +16,11 @@ mod claims;
 pub mod codec;
 mod current;
 mod damaged;
+pub mod dispute;
 mod files;
+pub mod fleet;
 pub mod handoff;
+pub mod join;
 pub mod journal;
 mod keeper;
 mod lock_holders;
@@ -29,6 +33,8 @@ mod served;
 pub mod step;
 pub mod store;
 mod succession;
+mod unseen;
+pub mod verdict;
 
 pub use change::{Change, ChangeKind};
 pub use claims::Contradiction;

@@ -11,9 +11,11 @@ use jiff::Timestamp;
 
 use super::change::{Change, ChangeKind};
 use super::claims::{Claim, Claims, Contradiction, RefusedPart, first, ignore_unfinished};
+use super::dispute::ReplicaId;
 use super::observation::Observation;
 use super::record::{KeyName, NamedKey, Place, Record, Records};
 use super::succession;
+use super::verdict::Verdict;
 use crate::keys::entry::{Declared, Entry};
 use crate::keys::lifecycle::{Phase, Policy, after};
 use crate::keys::refusal::Refused;
@@ -42,6 +44,8 @@ pub struct ReconcileContext<'a> {
     pub known: Option<&'a Records>,
     /// Whether the result is served, so that first publications count.
     pub is_served: bool,
+    /// This replica, where it hears the others of its fleet: they are asked what it does not see.
+    pub fleet: Option<&'a ReplicaId>,
 }
 
 /// What was there before, and a scan does not show. A single scan may fall between the two halves of
@@ -66,9 +70,10 @@ pub struct Reconciliation {
     pub contradictions: BTreeSet<Contradiction>,
     /// What was missed for the first time, see [`ReconcileContext::missed_before`].
     pub missed: BTreeSet<Missed>,
-    /// Whether something seen was not adopted, see [`ReconcileContext::known`]: another scan is
-    /// due.
+    /// Whether something seen was not adopted, see [`ReconcileContext::known`]: scan again.
     pub is_outdated: bool,
+    /// What names are to be that the other replicas are asked about, see [`Verdicts`](super::verdict).
+    pub unseen: Vec<Verdict>,
 }
 
 /// Brings `records` up to date with an observation.
@@ -119,17 +124,17 @@ pub fn reconcile(
             // Reuse the allocation where nothing changed, to save memory and make comparisons
             // cheap.
             Some(old) if *old == *record => *record = Arc::clone(old),
-            old => Arc::make_mut(record).revision = old.map_or(1, |old| old.revision + 1),
+            old => Arc::make_mut(record).count_changes(old.map(|old| &**old)),
         }
     }
     outcome
 }
 
 /// The reconciliation while it is made.
-struct Update<'a> {
-    outcome: Reconciliation,
-    observation: &'a Observation,
-    context: ReconcileContext<'a>,
+pub(super) struct Update<'a> {
+    pub(super) outcome: Reconciliation,
+    pub(super) observation: &'a Observation,
+    pub(super) context: ReconcileContext<'a>,
     /// The slots that can't be adopted, and of those that can in part, the kids that are refused.
     bad: BTreeMap<&'a Slot, RefusedPart<'a>>,
     /// Whether there is an entry that no key was read from.
@@ -139,7 +144,7 @@ struct Update<'a> {
 
 impl Update<'_> {
     /// Whether the scan before missed it as well. Where it did not, it is noted for the next one.
-    fn is_confirmed(&mut self, missed: Missed) -> bool {
+    pub(super) fn is_confirmed(&mut self, missed: Missed) -> bool {
         let is_confirmed = self.context.missed_before.contains(&missed);
         if !is_confirmed {
             self.outcome.missed.insert(missed);
@@ -147,7 +152,7 @@ impl Update<'_> {
         is_confirmed
     }
 
-    fn change(&mut self, key: Thumbprint, name: &Name, kind: ChangeKind) {
+    pub(super) fn change(&mut self, key: Thumbprint, name: &Name, kind: ChangeKind) {
         self.outcome.changes.push(Change { key, name: name.clone(), kind });
     }
 
@@ -189,6 +194,7 @@ impl Update<'_> {
                 && name.declared == claim.seen.declared
                 && name.declared.invalidated_at.is_none()
                 && name.certificates == claim.seen.certificates
+                && (self.context.fleet.is_none() || name.is_undisputed())
         };
         record.deleted_at.is_none()
             && record.orders.end.is_none()
@@ -255,6 +261,12 @@ impl Update<'_> {
             }
             let mut next =
                 self.declare(record, &names_before, name, &place.slot, &deciding, claims);
+            if let Some(fleet) = self.context.fleet
+                && !self.is_news(fleet, key, known, &mut next)
+            {
+                names.push(next);
+                continue;
+            }
             let kind = match known {
                 None => Some(ChangeKind::Added),
                 Some(_) if next.loss.is_some() => Some(ChangeKind::Returned),
@@ -282,19 +294,6 @@ impl Update<'_> {
         names.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         record.names = names;
         record.shrink();
-    }
-
-    /// A name that no entry shows: it is lost where the scan before missed it as well.
-    fn miss(&mut self, key: Thumbprint, record: &Record, mut name: KeyName) -> KeyName {
-        if name.loss.is_none() && self.is_confirmed(Missed::Name(key, name.name.clone())) {
-            name.lose(&record.orders, self.context.now, self.context.grace_on_removal);
-            let taken = self.observation.entries.get(&name.slot);
-            let taken = taken.and_then(|entry| entry.as_ref().ok());
-            let replaced =
-                taken.is_some_and(|entry| entry.keys.iter().all(|seen| seen.thumbprint != key));
-            self.change(key, &name.name, ChangeKind::Lost { replaced });
-        }
-        name
     }
 
     /// Takes over where the key lies. Returns the slots that it may be gone from.
@@ -441,6 +440,7 @@ fn note_publications(
             .collect();
         for index in new {
             let name = &mut Arc::make_mut(record).names[index];
+            name.publications += u64::from(name.first_published.is_some());
             name.first_published = Some(now);
             name.was_published = true;
             let (key, name) = (*key, name.name.clone());

@@ -1,6 +1,5 @@
 //! What is remembered of one key: its names and their dates, the orders about it, and where it lies.
 
-use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -9,10 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::dispute::Dispute;
+use crate::encoding::{hex, sha256};
 use crate::keys::entry::{Declared, PrivateHalf, SeenKey};
 use crate::keys::lifecycle::{Dates, End, Policy};
 use crate::keys::{Algorithm, Audience, Kid, Name, PublicKey, Thumbprint};
 use crate::source::Slot;
+
+/// How many bytes tell declarations of one name apart.
+const DIGEST: usize = 6;
 
 /// Every key that is remembered, by its public material.
 pub type Records = BTreeMap<Thumbprint, Arc<Record>>;
@@ -33,7 +37,8 @@ pub struct Record {
     pub first_seen: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
-    /// Counts the changes of this record: of two copies the higher one is newer.
+    /// Counts the changes of this record on this host: of two copies the places of the higher one
+    /// count.
     pub revision: u64,
 }
 
@@ -64,6 +69,20 @@ pub struct KeyName {
     /// Whether it was published ever: then its algorithm is what it is for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_published: bool,
+    /// Counts how often it was published anew: of two copies the dates of the higher one count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub publications: u64,
+    /// Counts the changes of what is declared, and the losses: of two copies the higher one is newer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+    /// What the replicas of a fleet say of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispute: Option<Box<Dispute>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// An entry that a key lies in, and what it said when it could be read last.
@@ -92,6 +111,9 @@ pub struct Place {
 pub struct Orders {
     /// Counts the orders: of two sets of orders the higher number is newer.
     pub number: u64,
+    /// The number of the last order that set the end, or took it back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub end_number: u64,
     /// In force until it is ordered that the key is active again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
@@ -144,19 +166,13 @@ impl Orders {
     /// Orders an end. It is never later than the one that there is.
     pub(crate) fn end(&mut self, end: End, now: Timestamp) {
         self.number += 1;
+        self.end_number = self.number;
         self.end = Some(self.end.map_or(end, |before| before.and(end)).observed_at(now));
     }
 
     pub(crate) fn succession(&mut self, succession: Succession) {
         self.number += 1;
         self.succession = Some(succession);
-    }
-
-    /// Of two sets of orders the one that ranks higher counts: the newer one, and of two that are as
-    /// new, the one whose end is earlier.
-    fn rank(&self) -> impl Ord + use<> {
-        let end = self.end.map(|end| (end.until(), end.at));
-        (self.number, Reverse(end.unwrap_or((Timestamp::MAX, Timestamp::MAX))))
     }
 }
 
@@ -199,33 +215,6 @@ impl Record {
         }
     }
 
-    /// This record together with another copy of it: the newer one of them, without anything that
-    /// an order or a deletion ended coming back. Where both were made of `base`, and only one has news
-    /// of what was seen of the key, that is kept.
-    pub fn merged_with(self: &Arc<Self>, other: &Arc<Self>, base: Option<&Self>) -> Arc<Self> {
-        // Two copies of one revision come from two ledgers; every process takes the same.
-        let rank =
-            |record: &Self| (record.revision, serde_json::to_vec(record).unwrap_or_default());
-        let newer = if rank(self) < rank(other) { other } else { self };
-        let seen = |record: &'_ Self| (record.names.clone(), record.places.clone());
-        let seeing = match base.map(seen) {
-            Some(before) if before == seen(other) => self,
-            Some(before) if before == seen(self) => other,
-            _ => newer,
-        };
-        let orders = match self.orders.rank().cmp(&other.orders.rank()) {
-            Ordering::Greater => &self.orders,
-            Ordering::Less => &other.orders,
-            Ordering::Equal => &newer.orders,
-        };
-        let deleted_at = [self.deleted_at, other.deleted_at].into_iter().flatten().min();
-        if newer.orders == *orders && newer.deleted_at == deleted_at && Arc::ptr_eq(seeing, newer) {
-            return Arc::clone(newer);
-        }
-        let revision = newer.revision + 1;
-        Arc::new(Self { orders: Arc::clone(orders), deleted_at, revision, ..Self::clone(seeing) })
-    }
-
     /// Gives back memory that lists were made larger for than they became: most have one member.
     pub(super) fn shrink(&mut self) {
         self.names.shrink_to_fit();
@@ -258,6 +247,9 @@ impl KeyName {
             first_seen: now,
             first_published: None,
             was_published: false,
+            publications: 0,
+            generation: 0,
+            dispute: None,
         }
     }
 
@@ -273,6 +265,27 @@ impl KeyName {
             _ => None,
         };
         self.declared = declared;
+    }
+
+    /// Counts that something else is declared than before, or nothing any more.
+    pub(super) fn begin_generation(&mut self) {
+        self.generation += 1;
+        if let Some(mut dispute) = self.dispute.take() {
+            dispute.settle();
+            self.dispute = dispute.boxed();
+        }
+    }
+
+    /// Whether every replica of the fleet sees it, as far as is known.
+    pub(super) fn is_undisputed(&self) -> bool {
+        self.dispute.as_ref().is_some_and(|dispute| !dispute.is_open())
+    }
+
+    /// Identifies what is declared, among all that was declared of the name.
+    pub(super) fn digest(&self) -> Arc<str> {
+        let said = (self.algorithm, &self.certificates, &self.declared);
+        let said = serde_json::to_vec(&said).unwrap_or_default();
+        hex(&sha256(&said)[..DIGEST]).into()
     }
 
     /// The declared end, unless an order took it back.

@@ -3,7 +3,6 @@
 //! Each record is kept twice, in the directory itself and in `mirror/` below it, so that a damaged
 //! file loses nothing.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -338,19 +337,18 @@ fn mirror_of(directory: &OpenedDirectory) -> io::Result<Option<OpenedDirectory>>
 
 fn read_copies(directories: &[&OpenedDirectory], step: Option<Step>) -> io::Result<LoadedRecords> {
     let mut loaded = LoadedRecords::default();
-    let mut found: BTreeMap<Thumbprint, (Arc<Record>, usize)> = BTreeMap::new();
+    let mut found: BTreeMap<Thumbprint, (Arc<Record>, u32)> = BTreeMap::new();
     let mut damaged = Vec::new();
     for copy in directories {
         for name in copy.names()?.into_iter().filter(|name| name.ends_with(RECORD)) {
             match read_bounded(copy, &name).map(|bytes| codec::decode(&bytes, &name)) {
                 Ok(Ok((key, record))) => {
                     let record = Arc::new(record);
-                    let (newest, copies) = found.entry(key).or_insert((Arc::clone(&record), 0));
-                    match record.revision.cmp(&newest.revision) {
-                        Ordering::Equal => *copies += 1,
-                        Ordering::Greater => (*newest, *copies) = (record, 1),
-                        Ordering::Less => {}
-                    }
+                    let (joined, copies) = found.entry(key).or_insert((Arc::clone(&record), 0));
+                    let both = joined.joined_with(&record);
+                    // Both copies are to be what they come to together.
+                    *copies = u32::from(both == *joined) * *copies + u32::from(both == record);
+                    *joined = both;
                 }
                 Ok(Err(damage)) => damaged.push((copy.file(&name), name, damage)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -130,10 +130,12 @@ pub fn reactivate(
     orders.masked_ends.extend(declared().filter_map(|dates| dates.invalidated_at));
     if *orders != *record.orders {
         orders.number += 1;
+        orders.end_number = orders.number;
     }
     for (index, named) in record.named().enumerate() {
         if !named.dates().at(now, policy).phase.is_published() {
             // Consumers have dropped the key and need the time to fetch it again.
+            next.names[index].publications += 1;
             next.names[index].first_published = None;
         }
     }

@@ -403,6 +403,7 @@ fn known(
         known: None,
         // Only a daemon publishes.
         is_served: false,
+        fleet: None,
     };
     reconcile(remembered, observation, context).records
 }

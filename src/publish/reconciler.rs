@@ -9,6 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
 use crate::keys::lifecycle::{Policy, before};
+use crate::ledger::fleet::{Membership, SharedView};
+use crate::ledger::verdict::Verdicts;
 use crate::ledger::{
     Missed, NamedKey, Observation, ReconcileContext, Reconciliation, Records, reconcile,
 };
@@ -31,6 +33,7 @@ pub struct Reconciler {
     terms: ReconcileSettings,
     /// What the last observation missed, and since when, on the monotonic clock.
     missed: BTreeMap<Missed, Duration>,
+    verdicts: Verdicts,
     step_detector: ClockStepDetector,
 }
 
@@ -40,12 +43,20 @@ const STEADY_FOR: Duration = Duration::from_secs(3600);
 /// A private half that can't be read for longer than this is not being rewritten.
 const REWRITE: Duration = Duration::from_secs(1);
 
+/// The pause before another scan while a verdict waits to be written.
+const AT_LEAST: Duration = Duration::from_millis(500);
+
 /// A larger difference between the clocks is a step, not drift.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
 
 impl Reconciler {
     pub fn new(terms: ReconcileSettings, clock: &dyn Clock) -> Self {
-        Self { terms, missed: BTreeMap::new(), step_detector: ClockStepDetector::new(clock) }
+        Self {
+            terms,
+            missed: BTreeMap::new(),
+            verdicts: Verdicts::default(),
+            step_detector: ClockStepDetector::new(clock),
+        }
     }
 
     /// The step that the clock made since the last call, if any. To be called before each
@@ -55,14 +66,14 @@ impl Reconciler {
     }
 
     /// Brings `records` up to date: with a new observation, before which they were `known`, or with
-    /// the time and what other processes wrote.
+    /// the time and what other processes wrote. In a fleet with the shared copy that was read last.
     pub fn reconcile(
         &mut self,
         records: &Records,
         observation: &Observation,
         known: Option<&Records>,
-        now: Timestamp,
-        clock: &dyn Clock,
+        (now, clock): (Timestamp, &dyn Clock),
+        fleet: Option<(&Membership, &SharedView)>,
     ) -> Reconciliation {
         let ReconcileSettings { policy, grace_on_removal, retention, max_keys } = self.terms;
         let none_known = Records::new();
@@ -85,8 +96,20 @@ impl Reconciler {
             // An earlier scan says nothing new about remembered keys.
             known: Some(known.unwrap_or(&none_known)),
             is_served: true,
+            // Who hears nobody goes on by itself.
+            fleet: fleet.filter(|(_, shared)| shared.is_connected).map(|(fleet, _)| &fleet.replica),
         };
         let mut outcome = reconcile(records, observation, context);
+        match fleet {
+            Some((fleet, shared)) if shared.is_connected && known.is_some() => {
+                let times = (&fleet.replica, fleet.quiet, elapsed);
+                let unseen = std::mem::take(&mut outcome.unseen);
+                outcome.unseen =
+                    self.verdicts.judge(&mut outcome.records, &unseen, &shared.records, times);
+            }
+            Some((_, shared)) if shared.is_connected => {}
+            _ => self.verdicts.interrupt(),
+        }
         if known.is_some() {
             let missed = std::mem::take(&mut outcome.missed).into_iter();
             let before = std::mem::take(&mut self.missed);
@@ -94,6 +117,12 @@ impl Reconciler {
             self.missed = missed.map(|missed| (missed.clone(), since(&missed))).collect();
         }
         outcome
+    }
+
+    /// How long until a scan may show that a question to the fleet has come to a verdict.
+    pub fn judges_after(&self, fleet: &Membership, clock: &dyn Clock) -> Option<Duration> {
+        let wait = self.verdicts.next(fleet.quiet)?.saturating_sub(clock.elapsed());
+        Some(wait.max(AT_LEAST))
     }
 
     /// When another scan has to confirm what the last one missed, if it did: after `settle`, or later

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::refusal::Refused;
 use crate::keys::{Audience, Name};
+use crate::ledger::fleet::Offer;
 use crate::ledger::{
     Change, Contradiction, HandOffStatus, Ledger, NamedKey, Overview, Persistence, Reconciliation,
     Records,
@@ -36,6 +37,8 @@ pub enum Signal {
     /// This process wrote in the ledger's directory. The sender is used once that is served.
     Operated(oneshot::Sender<()>),
     ScanNow,
+    /// The shared copy of the fleet was read.
+    FleetHeard,
     Stop,
 }
 
@@ -139,6 +142,9 @@ impl Reload {
         let mut ledger_settle = Debounce::new(quiet, at_most);
         // Read the records before the first scan.
         self.ledger.update(|records| (records.clone(), ()));
+        if let Some(fleet) = self.ledger.fleet().filter(|_| self.ledger.records().is_empty()) {
+            fleet.exchange.wait_for_first(fleet.start_patience);
+        }
         let mut again = self.look(None);
         // Where something happened since the last look; none where that is not known.
         let mut touched: Option<BTreeSet<PathBuf>> = None;
@@ -154,6 +160,7 @@ impl Reload {
                 return;
             }
             let mut waiting = Vec::new();
+            let mut fleet_heard = false;
             for signal in signal.into_iter().chain(signals.try_iter()) {
                 match signal {
                     Signal::Stop => return,
@@ -173,6 +180,7 @@ impl Reload {
                     Signal::LedgerChanged
                         if matches!(self.ledger.persistence(), Persistence::Failing(_)) => {}
                     Signal::LedgerChanged => ledger_settle.note(Instant::now()),
+                    Signal::FleetHeard => fleet_heard = true,
                     Signal::Operated(reply) => waiting.push(reply),
                 }
             }
@@ -190,10 +198,14 @@ impl Reload {
                 if next_poll <= now {
                     next_poll = Instant::now() + self.settings.poll_interval;
                 }
-            } else if !waiting.is_empty() || change_at.is_some_and(|at| at <= now) {
+            } else if !waiting.is_empty() || fleet_heard || change_at.is_some_and(|at| at <= now) {
                 ledger_settle.clear();
                 if self.decide(None) {
                     ledger_settle.note(Instant::now());
+                }
+                if fleet_heard {
+                    // Orders hold at once; what others ask about needs a scan.
+                    again = Some(now);
                 }
             }
             for reply in waiting {
@@ -215,6 +227,8 @@ impl Reload {
         // Watches are armed before the scan that counts: a change between a scan and the arming is
         // seen by the scan after it.
         let armed = self.follow();
+        let judged =
+            self.ledger.fleet().and_then(|fleet| self.reconciler.judges_after(fleet, &*self.clock));
         let pause = if is_outdated {
             Some(LEDGER_SETTLE[0])
         } else if let Some(pause) = self.reconciler.confirms_after(self.settings.settle) {
@@ -224,6 +238,7 @@ impl Reload {
         } else {
             self.look.is_unsettled.then_some(UNSETTLED_PAUSE)
         };
+        let pause = [pause, judged].into_iter().flatten().min();
         pause.map(|pause| Instant::now() + pause)
     }
 
@@ -245,19 +260,35 @@ impl Reload {
             log::clock_stepped(step);
         }
         let before = self.ledger.records().clone();
+        let fleet = self.ledger.fleet().cloned();
+        let shared = fleet.as_ref().map(|fleet| fleet.exchange.view());
         let Self { reconciler, look, clock, publisher, settings, .. } = self;
         let mut shortened = None;
         let reconciled = |records: &Records| {
             changes::log_adopted(&before, records, now, &settings.reconcile.policy);
-            let mut outcome =
-                reconciler.reconcile(records, &look.observation, known, now, &**clock);
+            let mut outcome = reconciler.reconcile(
+                records,
+                &look.observation,
+                known,
+                (now, &**clock),
+                fleet.as_ref().zip(shared.as_ref()),
+            );
             // Before the end is on disk for others to read: this thread may then be stopped for
             // longer than a grace.
             shortened = publisher.shorten(&ends(&outcome.records), now);
             (std::mem::take(&mut outcome.records), outcome)
         };
-        let Reconciliation { changes, mut refused, contradictions, is_outdated, .. } =
+        let Reconciliation { changes, mut refused, contradictions, is_outdated, unseen, .. } =
             self.ledger.update(reconciled);
+        if let Some((fleet, shared)) = fleet.zip(shared) {
+            fleet.exchange.offer(Offer {
+                records: self.ledger.records().clone(),
+                verdicts: unseen,
+                version: shared.version,
+                now,
+                retention: self.settings.reconcile.retention,
+            });
+        }
         if is_new_look {
             self.contradictions = contradictions;
         } else {

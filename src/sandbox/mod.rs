@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd,
     RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
     RulesetError, RulesetStatus, Scope, make_bitflags,
 };
@@ -39,6 +39,8 @@ pub struct FileAccess {
     /// Directories that are read, and in which files and directories are made, replaced and removed.
     pub write: Vec<PathBuf>,
     pub remove: Vec<PathBuf>,
+    /// The one port to which TCP connections are made.
+    pub connect: Option<u16>,
 }
 
 /// One thing that the process gave up, or should have.
@@ -83,6 +85,7 @@ struct Grants {
     read: BTreeSet<PathBuf>,
     write: BTreeSet<PathBuf>,
     remove: BTreeSet<PathBuf>,
+    connect: Option<u16>,
 }
 
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
@@ -106,7 +109,7 @@ impl Grants {
             paths.retain(|path| path != Path::new("/"));
         }
         read.retain(|path| !write.contains(path));
-        Self { read, write, remove }
+        Self { read, write, remove, connect: access.connect }
     }
 
     fn restrict(&self) -> Result<RestrictionStatus, RulesetError> {
@@ -128,6 +131,9 @@ impl Grants {
             for path in paths {
                 ruleset = grant(ruleset, path, access)?;
             }
+        }
+        if let Some(port) = self.connect {
+            ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
         }
         ruleset.restrict_self()
     }
@@ -168,7 +174,12 @@ impl Confinement {
             let holds = from <= landlock_abi;
             let detail = match landlock_abi {
                 0 => why_not(),
-                _ if holds => detail.to_owned(),
+                _ if holds => match grants.connect.filter(|_| name == "tcp") {
+                    Some(port) => format!(
+                        "TCP connections are made to port {port} alone, and no other port opened"
+                    ),
+                    None => detail.to_owned(),
+                },
                 abi => format!("that needs Landlock's ABI {from}, and the kernel has {abi}"),
             };
             Restriction { name, holds, detail }

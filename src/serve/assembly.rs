@@ -59,6 +59,7 @@ pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError
         forgets: false,
         known: None,
         is_served: true,
+        fleet: None,
     };
     let outcome = reconcile(&remembered, &scan.observation, context);
     Ok(Inspection { scan, outcome })
@@ -209,6 +210,7 @@ pub(super) fn sandbox_access(config: &Config, issues: bool) -> FileAccess {
         fixed_files: vec![PathBuf::from("/proc/locks")],
         write,
         remove: sockets.collect(),
+        connect: None,
     }
 }
 

@@ -37,6 +37,9 @@ pub enum ServeError {
     },
     #[error("can't use {} for {listener}.tls", refusal.file.display())]
     Certificate { listener: &'static str, refusal: tls::pair::Refusal },
+    /// There is no way to the shared ledger, nor will there be one.
+    #[error("can't take part in the fleet")]
+    Fleet(#[source] io::Error),
     #[error("can't issue a first key")]
     Issue(#[source] OperationError),
     /// The operating system refused a thread, a signal handler or an event queue.
@@ -65,6 +68,10 @@ impl ServeError {
             Self::Owner(_) => "run as the user that the ledger's directory belongs to",
             Self::Passed { .. } => "correct the socket unit: it passes listening stream sockets",
             Self::Certificate { refusal, .. } => refusal.remedy(),
+            Self::Fleet(_) => {
+                "run in a pod with a service account's token, name a kubeconfig with fleet.kubeconfig, or \
+                 set fleet.store = \"none\""
+            }
             Self::Issue(_) => "make the key directory writable, or go without --init",
             Self::System(_) => "raise the limits on processes and open files",
         };

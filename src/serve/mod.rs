@@ -6,6 +6,7 @@ mod certificates;
 mod descriptors;
 mod error;
 mod export;
+mod fleet;
 mod rotation;
 mod shutdown;
 mod sockets;
@@ -40,6 +41,7 @@ use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
+use crate::ledger::fleet::Membership;
 use crate::ledger::step::is_pending;
 use crate::ledger::{Ledger, NamedKey};
 use crate::logging::{self, LogQueue};
@@ -78,11 +80,10 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     make_state_directory(config);
     // While there is one thread: those that are made from here on inherit it. And before anything is
     // read or completed that somebody else may have written.
-    let issues = init
-        || !admin.listeners.is_empty()
-        || config.rotation.every.is_some()
-        || is_pending(&state_directory(config));
-    let in_force = sandbox::confine(&sandbox_access(config, issues));
+    let issues = init || !admin.listeners.is_empty() || issues_by_itself(config);
+    let mut access = sandbox_access(config, issues);
+    let membership = fleet::take_part(config, &mut access)?;
+    let in_force = sandbox::confine(&access);
     log.start();
     operations(config).recover();
     if init {
@@ -91,8 +92,9 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
 
     let (publisher, reader) = snapshot::channel(Arc::new(layout(config)));
     let (signals, received) = mpsc::channel();
+    let exchange = fleet::start(config, membership.as_ref(), &clock, &signals)?;
     let ReloadLoop { thread, view, ended } =
-        start_reload_loop(config, &clock, publisher, &signals, received)
+        start_reload_loop(config, &clock, publisher, membership, (&signals, received))
             .map_err(ServeError::System)?;
     runtime.spawn(systemd::notify_ready(view.clone()));
     let export = export::spawn(&runtime, config, &reader, &view, &clock);
@@ -111,12 +113,11 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let connections = count("public", handler.requests());
     let handler: Arc<dyn Handler> = Arc::new(handler);
     servers.add(public.listeners, &handler, &connections);
-    let mut workers = Vec::new();
-    for sockets in public.by_worker {
+    let workers = public.by_worker.into_iter().map(|sockets| {
         let serve = |listener| servers.server(listener, &handler, &connections);
-        let worker = Worker::new(sockets, certificates.public.as_ref(), serve);
-        workers.push(worker.map_err(ServeError::System)?);
-    }
+        Worker::new(sockets, certificates.public.as_ref(), serve)
+    });
+    let workers = workers.collect::<io::Result<Vec<_>>>().map_err(ServeError::System)?;
     let operations = operations(config).with_whole_kids();
     let operation_settings = Arc::clone(operations.terms());
     if !admin.listeners.is_empty() {
@@ -150,6 +151,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         hosts: config.ops.hosts.clone(),
         export,
         rotation,
+        fleet: exchange,
     });
     let mut ops_servers = ServerGroup::new(config.drain);
     ops_servers.add(ops_sockets.listeners, &(Arc::new(handler) as _), &ops_connections);
@@ -166,6 +168,11 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Whether keys are issued by schedule, or were when the last daemon was interrupted.
+fn issues_by_itself(config: &Config) -> bool {
+    config.rotation.every.is_some() || is_pending(&state_directory(config))
+}
+
 struct ReloadLoop {
     thread: JoinHandle<()>,
     view: watch::Receiver<Option<Arc<ReloadStatus>>>,
@@ -177,14 +184,16 @@ fn start_reload_loop(
     config: &Config,
     clock: &Arc<dyn Clock>,
     publisher: Publisher,
-    signals: &mpsc::Sender<Signal>,
-    received: mpsc::Receiver<Signal>,
+    membership: Option<Membership>,
+    (signals, received): (&mpsc::Sender<Signal>, mpsc::Receiver<Signal>),
 ) -> io::Result<ReloadLoop> {
     let reload = Reload::new(
         Arc::clone(clock),
         reload_settings(config),
         scanner(config),
-        Ledger::new(Some(state_directory(config))).with_keys(&config.keys.dirs),
+        Ledger::new(Some(state_directory(config)))
+            .with_keys(&config.keys.dirs)
+            .with_fleet(membership),
         publisher,
         signals.clone(),
     );

@@ -293,7 +293,7 @@ def part_scale(binary, scratch):
         for file in keys_of(kind, count, os.path.join(scratch, "all-" + kind)):
             os.link(file, os.path.join(directory, os.path.basename(file)))
         start = lambda: Daemon(binary, directory, "--log-level", "error",
-                               env={"JWKSD_KEYS_MAX_FILES": "20000"})
+                               env={"JWKSD_KEYS_MAX_FILES": "20000", "JWKSD_KEYS_MAX_KEYS": "20000"})
         daemon = start()
         ready = daemon.ready() * 1000
         time.sleep(0.5 + count / 2000)

@@ -5,5 +5,6 @@ pub mod daemon;
 pub mod faults;
 pub mod http_server;
 pub mod keys;
+pub mod kubernetes;
 pub mod ledger;
 pub mod tokens;

@@ -14,7 +14,6 @@ use jwksd::ledger::codec::{self, Damage};
 use jwksd::ledger::store::{self, Store};
 use jwksd::ledger::{Ledger, Orders, Persistence, Record, Records};
 use jwksd::source::Slot;
-use proptest::prelude::*;
 
 const fn policy() -> Policy {
     let second = std::time::Duration::from_secs(1);
@@ -505,52 +504,6 @@ fn a_process_that_forgets_and_one_that_has_not_yet_come_to_rest() {
     other.update(|records| (records.clone(), ()));
     one.update(|records| (records.clone(), ()));
     assert_eq!(copy_of(state), before);
-}
-
-prop_compose! {
-    /// A copy of a record, somewhere in its life.
-    fn copies_of_a_record()(
-        revision in 0..4_u64, number in 0..3_u64, end in prop::option::of((0..50_i64, 0..50_u64)),
-        deleted in prop::option::weighted(0.2, 0..50_i64), masks in any::<bool>(), seen in 0..3_i64,
-    ) -> Arc<Record> {
-        let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let mut record = record("a", 1);
-        record.revision = revision;
-        record.deleted_at = deleted.map(at);
-        record.names[0].first_published = (seen > 0).then(|| at(seen));
-        record.orders = Arc::new(Orders {
-            number,
-            end: end.map(|(from, grace)| End::planned(at(from), std::time::Duration::from_secs(grace))),
-            masked_ends: masks.then(|| at(1)).into_iter().collect(),
-            ..Orders::default()
-        });
-        Arc::new(record)
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1024) })]
-
-    /// Whoever merges which copy with which comes to the same, and nothing comes back by it.
-    #[test]
-    fn a_merge_takes_nothing_back(one in copies_of_a_record(), other in copies_of_a_record()) {
-        let both = one.merged_with(&other, None);
-        prop_assert_eq!(&both, &other.merged_with(&one, None));
-        prop_assert_eq!(&one.merged_with(&one, None), &one);
-        for copy in [&one, &other] {
-            prop_assert_eq!(&both.merged_with(copy, None), &both);
-            prop_assert_eq!(&copy.merged_with(&both, None), &both);
-            prop_assert!(both.revision >= copy.revision);
-            prop_assert!(both.deleted_at.is_some() || copy.deleted_at.is_none());
-            prop_assert!(both.orders.number >= copy.orders.number);
-            if copy.orders.number == both.orders.number
-                && let Some(end) = copy.orders.end
-            {
-                let until = both.orders.end.map(|end| end.until());
-                prop_assert!(until.is_some_and(|until| until <= end.until()));
-            }
-        }
-    }
 }
 
 #[test]

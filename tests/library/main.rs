@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod http_limits;
 mod http_sockets;
+mod join;
 mod keys;
 mod ledger;
 mod lifecycle;

@@ -140,6 +140,7 @@ impl World {
             forgets: true,
             known: None,
             is_served: true,
+            fleet: None,
         };
         let mut outcome = reconcile(&self.records, &self.observation, context);
         self.records.clone_from(&outcome.records);
@@ -1119,6 +1120,7 @@ fn half_of_an_entry_is_no_refusal_while_others_are_at_its_key() {
             forgets: false,
             known: Some(known),
             is_served: true,
+            fleet: None,
         };
         let refused = reconcile(&world.records, &world.observation, context).refused;
         refused.iter().map(|refused| refused.slot.path().to_owned()).collect::<Vec<_>>()

@@ -12,6 +12,7 @@ mod dry_runs;
 mod examples;
 mod export;
 mod faults;
+mod fleet;
 mod histories;
 mod injected;
 mod logs;

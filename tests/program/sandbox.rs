@@ -224,6 +224,7 @@ fn what_is_not_needed_is_denied() {
         fixed_files: vec![root.join("e/fixed")],
         write: vec![root.join("b/state")],
         remove: vec![root.join("d/socket")],
+        connect: None,
     };
     confined(needs, move |in_force| {
         for readable in ["a/keys/x", "c/tls/x", "e/fixed"] {

@@ -217,8 +217,13 @@ impl Replica {
             running.refresh(disk);
         }
         let Running { reconciler, memory, observation, .. } = running;
-        let mut outcome =
-            reconciler.reconcile(memory.records(), observation, known.as_ref(), now, &self.clock);
+        let mut outcome = reconciler.reconcile(
+            memory.records(),
+            observation,
+            known.as_ref(),
+            (now, &self.clock),
+            None,
+        );
         memory.adopt(std::mem::take(&mut outcome.records));
         running.write(disk);
         let records = running.memory.records();

@@ -23,10 +23,15 @@ use crate::publish::status::ReloadStatus;
 use crate::sandbox::Restriction;
 use crate::source::watch::WatchState;
 
-/// All measurements, as they are at the instant of `sight`.
-pub(super) fn encode(sources: &OpsSources, sight: &OpsView) -> String {
+/// All measurements, as they are at the instant of `sight`, and `more`.
+pub(super) fn encode(
+    sources: &OpsSources,
+    sight: &OpsView,
+    more: impl FnOnce(&mut Measured),
+) -> String {
     let mut measured = Measured::default();
     measured.build(sources, sight);
+    more(&mut measured);
     let mut registry = Registry::with_prefix("jwksd");
     registry.register_collector(Box::new(measured));
     let mut text = String::new();
@@ -37,7 +42,7 @@ pub(super) fn encode(sources: &OpsSources, sight: &OpsView) -> String {
 
 /// A name, an explanation, and a value for each set of labels.
 #[derive(Debug)]
-struct Family {
+pub(super) struct Family {
     name: &'static str,
     help: &'static str,
     is_counter: bool,
@@ -51,7 +56,7 @@ type MeasuredKey<'a> = (NamedKey<'a>, Dates, KeyState);
 const MOST_KEYS: usize = 100;
 
 #[derive(Debug, Default)]
-struct Measured(Vec<Family>);
+pub(super) struct Measured(Vec<Family>);
 
 impl Collector for Measured {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -81,7 +86,7 @@ impl Collector for Measured {
 }
 
 impl Measured {
-    fn family(&mut self, name: &'static str, help: &'static str) -> &mut Family {
+    pub(super) fn family(&mut self, name: &'static str, help: &'static str) -> &mut Family {
         self.0.push(Family { name, help, is_counter: false, values: Vec::new() });
         let last = self.0.len() - 1;
         &mut self.0[last]
@@ -415,12 +420,12 @@ impl Measured {
 }
 
 impl Family {
-    fn add<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: f64) {
+    pub(super) fn add<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: f64) {
         let labels = labels.map(|(name, value)| (name, value.to_owned()));
         self.values.push((labels.into(), value));
     }
 
-    fn alone(&mut self, value: f64) {
+    pub(super) fn alone(&mut self, value: f64) {
         self.values.push((Vec::new(), value));
     }
 
@@ -433,7 +438,7 @@ impl Family {
 }
 
 /// An instant in seconds since the epoch.
-fn seconds(instant: Timestamp) -> f64 {
+pub(super) fn seconds(instant: Timestamp) -> f64 {
     instant.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
 }
 

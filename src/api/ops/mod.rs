@@ -10,6 +10,7 @@
 //!
 //! It shows and changes nothing, and holds nothing secret.
 
+mod fleet;
 mod host;
 mod measure;
 mod page;
@@ -33,6 +34,7 @@ use tokio::task::spawn_blocking;
 use self::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::ListenAddress;
+use crate::ledger::fleet::Exchange;
 use crate::operations::OperationSettings;
 use crate::operations::schedule::RotationStatus;
 use crate::publish::export::ExportStatus;
@@ -70,6 +72,8 @@ pub struct OpsSources {
     pub export: Option<watch::Receiver<ExportStatus>>,
     /// How scheduled rotations go, where there are any.
     pub rotation: Option<watch::Receiver<Vec<RotationStatus>>>,
+    /// Absent where this is no replica of a fleet.
+    pub fleet: Option<Exchange>,
 }
 
 /// Where the public listener is.
@@ -126,7 +130,13 @@ impl OpsHandler {
                     if view.readiness.is_ready() { ok } else { StatusCode::SERVICE_UNAVAILABLE };
                 text(status, TEXT, view.readiness.to_text())
             }
-            "/metrics" => text(ok, OPEN_METRICS, measure::encode(sources, &view)),
+            "/metrics" => {
+                let status = sources.fleet.as_ref().map(Exchange::status);
+                let fleet = |measured: &mut measure::Measured| {
+                    fleet::measure(measured, status.as_ref(), &view);
+                };
+                text(ok, OPEN_METRICS, measure::encode(sources, &view, fleet))
+            }
             "/status" => text(ok, JSON, status::to_json(sources, &view)),
             _ => {
                 let mut response = text(ok, HTML, page::render(sources, &view, host(request)));

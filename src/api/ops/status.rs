@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::fleet::FleetReport;
 use super::readiness::Readiness;
 use super::{OpsSources, OpsView};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::refusal::Refused;
-use crate::ledger::{NamedKey, Overview, Persistence};
+use crate::ledger::{NamedKey, Overview, Persistence, Records};
 use crate::operations::schedule::RotationStatus;
 use crate::operations::{KeyPair, unusual};
 use crate::publish::document::Document;
@@ -47,6 +48,8 @@ pub(super) struct StatusReport {
     pub(super) export: Option<ExportReport>,
     /// By audience; empty where nothing rotates by itself.
     pub(super) rotation: Vec<RotationStatus>,
+    /// Null where this is no replica of a fleet.
+    pub(super) fleet: Option<FleetReport>,
 }
 
 /// The files that documents are written to.
@@ -221,6 +224,10 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
         export: sources.export.as_ref().map(|export| export.borrow().clone().into()),
         rotation: sources.rotation.as_ref().map(|one| one.borrow().clone()).unwrap_or_default(),
+        fleet: sources
+            .fleet
+            .as_ref()
+            .map(|fleet| FleetReport::of(&fleet.status(), records.unwrap_or(&Records::new()))),
     }
 }
 

@@ -122,7 +122,7 @@ impl PublicContext {
     fn decide<B>(&self, request: &Request<B>) -> ResponseKind {
         let path = request.uri().path();
         let is_options = *request.method() == Method::OPTIONS;
-        let now = self.clock.now();
+        let now = self.clock.exactly_now();
         let snapshot = self.published.at(now);
         let layout = snapshot.as_ref().map_or_else(|| self.published.layout(), |now| &now.layout);
         // Before the first look nobody knows which audiences there are.

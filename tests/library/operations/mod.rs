@@ -98,6 +98,7 @@ impl World {
             forgets: false,
             known: None,
             is_served: true,
+            fleet: None,
         };
         self.missed = self.ledger.update(|records| {
             let outcome = reconcile(records, &observation, context);

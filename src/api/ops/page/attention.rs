@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::fleet;
 use crate::api::ops::status::{ServedDocument, StatusReport};
 use crate::publish::log::{LARGE_SET, MANY_KEYS};
 
@@ -37,6 +38,7 @@ pub(super) fn section(status: &StatusReport) -> Markup {
         @if matches!(status.ledger.state, "memory" | "failing") {
             li { "A restart would forget keys whose files are gone: " (status.ledger.detail) "." }
         }
+        @if let Some(fleet) = &status.fleet { (fleet::attention(fleet)) }
         @for certificate in &status.certificates {
             @if let Some(refused) = &certificate.refused {
                 li {

@@ -3,6 +3,7 @@
 
 mod attention;
 mod drawing;
+mod fleet;
 mod tables;
 
 use std::collections::HashMap;
@@ -60,6 +61,7 @@ pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -
             (tables::keys(status))
             @if status.refused.is_empty() { (tables::refused(status)) }
             (tables::documents(status, public_url.as_deref()))
+            @if let Some(fleet) = &status.fleet { (fleet::section(fleet, status.now)) }
             (health(status))
         }
         footer {

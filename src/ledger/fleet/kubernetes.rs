@@ -1,0 +1,418 @@
+//! The shared copy in a Secret of the Kubernetes API: read by a watch, written on the version that was
+//! read.
+
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::body::Body as _;
+use hyper::header::DATE;
+use hyper::{Method, Request, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::{Exchange, ReplicaId};
+use crate::clock::Clock;
+use crate::encoding::random_uuid;
+
+/// Where the shared ledger is, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    pub name: String,
+    /// The one of the pod, or of the kubeconfig, where absent.
+    pub namespace: Option<String>,
+    /// Outside of a cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// A clock that is off by more writes no dates.
+    pub clock_skew: Duration,
+}
+
+/// How long one watch lasts: so that a connection that is frozen is noticed.
+const WATCH: Duration = Duration::from_secs(9);
+
+/// How long a request may take.
+const REQUEST: Duration = Duration::from_secs(3);
+
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+/// The pause before another write where somebody else was quicker.
+const CONFLICT: Duration = Duration::from_millis(20);
+
+/// Why the shared copy can't be read or written.
+#[derive(Debug, thiserror::Error)]
+enum StoreError {
+    #[error("there is no way to the Kubernetes API: {0}")]
+    Config(String),
+    #[error("the Kubernetes API does not answer: {0}")]
+    Unreachable(String),
+    #[error("the Kubernetes API has no Secret {0}: make it (kubectl create secret generic NAME)")]
+    Missing(String),
+    #[error("the Kubernetes API answers {status}: {message}")]
+    Refused { status: StatusCode, message: String },
+    /// Somebody has written since the version was read.
+    #[error("somebody else has written")]
+    Conflict,
+    /// The version to watch from is gone.
+    #[error("the watch was ended: {0}")]
+    Ended(String),
+}
+
+impl StoreSettings {
+    /// What the process must keep access to: the files that are read, and the port of the API.
+    ///
+    /// # Errors
+    /// Where it is not told how the API is reached.
+    pub fn needs(&self) -> std::io::Result<(Vec<PathBuf>, u16)> {
+        let unusable = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
+        let Some(file) = &self.kubeconfig else {
+            let config = Config::incluster().map_err(|error| unusable(&error))?;
+            return Ok((
+                vec![PathBuf::from(SERVICE_ACCOUNT).join("token")],
+                port(&config.cluster_url),
+            ));
+        };
+        let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(&error))?;
+        let contexts = &kubeconfig.contexts;
+        let current =
+            contexts.iter().find(|one| Some(&one.name) == kubeconfig.current_context.as_ref());
+        let context = current.and_then(|current| current.context.as_ref());
+        let context = context.ok_or_else(|| unusable(&"the kubeconfig has no current context"))?;
+        let cluster = kubeconfig.clusters.iter().find(|one| one.name == context.cluster);
+        let cluster = cluster.and_then(|cluster| cluster.cluster.as_ref());
+        let server = cluster.and_then(|cluster| cluster.server.as_deref());
+        let server = server.ok_or_else(|| unusable(&"the kubeconfig names no server"))?;
+        let server = server.parse().map_err(|error| unusable(&error))?;
+        let mut files = vec![file.clone()];
+        files.extend(
+            cluster.and_then(|cluster| cluster.certificate_authority.as_ref()).map(PathBuf::from),
+        );
+        let has_own = |cluster: &&kube::config::Cluster| {
+            cluster.certificate_authority.is_some() || cluster.certificate_authority_data.is_some()
+        };
+        if !cluster.is_some_and(|cluster| has_own(&cluster)) {
+            files.push(PathBuf::from(SYSTEM_AUTHORITIES));
+        }
+        let user =
+            kubeconfig.auth_infos.iter().find(|one| Some(&one.name) == context.user.as_ref());
+        if let Some(user) = user.and_then(|user| user.auth_info.as_ref()) {
+            if user.exec.is_some() {
+                let why = "the kubeconfig has a program run for its credentials, which jwksd does not do: \
+                           name a token file instead";
+                return Err(unusable(&why));
+            }
+            let named = [&user.token_file, &user.client_certificate, &user.client_key];
+            files.extend(named.into_iter().flatten().map(PathBuf::from));
+        }
+        Ok((files, port(&server)))
+    }
+}
+
+fn port(server: &hyper::Uri) -> u16 {
+    let default = if server.scheme_str() == Some("http") { 80 } else { 443 };
+    server.port_u16().unwrap_or(default)
+}
+
+/// The authorities that the system trusts, where a kubeconfig names none.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Where a pod finds its token, the API's CA and its namespace.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Keeps the shared copy, until the program ends.
+pub struct Store {
+    settings: StoreSettings,
+    exchange: Exchange,
+    replica: ReplicaId,
+    clock: Arc<dyn Clock>,
+    /// Wakes the reload loop.
+    news: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Store {
+    pub fn new(
+        settings: StoreSettings,
+        exchange: Exchange,
+        replica: ReplicaId,
+        clock: Arc<dyn Clock>,
+        news: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self { settings, exchange, replica, clock, news }
+    }
+
+    /// Starts the thread that keeps the copy.
+    ///
+    /// # Errors
+    /// Where there is no thread, or no runtime, to be had.
+    pub fn spawn(self) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let run = move || runtime.block_on(self.run());
+        std::thread::Builder::new().name("fleet".to_owned()).spawn(run).map(drop)
+    }
+
+    async fn run(self) {
+        let [mut pause, longest] = PAUSES;
+        loop {
+            let Err(error) = self.keep(&mut pause).await;
+            let now = self.clock.now();
+            if self.exchange.failed(&error.to_string(), now) {
+                warn!(event = "fleet.failed", cause = %error, "the shared ledger can't be used; this replica goes on by itself");
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Reads and writes until something fails. Each time with a client of its own, for which tokens,
+    /// certificates and the like are read again.
+    async fn keep(&self, pause: &mut Duration) -> Result<std::convert::Infallible, StoreError> {
+        let (client, namespace) = self.client().await?;
+        let path = format!("/api/v1/namespaces/{namespace}/secrets");
+        let mut watch = pin!(self.watch(&client, &path, pause));
+        let mut write = pin!(self.write(&client, &path));
+        poll_fn(|context| match watch.as_mut().poll(context) {
+            Poll::Pending => write.as_mut().poll(context),
+            failed @ Poll::Ready(_) => failed,
+        })
+        .await
+    }
+
+    async fn client(&self) -> Result<(Client, String), StoreError> {
+        let unusable = |error: &dyn std::fmt::Display| StoreError::Config(error.to_string());
+        let mut config = match &self.settings.kubeconfig {
+            Some(file) => {
+                let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(&error))?;
+                let options = KubeConfigOptions::default();
+                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+                config.map_err(|error| unusable(&error))?
+            }
+            None => Config::incluster().map_err(|error| unusable(&error))?,
+        };
+        config.connect_timeout = Some(REQUEST);
+        config.read_timeout = Some(WATCH + REQUEST);
+        config.write_timeout = Some(REQUEST);
+        config.default_retry = false;
+        let namespace = self.settings.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|error| unusable(&error))?;
+        Ok((client, namespace))
+    }
+
+    async fn watch(
+        &self,
+        client: &Client,
+        path: &str,
+        pause: &mut Duration,
+    ) -> Result<std::convert::Infallible, StoreError> {
+        let name = &self.settings.name;
+        loop {
+            // Without a version the watch begins with the object as it is: a version that the server has
+            // not reached yet, because it was restored, would be waited for in silence.
+            let query = format!(
+                "{path}?watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds={}",
+                WATCH.as_secs()
+            );
+            let response = self.send(client, Method::GET, &query, None).await?;
+            let mut body = response.into_body();
+            let mut line = Vec::new();
+            let mut has_seen = false;
+            loop {
+                // An object that there is comes at once.
+                let patience = if has_seen { WATCH + REQUEST } else { REQUEST };
+                let next = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+                let frame = match timeout(patience, next).await {
+                    Ok(None) => break,
+                    Ok(Some(frame)) => frame.map_err(|error| unreachable(&error))?,
+                    Err(_) if has_seen => {
+                        return Err(StoreError::Unreachable("the watch is silent".to_owned()));
+                    }
+                    Err(_) => {
+                        self.read(client, path).await?;
+                        has_seen = true;
+                        continue;
+                    }
+                };
+                *pause = PAUSES[0];
+                for byte in frame.into_data().unwrap_or_default() {
+                    if byte == b'\n' {
+                        has_seen = true;
+                        self.take_event(&std::mem::take(&mut line))?;
+                    } else {
+                        line.push(byte);
+                    }
+                }
+            }
+            if !has_seen {
+                self.read(client, path).await?;
+            }
+            self.exchange.is_heard(self.clock.now());
+        }
+    }
+
+    fn take_event(&self, line: &[u8]) -> Result<(), StoreError> {
+        let mut event: Value = serde_json::from_slice(line)
+            .map_err(|error| StoreError::Ended(format!("what it sends is no JSON: {error}")))?;
+        let object = event.get_mut("object").map(Value::take).unwrap_or_default();
+        match event.get("type").and_then(Value::as_str) {
+            Some("ADDED" | "MODIFIED") => self.heard(object),
+            Some("DELETED") => return Err(StoreError::Missing(self.settings.name.clone())),
+            Some("ERROR") => return Err(StoreError::Ended(message(&object))),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn read(&self, client: &Client, path: &str) -> Result<(), StoreError> {
+        let path = format!("{path}/{}", self.settings.name);
+        let response = self.send(client, Method::GET, &path, None).await?;
+        self.heard(json(response).await?);
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        client: &Client,
+        path: &str,
+    ) -> Result<std::convert::Infallible, StoreError> {
+        let path = format!("{path}/{}", self.settings.name);
+        loop {
+            let is_right = self.exchange.status().clock_off.is_none();
+            let next = is_right.then(|| self.exchange.replacement(&self.replica)).flatten();
+            let Some(object) = next else {
+                self.exchange.offered().await;
+                continue;
+            };
+            let body = serde_json::to_vec(&object).unwrap_or_default();
+            match self.send(client, Method::PUT, &path, Some(body)).await {
+                Ok(response) => {
+                    let object = timeout(REQUEST, json(response)).await;
+                    self.heard(object.map_err(|error| unreachable(&error))??);
+                }
+                Err(StoreError::Conflict) => {
+                    sleep(jittered(CONFLICT)).await;
+                    timeout(REQUEST, read_once(self, client, &path))
+                        .await
+                        .map_err(|error| unreachable(&error))??;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn heard(&self, object: Value) {
+        let now = self.clock.now();
+        if self.exchange.status().failing.is_some() {
+            info!(event = "fleet.joined", "the shared ledger can be used again");
+        }
+        if self.exchange.heard(object, now) {
+            (self.news)();
+        }
+    }
+
+    /// Sends a request. An answer that is none of 2xx is an error.
+    async fn send(
+        &self,
+        client: &Client,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Response<Body>, StoreError> {
+        let sent = self.clock.now();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(Body::from(body.unwrap_or_default()))
+            .map_err(|error| StoreError::Config(error.to_string()))?;
+        let response = timeout(REQUEST, client.send(request));
+        let response = response.await.map_err(|error| unreachable(&error))?;
+        let response = response.map_err(|error| unreachable(&error))?;
+        self.compare_clocks(&response, sent);
+        match response.status() {
+            status if status.is_success() => {
+                self.exchange.is_heard(self.clock.now());
+                Ok(response)
+            }
+            StatusCode::CONFLICT => Err(StoreError::Conflict),
+            StatusCode::NOT_FOUND => Err(StoreError::Missing(self.settings.name.clone())),
+            status => {
+                let refusal = json(response).await.unwrap_or_default();
+                Err(StoreError::Refused { status, message: message(&refusal) })
+            }
+        }
+    }
+
+    /// The server's `Date` has whole seconds.
+    fn compare_clocks(&self, response: &Response<Body>, sent: Timestamp) {
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        let Some(date) = date.map(|date| date.timestamp()) else { return };
+        let received = self.clock.now();
+        let second = SignedDuration::from_secs(1);
+        let ahead = date.duration_until(sent).saturating_sub(second);
+        let behind = received.duration_until(date).saturating_sub(second);
+        let skew =
+            SignedDuration::try_from(self.settings.clock_skew).unwrap_or(SignedDuration::MAX);
+        let off = if skew < ahead {
+            Some(ahead)
+        } else if skew < behind {
+            Some(SignedDuration::ZERO.saturating_sub(behind))
+        } else {
+            None
+        };
+        if self.exchange.clock_is_off(off) {
+            if let Some(by) = off {
+                warn!(
+                    event = "fleet.clock_off",
+                    off_by_seconds = by.as_secs(),
+                    remedy = "correct the clock of this host",
+                    "the clock is too far off the API server's: this replica tells the fleet nothing"
+                );
+            } else {
+                info!(event = "fleet.clock_right", "the clock agrees with the API server's again");
+            }
+        }
+    }
+}
+
+async fn read_once(store: &Store, client: &Client, path: &str) -> Result<(), StoreError> {
+    let response = store.send(client, Method::GET, path, None).await?;
+    store.heard(json(response).await?);
+    Ok(())
+}
+
+async fn json(response: Response<Body>) -> Result<Value, StoreError> {
+    let body = response.into_body().collect_bytes().await.map_err(|error| unreachable(&error))?;
+    serde_json::from_slice(&body).map_err(|error| unreachable(&error))
+}
+
+fn message(status: &Value) -> String {
+    let message = status.get("message").and_then(Value::as_str).unwrap_or("no reason is given");
+    message.chars().filter(|letter| !letter.is_control()).take(200).collect()
+}
+
+fn unreachable(error: &dyn std::error::Error) -> StoreError {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !words.contains(&cause_words) {
+            words = format!("{words}: {cause_words}");
+        }
+        source = cause.source();
+    }
+    StoreError::Unreachable(words)
+}
+
+/// Between half and three halves of it, so that replicas do not do the same at the same time.
+fn jittered(pause: Duration) -> Duration {
+    let random = random_uuid().map_or(0, |uuid| uuid.as_u128() % 1000);
+    pause.mul_f64(0.5 + f64::from(u32::try_from(random).unwrap_or(0)) / 1000.0)
+}

@@ -1,0 +1,235 @@
+//! The shared ledger as one Secret of Kubernetes: its members, and what a replica has to write.
+//!
+//! `data` has a member `key.THUMBPRINT` for each key, a record as it is on disk without what only one
+//! host knows, and `replica.ID` for each replica, when it wrote last. What else is there is not ours,
+//! and stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Offer, ReplicaId};
+use crate::keys::Thumbprint;
+use crate::keys::lifecycle::{after, before};
+use crate::ledger::codec::{self, Damage};
+use crate::ledger::record::{Record, Records};
+use crate::source::Slot;
+
+const KEY: &str = "key.";
+const REPLICA: &str = "replica.";
+
+/// The most that is written, of the 1 MiB that the API takes with all that belongs to an object.
+pub const MAX_SIZE: usize = 900 * 1024;
+
+/// A replica that has written nothing for this long is not shown any more.
+const REPLICA_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+
+/// What is about to be forgotten is not told any more: clocks differ.
+const ABOUT_TO: Duration = Duration::from_secs(600);
+
+/// The object as it was read, and the records in it.
+#[derive(Debug, Clone, Default)]
+pub struct SharedObject {
+    object: Map<String, Value>,
+    pub records: Arc<Records>,
+    pub replicas: BTreeMap<ReplicaId, Timestamp>,
+    /// Members that should be records and are none, and why.
+    pub damaged: BTreeMap<String, Damage>,
+    pub size: usize,
+}
+
+/// What a replica tells of itself.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplicaMember {
+    wrote_at: Timestamp,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub struct Replacement {
+    pub object: Value,
+    /// How many records differ from those that were read.
+    pub changed: usize,
+    /// The records that there is no space for.
+    pub left_out: usize,
+}
+
+impl SharedObject {
+    /// Reads the object; records that are as they were `before` are taken over from there.
+    pub fn read(object: Value, before: &Self) -> Self {
+        let Value::Object(object) = object else { return Self::default() };
+        let mut shared = Self { object, ..Self::default() };
+        let mut records = Records::new();
+        for (name, value) in &shared.data() {
+            shared.size += name.len() + value.len();
+            if let Some(key) = name.strip_prefix(KEY) {
+                let known = before.member(name).filter(|known| *known == value);
+                let known = known
+                    .and_then(|_| before.records.iter().find(|(one, _)| one.to_string() == key));
+                if let Some((key, record)) = known {
+                    records.insert(*key, Arc::clone(record));
+                    continue;
+                }
+                let bytes = STANDARD.decode(value).unwrap_or_default();
+                match codec::decode(&bytes, &format!("{key}{}", codec::RECORD)) {
+                    Ok((key, record)) => drop(records.insert(key, Arc::new(record))),
+                    Err(damage) => drop(shared.damaged.insert(name.clone(), damage)),
+                }
+            } else if let Some(replica) = name.strip_prefix(REPLICA)
+                && let Ok(bytes) = STANDARD.decode(value)
+                && let Ok(ReplicaMember { wrote_at }) = serde_json::from_slice(&bytes)
+            {
+                shared.replicas.insert(replica.into(), wrote_at);
+            }
+        }
+        shared.records = Arc::new(records);
+        shared
+    }
+
+    fn data(&self) -> Vec<(String, String)> {
+        let data = self.object.get("data").and_then(Value::as_object);
+        let texts = data
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+        texts.collect()
+    }
+
+    fn member(&self, name: &str) -> Option<&str> {
+        self.object.get("data")?.get(name)?.as_str()
+    }
+
+    pub fn version(&self) -> Option<&str> {
+        self.object.get("metadata")?.get("resourceVersion")?.as_str()
+    }
+
+    /// The object with what `replica` offers joined into it, where that is news.
+    pub fn with(&self, offer: &Offer, replica: &ReplicaId) -> Option<Replacement> {
+        let mut joined = Records::clone(&self.records);
+        for (key, record) in &offer.records {
+            let known = joined.get(key);
+            if known.is_none() && offer.is_over(record, ABOUT_TO) {
+                continue;
+            }
+            let told = Arc::new(as_told(record));
+            let told = known.map_or_else(|| Arc::clone(&told), |known| known.joined_with(&told));
+            joined.insert(*key, told);
+        }
+        for verdict in &offer.verdicts {
+            let Some(record) = joined.get_mut(&verdict.key) else { continue };
+            let record = Arc::make_mut(record);
+            let known = record.names.iter_mut().find(|known| known.name == verdict.name.name);
+            if let Some(known) =
+                known.filter(|known| known.generation + 1 == verdict.name.generation)
+            {
+                let (first_published, publications) = (known.first_published, known.publications);
+                *known = verdict.name.clone();
+                known.slot = elsewhere(&known.slot);
+                (known.first_published, known.publications) = (first_published, publications);
+            }
+        }
+        joined.retain(|_, record| !offer.is_over(record, Duration::ZERO));
+        let left_out = leave_out(&mut joined);
+        let is_same =
+            |key: &Thumbprint, record: &Arc<Record>| self.records.get(key) == Some(record);
+        let changed: Vec<(&Thumbprint, &Arc<Record>)> =
+            joined.iter().filter(|(key, record)| !is_same(key, record)).collect();
+        let removed: Vec<&Thumbprint> =
+            self.records.keys().filter(|key| !joined.contains_key(key)).collect();
+        // What a newer version of this program wrote is not overwritten.
+        let is_ours = |key: &Thumbprint| {
+            !matches!(self.damaged.get(&format!("{KEY}{key}")), Some(Damage::OtherFormat(_)))
+        };
+        let changed: Vec<_> = changed.into_iter().filter(|(key, _)| is_ours(key)).collect();
+        if changed.is_empty() && removed.is_empty() {
+            return None;
+        }
+        let mut object = self.object.clone();
+        let data = object.entry("data").or_insert_with(|| Value::Object(Map::new()));
+        if !data.is_object() {
+            *data = Value::Object(Map::new());
+        }
+        let data = data.as_object_mut()?;
+        for key in &removed {
+            data.remove(&format!("{KEY}{key}"));
+        }
+        for (key, record) in &changed {
+            let encoded = STANDARD.encode(codec::encode(record));
+            data.insert(format!("{KEY}{key}"), encoded.into());
+        }
+        for gone in
+            self.replicas.iter().filter(|(_, at)| **at < before(offer.now, REPLICA_RETENTION))
+        {
+            data.remove(&format!("{REPLICA}{}", gone.0));
+        }
+        let own = serde_json::to_vec(&ReplicaMember { wrote_at: offer.now }).unwrap_or_default();
+        data.insert(format!("{REPLICA}{replica}"), STANDARD.encode(own).into());
+        let changed = changed.len() + removed.len();
+        Some(Replacement { object: Value::Object(object), changed, left_out })
+    }
+}
+
+/// The record without what only this host knows: where the key lies.
+fn as_told(record: &Record) -> Record {
+    let mut told = record.clone();
+    told.places.clear();
+    told.revision = 0;
+    for name in &mut told.names {
+        name.slot = elsewhere(&name.slot);
+    }
+    if told.orders.succession.is_some()
+        && let Some(succession) = &mut Arc::make_mut(&mut told.orders).succession
+    {
+        succession.expected = None;
+    }
+    told
+}
+
+/// The slot without the directory that it is in on this host.
+fn elsewhere(slot: &Slot) -> Slot {
+    Slot::new(std::path::Path::new("").into(), slot.path())
+}
+
+/// Takes out what there is no space for: those that ended first. Returns how many.
+fn leave_out(records: &mut Records) -> usize {
+    let size = |record: &Record| codec::encode(record).len().div_ceil(3) * 4 + KEY.len() + 44;
+    let mut total: usize = records.values().map(|record| size(record)).sum();
+    if total <= MAX_SIZE {
+        return 0;
+    }
+    let mut ended: Vec<(Option<Timestamp>, Thumbprint)> =
+        records.iter().map(|(key, record)| (ended_at(record), *key)).collect();
+    ended.sort_unstable_by_key(|(at, key)| (at.unwrap_or(Timestamp::MAX), *key));
+    let mut left_out = 0;
+    for (_, key) in ended {
+        if total <= MAX_SIZE {
+            break;
+        }
+        total -= records.remove(&key).map_or(0, |record| size(&record));
+        left_out += 1;
+    }
+    left_out
+}
+
+/// When the last of its names ends, where all do.
+fn ended_at(record: &Record) -> Option<Timestamp> {
+    let until = record.named().map(|named| named.dates().published_until());
+    record.deleted_at.or(until.collect::<Option<Vec<_>>>()?.into_iter().max())
+}
+
+impl Offer {
+    /// Whether the record is forgotten, or will be within `soon`.
+    fn is_over(&self, record: &Record, soon: Duration) -> bool {
+        let is_gone =
+            record.deleted_at.is_some() || record.names.iter().all(|name| name.loss.is_some());
+        let ended = ended_at(record).filter(|_| is_gone);
+        ended.is_some_and(|at| after(at, self.retention) <= after(self.now, soon))
+    }
+}

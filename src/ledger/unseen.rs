@@ -1,0 +1,85 @@
+//! What becomes of a name that the entries here do not show, or show as it was declared earlier: it is
+//! lost, or the other replicas of the fleet are asked whether they still see it.
+
+use super::change::ChangeKind;
+use super::dispute::ReplicaId;
+use super::reconcile::{Missed, Update};
+use super::record::{KeyName, Record};
+use super::verdict::Verdict;
+use crate::keys::Thumbprint;
+
+impl Update<'_> {
+    /// A name that no entry shows: it is lost where the scan before missed it as well, and in a fleet
+    /// where no other replica sees it.
+    pub(super) fn miss(&mut self, key: Thumbprint, record: &Record, mut name: KeyName) -> KeyName {
+        if let Some(fleet) = self.context.fleet {
+            if name.loss.is_none() && self.observation.unreadable.is_empty() {
+                let mut lost = name.clone();
+                lost.lose(&record.orders, self.context.now, self.context.grace_on_removal);
+                lost.begin_generation();
+                self.ask(fleet, key, &mut name, lost);
+            }
+        } else if name.loss.is_none() && self.is_confirmed(Missed::Name(key, name.name.clone())) {
+            name.lose(&record.orders, self.context.now, self.context.grace_on_removal);
+            let taken = self.observation.entries.get(&name.slot);
+            let taken = taken.and_then(|entry| entry.as_ref().ok());
+            let replaced =
+                taken.is_some_and(|entry| entry.keys.iter().all(|seen| seen.thumbprint != key));
+            self.change(key, &name.name, ChangeKind::Lost { replaced });
+        }
+        name
+    }
+
+    /// Whether what the entries say now of a name counts in a fleet. Where it is what was declared of the
+    /// name earlier, `next` becomes as `known` again, and the other replicas are asked.
+    pub(super) fn is_news(
+        &mut self,
+        fleet: &ReplicaId,
+        key: Thumbprint,
+        known: Option<&KeyName>,
+        next: &mut KeyName,
+    ) -> bool {
+        let digest = next.digest();
+        let mut dispute = next.dispute.take().unwrap_or_default();
+        let Some(known) = known.filter(|known| known.loss.is_none()) else {
+            next.generation += u64::from(known.is_some());
+            dispute.settle();
+            dispute.note(digest, next.generation);
+            next.dispute = Some(dispute);
+            return true;
+        };
+        if digest == known.digest() {
+            if !dispute.history.contains_key(&digest) {
+                dispute.note(digest, known.generation);
+            }
+            dispute.object(fleet);
+            next.dispute = Some(dispute);
+            return true;
+        }
+        let is_earlier = dispute.history.get(&digest).is_some_and(|at| *at < known.generation);
+        let mut seen = KeyName { dispute: Some(dispute.clone()), ..next.clone() };
+        seen.begin_generation();
+        seen.dispute.get_or_insert_default().note(digest, seen.generation);
+        if !is_earlier {
+            *next = seen;
+            return true;
+        }
+        *next = KeyName { dispute: Some(dispute), ..known.clone() };
+        self.ask(fleet, key, next, seen);
+        false
+    }
+
+    /// Asks the other replicas whether they still see `name`, which this one would have like `unseen`.
+    fn ask(&mut self, fleet: &ReplicaId, key: Thumbprint, name: &mut KeyName, unseen: KeyName) {
+        let is_asked = |name: &KeyName| {
+            name.dispute.as_ref().is_some_and(|dispute| dispute.has_open_question_of(fleet))
+        };
+        if !is_asked(name) {
+            if !self.is_confirmed(Missed::Name(key, name.name.clone())) {
+                return;
+            }
+            name.dispute.get_or_insert_default().ask(fleet);
+        }
+        self.outcome.unseen.push(Verdict { key, name: unseen });
+    }
+}

@@ -1,0 +1,178 @@
+//! What two copies of a record come to, as properties.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jwksd::keys::lifecycle::{End, Policy};
+use jwksd::keys::{Audience, Name};
+use jwksd::ledger::dispute::{Dispute, Question};
+use jwksd::ledger::{KeyName, NamedKey, Orders, Record};
+use jwksd::source::Slot;
+use proptest::prelude::*;
+
+use crate::common::keys::{kid, seen};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+fn ends() -> impl Strategy<Value = Option<End>> {
+    let end = (0..50_i64, 0..50_u64, any::<bool>());
+    let end = end.prop_map(|(from, grace, is_reached)| End {
+        is_reached,
+        ..End::planned(at(from), Duration::from_secs(grace))
+    });
+    prop::option::of(end)
+}
+
+fn disputes() -> impl Strategy<Value = Option<Box<Dispute>>> {
+    let replicas = || prop::sample::select(vec!["x", "y"]).prop_map(Arc::<str>::from);
+    let questions = prop::collection::btree_map(replicas(), (0..4_u64, any::<bool>()), 0..3);
+    let objections = prop::collection::btree_map(replicas(), 0..4_u64, 0..3);
+    let digests = (0..20_u8).prop_map(|digest| Arc::<str>::from(digest.to_string()));
+    let history = prop::collection::btree_map(digests, 0..9_u64, 0..20);
+    (questions, objections, history).prop_map(|(questions, objections, history)| {
+        let question = |(count, is_open)| Question { count, is_open };
+        let questions = questions.into_iter().map(|(who, what)| (who, question(what)));
+        let dispute = Dispute { questions: questions.collect(), objections, history };
+        // As it is kept: the newest sixteen of them.
+        let kept = Dispute { history: newest(dispute.history), ..dispute };
+        (kept != Dispute::default()).then(|| Box::new(kept))
+    })
+}
+
+fn newest(history: BTreeMap<Arc<str>, u64>) -> BTreeMap<Arc<str>, u64> {
+    let mut entries: Vec<_> = history.into_iter().collect();
+    entries.sort_by_key(|(digest, generation)| (*generation, Arc::clone(digest)));
+    entries.into_iter().rev().take(16).collect()
+}
+
+prop_compose! {
+    fn names()(
+        name in prop::sample::select(NAMES.to_vec()), generation in 0..3_u64, loss in ends(),
+        valid_to in prop::option::of(0..3_i64), seen_at in 0..9_i64,
+        published in prop::option::of(0..9_i64), publications in 0..3_u64,
+        was_published in any::<bool>(), is_here in any::<bool>(), dispute in disputes(),
+    ) -> KeyName {
+        let policy = policy();
+        let slot = Slot::new(Path::new(if is_here { "/keys" } else { "" }).into(), name);
+        let record = Record::of_newcomer(&seen(name, 1), &slot, at(seen_at), &policy);
+        let mut made = record.names[0].clone();
+        made.name = Name { audience: Audience::new("client"), kid: kid(name) };
+        made.declared.valid_to = valid_to.map(at);
+        (made.generation, made.loss, made.publications) = (generation, loss, publications);
+        (made.first_published, made.was_published) = (published.map(at), was_published);
+        made.dispute = dispute;
+        made
+    }
+}
+
+prop_compose! {
+    /// A copy of a record, somewhere in its life.
+    fn copies()(
+        names in prop::collection::vec(names(), 0..4), revision in 0..4_u64, has_place in any::<bool>(),
+        number in 0..3_u64, back in 0..3_u64, end in ends(), masks in any::<bool>(),
+        deleted in prop::option::weighted(0.2, 0..50_i64), first_seen in 0..9_i64,
+    ) -> Arc<Record> {
+        let slot = Slot::new(Path::new("/keys").into(), "a");
+        let mut record = Record::of_newcomer(&seen("a", 1), &slot, at(first_seen), &policy());
+        let names: BTreeMap<Name, KeyName> =
+            names.into_iter().map(|name| (name.name.clone(), name)).collect();
+        record.names = names.into_values().collect();
+        record.revision = revision;
+        if !has_place {
+            record.places.clear();
+        }
+        record.deleted_at = deleted.map(at);
+        record.orders = Arc::new(Orders {
+            number,
+            end_number: number.saturating_sub(back),
+            end,
+            masked_ends: masks.then(|| at(1)).into_iter().collect(),
+            ..Orders::default()
+        });
+        Arc::new(record)
+    }
+}
+
+const fn policy() -> Policy {
+    let second = Duration::from_secs(1);
+    Policy {
+        announce: second,
+        propagation: second,
+        token_lifetime: second,
+        clock_skew: second,
+        default_grace: second,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2048) })]
+
+    #[test]
+    fn copies_come_to_the_same_in_any_order_and_number(one in copies(), two in copies(), three in copies()) {
+        let both = one.joined_with(&two);
+        prop_assert_eq!(&both, &two.joined_with(&one));
+        prop_assert_eq!(&both.joined_with(&three), &one.joined_with(&two.joined_with(&three)));
+        prop_assert_eq!(&one.joined_with(&one), &one);
+        for copy in [&one, &two] {
+            prop_assert_eq!(&both.joined_with(copy), &both);
+            prop_assert_eq!(&copy.joined_with(&both), &both);
+        }
+    }
+
+    /// Of what either copy knows to be over, nothing comes back, unless it was taken back later.
+    #[test]
+    fn nothing_comes_back_that_an_order_or_a_deletion_ended(one in copies(), two in copies()) {
+        let both = one.joined_with(&two);
+        for copy in [&one, &two] {
+            prop_assert!(both.deleted_at <= copy.deleted_at || copy.deleted_at.is_none());
+            prop_assert!(both.deleted_at.is_some() || copy.deleted_at.is_none());
+            prop_assert!(both.orders.number >= copy.orders.number);
+            prop_assert!(both.orders.end_number >= copy.orders.end_number);
+            if let Some(end) = copy.orders.end.filter(|_| both.orders.end_number == copy.orders.end_number) {
+                prop_assert!(both.orders.end.is_some_and(|both| both.until() <= end.until()));
+            }
+            let is_freed = both.deleted_at.is_some() && both.names.is_empty();
+            for name in copy.names.iter().filter(|_| !is_freed) {
+                let joined = both.name(&name.name).unwrap();
+                prop_assert!(joined.generation >= name.generation);
+                prop_assert!(joined.was_published || !name.was_published);
+                prop_assert!(joined.publications >= name.publications);
+                prop_assert!(joined.first_seen <= name.first_seen);
+                let is_tie = joined.generation == name.generation;
+                prop_assert!(!is_tie || name.loss.is_some() || joined.loss.is_none(), "present beats lost");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_order_about_something_else_takes_no_end_back() {
+    let slot = Slot::new(Path::new("/keys").into(), "a");
+    let record = Record::of_newcomer(&seen("a", 1), &slot, at(0), &policy());
+    let with = |orders: Orders| Arc::new(Record { orders: Arc::new(orders), ..record.clone() });
+    let end = Some(End::planned(at(5), Duration::ZERO));
+    let ended = with(Orders { number: 1, end_number: 1, end, ..Orders::default() });
+    let other = with(Orders { number: 2, ..Orders::default() });
+    assert_eq!(ended.joined_with(&other).orders.end, end);
+    let back = with(Orders { number: 2, end_number: 2, ..Orders::default() });
+    assert_eq!(ended.joined_with(&back).orders.end, None);
+}
+
+#[test]
+fn the_ids_of_a_deleted_key_that_were_freed_stay_free() {
+    let slot = Slot::new(Path::new("/keys").into(), "a");
+    let record = Arc::new(Record::of_newcomer(&seen("a", 1), &slot, at(0), &policy()));
+    let freed = Record { deleted_at: Some(at(3)), names: Vec::new(), ..Record::clone(&record) };
+    let freed = Arc::new(freed);
+    for joined in [record.joined_with(&freed), freed.joined_with(&record)] {
+        assert_eq!((joined.named().count(), joined.deleted_at), (0, Some(at(3))));
+        assert!(joined.named().all(|named: NamedKey<'_>| named.key.loss.is_some()));
+    }
+}
