@@ -173,6 +173,7 @@ def away(world, seconds):
     if took is not None and time.monotonic() - back > 2.0:
         world.fail(f"alike only {time.monotonic() - back:.2f} s after the API's return")
     world.deliver(a, 0)
+    world.kubelet.wait()
     return f"{seconds} s away, alike {(took or 0):.2f} s after its return"
 
 

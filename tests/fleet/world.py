@@ -44,10 +44,10 @@ class Kubelet(threading.Thread):
             replica.volume.write(files)
 
     def wait(self):
-        """Until everything is delivered."""
+        """Until everything is delivered, but what a newer version has overtaken."""
         while True:
             with self.changed:
-                if not self.due:
+                if all(number < self.newest.get(replica, 0) for _, number, replica, _ in self.due):
                     return
             time.sleep(0.02)
 
