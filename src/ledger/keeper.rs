@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::current::current_keys;
-use super::fleet::Membership;
+use super::fleet::{Membership, Offer};
 use super::handoff::{HandOff, HandOffFiles};
 use super::journal::CommitError;
 use super::memory::Memory;
@@ -21,6 +21,7 @@ use super::served::{self, Confirmation, ServedDirectories, ServedMarker};
 use super::step::Step;
 use super::store::{self, LOCK_PATIENCE, LoadedRecords, LockedStore, Store};
 use super::succession::with_successions;
+use super::verdict::Verdict;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Thumbprint};
 use crate::source::OpenedDirectory;
@@ -42,6 +43,7 @@ pub struct Ledger {
     damaged_files: Vec<PathBuf>,
     persistence: Persistence,
     served: ServedMarker,
+    told: ServedMarker,
     served_directories: ServedDirectories,
     fleet: Option<Membership>,
     /// The shared records that are joined into these.
@@ -81,7 +83,8 @@ impl Ledger {
             is_restored: false,
             damaged_files: Vec::new(),
             persistence: Persistence::Memory,
-            served: ServedMarker::default(),
+            served: ServedMarker::of_served(),
+            told: ServedMarker::of_told(),
             served_directories: ServedDirectories::default(),
             fleet: None,
             joined: Arc::default(),
@@ -133,7 +136,8 @@ impl Ledger {
             let changes = self.store.as_ref().and_then(Store::changes);
             self.is_restored |= changes.is_none_or(|changes| Some(changes) <= self.synced_at);
             self.synced_at = None;
-            self.served = ServedMarker::default();
+            self.served = ServedMarker::of_served();
+            self.told = ServedMarker::of_told();
         }
     }
 
@@ -283,7 +287,28 @@ impl Ledger {
             && let Ok(directory) = OpenedDirectory::open_trusted(directory)
         {
             self.served.write(&directory, synced_at);
+            if let Some(told) = self.fleet.as_ref().and_then(|fleet| fleet.exchange.told()) {
+                self.told.write(&directory, told);
+            }
         }
+    }
+
+    /// Tells the fleet what is remembered, and what is to hold of it.
+    pub fn offer(
+        &self,
+        fleet: &Membership,
+        verdicts: Vec<Verdict>,
+        version: u64,
+        (now, retention): (Timestamp, Duration),
+    ) {
+        let (records, changes) = (self.records().clone(), self.synced_at);
+        fleet.exchange.offer(Offer { records, changes, verdicts, version, now, retention });
+    }
+
+    /// Waits until the fleet has been told the current records, for at most `patience`.
+    pub(crate) fn wait_until_told(&self, patience: Duration) -> bool {
+        let changes = self.directory.as_ref().zip(self.synced_at);
+        changes.is_some_and(|(directory, at)| served::wait_until_told(directory, at, patience))
     }
 
     /// Waits until a daemon serves the current records, for at most `patience`.

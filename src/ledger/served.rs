@@ -18,19 +18,31 @@ use crate::source::OpenedDirectory;
 
 const SERVED: &str = "served";
 
-/// The file as the daemon writes it.
-#[derive(Debug, Default)]
+/// The change that the fleet has been told, in the same form.
+const TOLD: &str = "told";
+
+/// A file with the number of a change, as the daemon writes it.
+#[derive(Debug)]
 pub(super) struct ServedMarker {
+    name: &'static str,
     file: Option<File>,
     written: Option<u64>,
 }
 
 impl ServedMarker {
-    /// Records that change number `changes` is served. Writes only where that is new: each write
+    pub(super) const fn of_served() -> Self {
+        Self { name: SERVED, file: None, written: None }
+    }
+
+    pub(super) const fn of_told() -> Self {
+        Self { name: TOLD, file: None, written: None }
+    }
+
+    /// Records that it is true of change number `changes`. Writes only where that is new: each write
     /// wakes every process that watches the directory, including this one.
     pub(super) fn write(&mut self, directory: &OpenedDirectory, changes: u64) {
-        if self.file.as_ref().is_none_or(|file| !is_in_place(file, directory)) {
-            *self = Self { file: open(directory).ok(), written: None };
+        if self.file.as_ref().is_none_or(|file| !is_in_place(file, directory, self.name)) {
+            *self = Self { file: open(directory, self.name).ok(), written: None, ..*self };
         }
         if self.written == Some(changes) {
             return;
@@ -42,8 +54,8 @@ impl ServedMarker {
 }
 
 /// Whether the opened file is still the one of the directory, which may have been replaced.
-fn is_in_place(file: &File, directory: &OpenedDirectory) -> bool {
-    let there = directory.status(SERVED).ok().map(|there| (there.st_dev, there.st_ino));
+fn is_in_place(file: &File, directory: &OpenedDirectory, name: &str) -> bool {
+    let there = directory.status(name).ok().map(|there| (there.st_dev, there.st_ino));
     there.is_some() && there == file.metadata().ok().as_ref().map(identity)
 }
 
@@ -51,9 +63,9 @@ fn identity(there: &Metadata) -> (u64, u64) {
     (there.dev(), there.ino())
 }
 
-fn open(directory: &OpenedDirectory) -> io::Result<File> {
+fn open(directory: &OpenedDirectory, name: &str) -> io::Result<File> {
     // Whoever can open the file can hold a lock on it.
-    let file = directory.open_or_make(SERVED, 0o600)?;
+    let file = directory.open_or_make(name, 0o600)?;
     // A command that checks whether a daemon runs holds the lock for an instant.
     for _ in 0..20 {
         if file.try_lock_shared().is_ok() {
@@ -76,7 +88,7 @@ pub enum Confirmation {
 
 /// Waits until a daemon serves change number `changes`, for at most `patience`.
 pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> Confirmation {
-    let Some(file) = held(directory) else { return Confirmation::NoDaemon };
+    let Some(file) = held(directory, SERVED) else { return Confirmation::NoDaemon };
     let deadline = Instant::now() + patience;
     loop {
         if read_count(&file).is_some_and(|served| changes <= served) {
@@ -89,9 +101,25 @@ pub(super) fn wait(directory: &Path, changes: u64, patience: Duration) -> Confir
     }
 }
 
+/// Waits until the fleet has been told change number `changes`, for at most `patience`.
+pub(super) fn wait_until_told(directory: &Path, changes: u64, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        // The file is made with the first change that is told.
+        let told = held(directory, TOLD).and_then(|file| read_count(&file));
+        if told.is_some_and(|told| changes <= told) {
+            return true;
+        }
+        if deadline <= Instant::now() {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// The file, where a daemon holds it.
-fn held(directory: &Path) -> Option<File> {
-    let file = OpenedDirectory::open_trusted(directory).ok()?.open_to_read(SERVED).ok()?;
+fn held(directory: &Path, name: &str) -> Option<File> {
+    let file = OpenedDirectory::open_trusted(directory).ok()?.open_to_read(name).ok()?;
     is_held(&file).then_some(file)
 }
 
@@ -153,7 +181,7 @@ pub(crate) fn other_daemon(keys: &[Arc<Path>], state: &Path) -> Option<OtherDaem
     })?;
     // A daemon that begins holds the directory a little before its ledger.
     for _ in 0..20 {
-        if held(state).is_some() {
+        if held(state, SERVED).is_some() {
             return None;
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -67,6 +67,9 @@ pub struct KeyPair {
     /// In the answer to an operation: whether a daemon serves what came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub served: Option<bool>,
+    /// In the answer to an operation of a replica of a fleet: whether the others have been told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<bool>,
 }
 
 /// What holds for one of the names of a key.
@@ -129,6 +132,7 @@ impl KeyPair {
             names: names.collect(),
             warnings: overview.warnings_about(named.name()).map(str::to_owned).collect(),
             served: None,
+            told: None,
         }
     }
 }

@@ -309,6 +309,11 @@ impl Operations {
         self.ledger.wait_until_served(Duration::from_secs(5))
     }
 
+    /// Whether the other replicas of a fleet have been told soon.
+    pub(crate) fn wait_until_told(&self) -> bool {
+        self.ledger.wait_until_told(Duration::from_secs(3))
+    }
+
     /// Completes or takes back what a crash interrupted. Where that fails, the next operation tries
     /// again.
     pub fn recover(&mut self) {

@@ -21,18 +21,17 @@ use crate::clock::Clock;
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::refusal::Refused;
 use crate::keys::{Audience, Name};
-use crate::ledger::fleet::Offer;
 use crate::ledger::{
     Change, Contradiction, HandOffStatus, Ledger, NamedKey, Overview, Persistence, Reconciliation,
     Records,
 };
 use crate::source::scan::DirectoryIdentity;
-use crate::source::watch::{Debounce, Watcher};
+use crate::source::watch::{Debounce, HintKind, Pace, Watcher};
 
 #[derive(Debug)]
 pub enum Signal {
     /// Something happened at these paths; without any, anywhere.
-    KeysChanged(Vec<PathBuf>),
+    KeysChanged(Vec<PathBuf>, HintKind),
     LedgerChanged,
     /// This process wrote in the ledger's directory. The sender is used once that is served.
     Operated(oneshot::Sender<()>),
@@ -96,14 +95,14 @@ impl Reload {
         signals: Sender<Signal>,
     ) -> Self {
         let ledger_directory = ledger.directory().map(Path::to_owned);
-        let watcher = Watcher::new(move |paths| {
+        let watcher = Watcher::new(move |paths, kind| {
             let of_ledger = |path: &PathBuf| {
                 ledger_directory.as_ref().is_some_and(|directory| path.starts_with(directory))
             };
             let signal = if !paths.is_empty() && paths.iter().all(of_ledger) {
                 Signal::LedgerChanged
             } else {
-                Signal::KeysChanged(paths.to_vec())
+                Signal::KeysChanged(paths.to_vec(), kind)
             };
             // The receiver is gone when the program ends.
             let _ = signals.send(signal);
@@ -136,7 +135,7 @@ impl Reload {
 
     /// Scans and publishes until it is told to stop.
     pub fn run(mut self, signals: &Receiver<Signal>) {
-        let mut settle = Debounce::new(self.settings.settle, SETTLE_AT_MOST);
+        let mut pace = Pace::new(self.settings.settle, SETTLE_AT_MOST);
         // Each record that is written raises several events, this process's own writes too.
         let [quiet, at_most] = LEDGER_SETTLE;
         let mut ledger_settle = Debounce::new(quiet, at_most);
@@ -152,7 +151,7 @@ impl Reload {
         loop {
             // While files are being written, wait for them to settle.
             let look_at =
-                settle.due().or_else(|| [Some(next_poll), again].into_iter().flatten().min());
+                pace.due().or_else(|| [Some(next_poll), again].into_iter().flatten().min());
             let change_at = [self.next_change(), ledger_settle.due()].into_iter().flatten().min();
             let wake_at = [look_at, change_at].into_iter().flatten().min().unwrap_or(next_poll);
             let signal = signals.recv_timeout(wake_at.saturating_duration_since(Instant::now()));
@@ -164,15 +163,15 @@ impl Reload {
             for signal in signal.into_iter().chain(signals.try_iter()) {
                 match signal {
                     Signal::Stop => return,
-                    Signal::KeysChanged(paths) => {
-                        settle.note(Instant::now());
+                    Signal::KeysChanged(paths, kind) => {
+                        pace.note(&paths, kind, Instant::now());
                         touched = touched.filter(|_| !paths.is_empty()).map(|mut touched| {
                             touched.extend(paths);
                             touched
                         });
                     }
                     Signal::ScanNow => {
-                        settle.clear();
+                        pace.clear();
                         next_poll = Instant::now();
                     }
                     // Where the ledger fails, this process's own attempts caused the event. The
@@ -185,14 +184,15 @@ impl Reload {
                 }
             }
             let now = Instant::now();
-            if look_at.is_some_and(|at| at <= now) || next_poll <= now {
-                settle.clear();
+            if pace.due().or(look_at).is_some_and(|at| at <= now) || next_poll <= now {
+                pace.clear();
                 ledger_settle.clear();
                 if next_poll <= now {
                     self.ledger.verify();
                 }
                 let places = touched.take().filter(|_| now < next_poll);
                 again = self.look(places.as_ref());
+                pace.looked(now, Instant::now());
                 // Another look is one at the same places.
                 touched = if again.is_some() { places } else { Some(BTreeSet::new()) };
                 if next_poll <= now {
@@ -281,13 +281,8 @@ impl Reload {
         let Reconciliation { changes, mut refused, contradictions, is_outdated, unseen, .. } =
             self.ledger.update(reconciled);
         if let Some((fleet, shared)) = fleet.zip(shared) {
-            fleet.exchange.offer(Offer {
-                records: self.ledger.records().clone(),
-                verdicts: unseen,
-                version: shared.version,
-                now,
-                retention: self.settings.reconcile.retention,
-            });
+            let retention = self.settings.reconcile.retention;
+            self.ledger.offer(&fleet, unseen, shared.version, (now, retention));
         }
         if is_new_look {
             self.contradictions = contradictions;

@@ -65,7 +65,7 @@ impl Certificates {
         let reload = move || {
             let Self { mut reloaders, .. } = self;
             // Sending fails only where this thread has ended.
-            let mut watcher = Watcher::new(move |_| {
+            let mut watcher = Watcher::new(move |_, _| {
                 let _ = on_event.send(());
             });
             loop {

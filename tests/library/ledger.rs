@@ -593,6 +593,7 @@ fn a_loss_that_could_not_be_written_is_kept_whatever_was_ordered_meanwhile() {
         let mut records = records.clone();
         let record = Arc::make_mut(records.get_mut(&key(1)).unwrap());
         record.names[0].loss = Some(loss);
+        record.names[0].generation += 1;
         record.revision += 1;
         (records, ())
     });

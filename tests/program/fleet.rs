@@ -50,11 +50,14 @@ impl Replica {
         if answer.status == 200 { answer.kids() } else { Vec::new() }
     }
 
-    fn order(&self, api: &ApiServer, arguments: &[&str]) {
+    /// Carries out an order. Returns whether the others have been told.
+    fn order(&self, api: &ApiServer, arguments: &[&str]) -> bool {
         let mut command = jwksd();
-        command.arg("keys").args(arguments).arg("--keys").arg(self.keys());
+        command.arg("keys").args(arguments).args(["--format", "json", "--keys"]).arg(self.keys());
         let output = settings(&mut command, api).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        answer["told"].as_bool().unwrap()
     }
 
     fn status(&self) -> Value {
@@ -89,7 +92,7 @@ fn what_one_replica_sees_all_publish_and_what_one_is_ordered_all_obey() {
     drop_key(replicas[0].keys(), "a");
     drop_key(replicas[1].keys(), "b");
     all_publish(&replicas, &["a", "b"]);
-    replicas[1].order(&api, &["invalidate", "b", "--now"]);
+    assert!(replicas[1].order(&api, &["invalidate", "b", "--now"]));
     all_publish(&replicas, &["a"]);
     replicas[0].order(&api, &["delete", "a", "--yes"]);
     all_publish(&replicas, &[]);
@@ -149,7 +152,7 @@ fn without_the_api_each_goes_on_by_itself_and_they_join_afterwards() {
     eventually("one's own is published", || {
         replicas[1].published().contains(&"b".to_owned()).then_some(())
     });
-    replicas[0].order(&api, &["invalidate", "a", "--now"]);
+    assert!(!replicas[0].order(&api, &["invalidate", "a", "--now"]));
     eventually("one's own order holds", || replicas[0].published().is_empty().then_some(()));
     eventually("it is told", || replicas[1].fleet()["error"].as_str().map(|_| ()));
     api.set_away(false);

@@ -12,7 +12,7 @@ use crate::audit::{Attempt, AttemptOutcome};
 use crate::cli::screen::{Screen, ShownKids};
 use crate::cli::{DONE, Failure, Format, UNCONFIRMED, WRONG_USAGE, print};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, FleetStore};
 use crate::keys::Kid;
 use crate::ledger::{Confirmation, NamedKey};
 use crate::operations::timetable::{self, TimetableEntry};
@@ -74,6 +74,10 @@ impl Run {
                 Confirmation::NoDaemon => Some(false),
                 Confirmation::Unconfirmed => None,
             };
+            if self.config.fleet.store != FleetStore::None {
+                let is_served = confirmation == Confirmation::Served;
+                pair.told = Some(is_served && self.operations.wait_until_told());
+            }
             if confirmation == Confirmation::Unconfirmed {
                 self.code = UNCONFIRMED;
                 pair.warnings.push(

@@ -102,13 +102,19 @@ pub(super) fn pair(pair: &KeyPair, style: &Style) -> String {
 /// The width of the names before what is said of a key.
 const LABEL: usize = 19;
 
-/// Whether a daemon serves what came of an operation.
+/// Whether a daemon serves what came of an operation, and the other replicas know of it.
 fn served(pair: &KeyPair) -> String {
-    match pair.served {
+    let served = match pair.served {
         Some(true) => format!("{:<18} yes\n", "served"),
         Some(false) => format!("{:<18} no: no daemon uses this ledger now\n", "served"),
         None => String::new(),
-    }
+    };
+    let told = match pair.told {
+        Some(true) => format!("{:<18} yes\n", "told the fleet"),
+        Some(false) => format!("{:<18} not yet\n", "told the fleet"),
+        None => String::new(),
+    };
+    served + &told
 }
 
 /// What there is to know about a key, which is named where it is one of several.

@@ -282,10 +282,16 @@ impl Store {
         path: &str,
     ) -> Result<std::convert::Infallible, StoreError> {
         let path = format!("{path}/{}", self.settings.name);
+        let mut told = None;
         loop {
             let is_right = self.exchange.status().clock_off.is_none();
             let next = is_right.then(|| self.exchange.replacement(&self.replica)).flatten();
             let Some(object) = next else {
+                if told != self.exchange.told() {
+                    told = self.exchange.told();
+                    // The reload loop says so to commands.
+                    (self.news)();
+                }
                 self.exchange.offered().await;
                 continue;
             };

@@ -39,6 +39,8 @@ pub struct Membership {
 #[derive(Debug, Clone)]
 pub struct Offer {
     pub records: Records,
+    /// The change of the ledger on disk that they are as of.
+    pub changes: Option<u64>,
     /// What holds if it is written on the version that it was judged by.
     pub verdicts: Vec<Verdict>,
     /// That version, as [`SharedView::version`] counts them.
@@ -96,6 +98,8 @@ struct ExchangeState {
     version: u64,
     heard: Option<Instant>,
     offer: Option<Offer>,
+    /// The change that the others know.
+    told: Option<u64>,
     status: FleetStatus,
 }
 
@@ -187,15 +191,23 @@ impl Exchange {
         is_news
     }
 
+    /// The change of the ledger on disk that the other replicas know.
+    pub fn told(&self) -> Option<u64> {
+        self.state().told
+    }
+
     /// What is to be written, where there is anything: the object, with its version.
     pub fn replacement(&self, replica: &ReplicaId) -> Option<serde_json::Value> {
         let mut state = self.state();
-        let ExchangeState { object, version, offer, .. } = &mut *state;
+        let ExchangeState { object, version, offer, told, .. } = &mut *state;
         let offer = offer.as_mut().filter(|_| *version > 0)?;
         if offer.version != *version {
             offer.verdicts.clear();
         }
         let replacement = object.with(offer, replica);
+        if replacement.is_none() {
+            *told = offer.changes;
+        }
         state.status.not_yet_told =
             replacement.as_ref().map_or(0, |replacement| replacement.changed);
         let replacement = replacement?;

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::scan::DirectoryIdentity;
 
 mod debounce;
+mod pace;
 
 pub use debounce::Debounce;
+pub use pace::{HintKind, Pace};
 
 /// How long after a queue overflow the next one is no hint. Reading a very large directory can
 /// overflow the queue by itself, and every look would then ask for the next one; what was lost, the
@@ -46,11 +48,11 @@ pub enum WatchState {
 }
 
 impl Watcher {
-    /// `on_event` is called on a thread of the watcher with the paths of each event. No path means
-    /// that something unknown happened: events were lost.
+    /// `on_event` is called on a thread of the watcher with the paths of each event, and what it says
+    /// of them. No path means that something unknown happened: events were lost.
     ///
     /// Never fails; where events can't be had, the state says so and [`Self::follow`] tries again.
-    pub fn new(on_event: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Self {
+    pub fn new(on_event: impl Fn(&[PathBuf], HintKind) + Send + Sync + 'static) -> Self {
         let mut watcher = Self {
             hints: Hints::new(on_event),
             backend: None,
@@ -91,7 +93,7 @@ impl Watcher {
     }
 }
 
-type OnEvent = dyn Fn(&[PathBuf]) + Send + Sync;
+type OnEvent = dyn Fn(&[PathBuf], HintKind) + Send + Sync;
 
 /// What is shared with the thread that events come on.
 struct Hints {
@@ -113,30 +115,30 @@ enum Reaction {
 }
 
 impl Hints {
-    fn new(on_event: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Arc<Self> {
+    fn new(on_event: impl Fn(&[PathBuf], HintKind) + Send + Sync + 'static) -> Arc<Self> {
         let on_event = Box::new(on_event);
         Arc::new(Self { on_event, armed: Mutex::default(), last_overflow: Mutex::default() })
     }
 
     /// Runs on the backend's thread, which a panic would end.
     fn handle(&self, event: notify::Result<Event>) {
-        let Ok(event) = event else { return self.call_back(&[]) };
+        let Ok(event) = event else { return self.call_back(&[], HintKind::Other) };
         match reaction_to(&event) {
             Reaction::Ignore => {}
-            Reaction::Rescan => self.call_back(&event.paths),
+            Reaction::Rescan => self.call_back(&event.paths, hint_of(event.kind)),
             Reaction::Rearm => {
                 let is_gone = |armed: &Path| event.paths.iter().any(|path| armed.starts_with(path));
                 self.armed().retain(|armed, _| !is_gone(armed));
-                self.call_back(&event.paths);
+                self.call_back(&event.paths, HintKind::Other);
             }
             Reaction::Overflow if !self.is_first_overflow(Instant::now()) => {}
-            Reaction::Overflow => self.call_back(&[]),
+            Reaction::Overflow => self.call_back(&[], HintKind::Other),
         }
     }
 
-    fn call_back(&self, paths: &[PathBuf]) {
+    fn call_back(&self, paths: &[PathBuf], kind: HintKind) {
         // A caller that panics has said so on stderr; its next look comes by poll.
-        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(paths)));
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(paths, kind)));
     }
 
     fn is_first_overflow(&self, now: Instant) -> bool {
@@ -167,6 +169,18 @@ fn reaction_to(event: &Event) -> Reaction {
             Reaction::Rearm
         }
         _ => Reaction::Rescan,
+    }
+}
+
+/// A file that is made, or whose content changes, is open for writing until it is closed.
+fn hint_of(kind: EventKind) -> HintKind {
+    match kind {
+        EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => {
+            HintKind::Writing
+        }
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => HintKind::Whole,
+        _ => HintKind::Other,
     }
 }
 
@@ -271,7 +285,7 @@ fn by_path(directories: &BTreeSet<DirectoryIdentity>) -> BTreeMap<PathBuf, (u64,
 mod tests {
     use std::sync::mpsc::channel;
 
-    use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RemoveKind};
+    use notify::event::{DataChange, Flag, MetadataKind, RemoveKind};
 
     use super::*;
 
@@ -297,7 +311,7 @@ mod tests {
     #[test]
     fn lost_events_are_a_hint_without_paths_but_not_time_and_again() {
         let (sender, told) = channel();
-        let hints = Hints::new(move |paths| sender.send(paths.to_vec()).unwrap());
+        let hints = Hints::new(move |paths, _| sender.send(paths.to_vec()).unwrap());
         let overflow = || Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan));
         hints.handle(overflow());
         hints.handle(overflow());
@@ -310,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_removed_directory_and_those_below_are_to_be_armed_again_whatever_their_inode() {
-        let hints = Hints::new(|_| {});
+        let hints = Hints::new(|_, _| {});
         let paths = ["/keys", "/keys/sub", "/keys/sub/deep", "/keys/subway"].map(PathBuf::from);
         for kind in [
             EventKind::Remove(RemoveKind::Folder),
@@ -328,7 +342,7 @@ mod tests {
         let keys = tempfile::tempdir().unwrap();
         let directories = BTreeSet::from([DirectoryIdentity::of(keys.path()).unwrap()]);
         let (sender, told) = channel();
-        let mut watcher = Watcher::new(move |paths| drop(sender.send(paths.to_vec())));
+        let mut watcher = Watcher::new(move |paths, _| drop(sender.send(paths.to_vec())));
         // A backend whose thread ends by the first event, as no handler of ours ends it.
         let alive = Arc::new(());
         let thread = Arc::downgrade(&alive);
@@ -364,7 +378,7 @@ mod tests {
     #[test]
     fn unsteady_inodes_do_not_keep_the_caller_looking() {
         let keys = tempfile::tempdir().unwrap();
-        let mut watcher = Watcher::new(|_| {});
+        let mut watcher = Watcher::new(|_, _| {});
         let mut follow = |inode| {
             let path = keys.path().to_path_buf();
             watcher.follow(&BTreeSet::from([DirectoryIdentity { path, device: 0, inode }]))

@@ -14,7 +14,7 @@ use super::look;
 
 pub(crate) fn watcher() -> (Watcher, Receiver<Vec<PathBuf>>) {
     let (sender, hints) = channel();
-    (Watcher::new(move |paths| drop(sender.send(paths.to_vec()))), hints)
+    (Watcher::new(move |paths, _| drop(sender.send(paths.to_vec()))), hints)
 }
 
 /// Waits for the hint that names `path`, and returns those before it.
@@ -173,7 +173,7 @@ fn a_path_that_leads_elsewhere_by_now_is_not_taken_for_watched() {
 fn a_hint_that_panics_does_not_end_the_watching() {
     let keys = tempdir().unwrap();
     let (sender, hints) = channel();
-    let mut watcher = Watcher::new(move |paths| {
+    let mut watcher = Watcher::new(move |paths, _| {
         drop(sender.send(paths.to_vec()));
         assert!(!paths.iter().any(|path| path.ends_with("bomb.pem")), "as the test asked");
     });
