@@ -152,9 +152,9 @@ class Replica:
             settings |= {"fleet_namespace": NAMESPACE, "fleet_kubeconfig": self.kubeconfig}
         variables = {f"JWKSD_{name.upper()}": str(value) for name, value in settings.items()}
         if self.in_cluster:
-            # A proxy of the environment is nothing for the API server of one's own cluster.
-            variables |= {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.proxy.port),
-                          "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+            variables |= {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.proxy.port)}
+        # A proxy of the environment is nothing for the API server.
+        variables["HTTPS_PROXY"] = variables["https_proxy"] = "http://127.0.0.1:9"
         if self.offset is not None:
             variables |= {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": self.offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                           "FAKETIME_NO_CACHE": "1"}
