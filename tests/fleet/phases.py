@@ -31,6 +31,8 @@ def drops(world, count, batch=25):
     took = []
     world.keys.prepare(count + 8)
     for number in range(count):
+        if len(world.failures) > 10:
+            break
         if number % batch == 0:
             world.fresh()
         first = world.random.choice(world.replicas)
@@ -53,6 +55,8 @@ def orders(world, count):
     kids = [world.drop(world.replicas[0], 0) for _ in range(count)]
     world.until("the keys of the orders are served by all", 10, lambda: all(map(world.everywhere, kids)))
     for kid in kids:
+        if len(world.failures) > 10:
+            break
         replica = world.random.choice(world.replicas)
         instants = {}
         def note(one, served, kid=kid, instants=instants):

@@ -107,7 +107,7 @@ class Scenario:
 
     async def until_let_go(self):
         await asyncio.sleep(max(0.0, max(self.ends.values()) - time.time()))
-        longest = max(self.trust(watch.cache) or 0 for watch in self.watches)
+        longest = max((self.trust(watch.cache) or 0 for watch in self.watches), default=0)
         await self.until("the old key is let go", longest + 2 * SLACK, lambda watch:
                          watch.refuses or self.trust(watch.cache) is None
                          or watch.refuses_now("old"))
