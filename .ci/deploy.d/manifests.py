@@ -78,8 +78,29 @@ for rule in policy["spec"]["ingress"]:
 for budget in by_kind.get("PodDisruptionBudget", []):
     selects(budget["spec"]["selector"]["matchLabels"])
     assert workload["spec"]["replicas"] > 1, "a budget for one replica blocks drains"
-(config,) = (c for c in by_kind["ConfigMap"] if c["metadata"]["name"].startswith("jwksd-"))
-assert config["metadata"]["name"] == volumes["jwksd-config"]["configMap"]["name"]
+(config,) = (c for c in by_kind["ConfigMap"] if c["metadata"]["name"] == volumes["jwksd-config"]["configMap"]["name"])
+# A fleet's ledger: one Secret by name and without data, for jwksd alone, and a way to the API server.
+tokens = {
+    name for name, volume in volumes.items()
+    if any("serviceAccountToken" in source for source in volume.get("projected", {}).get("sources", []))
+}
+environment = {variable["name"]: variable["value"] for variable in jwksd.get("env", [])}
+assert bool(tokens) == (environment.get("JWKSD_FLEET_STORE") == "kubernetes") == bool(by_kind.get("Role")), tokens
+for (container, path), mount in mounts.items():
+    assert (mount["name"] in tokens) == (path == "/var/run/secrets/kubernetes.io/serviceaccount"), mount
+    assert mount["name"] not in tokens or (container == "jwksd" and mount["readOnly"]), (container, mount)
+if tokens:
+    (role,), (binding,), (ledger,) = by_kind["Role"], by_kind["RoleBinding"], by_kind["Secret"]
+    assert not {"data", "stringData"} & set(ledger), "applying the ledger again would overwrite it"
+    assert role["rules"] == [{
+        "apiGroups": [""], "resources": ["secrets"], "resourceNames": [ledger["metadata"]["name"]],
+        "verbs": ["get", "list", "watch", "update", "patch"],
+    }], role
+    account = {"kind": "ServiceAccount", "name": pod["serviceAccountName"], "namespace": binding["metadata"]["namespace"]}
+    assert binding["subjects"] == [account] and binding["roleRef"]["name"] == role["metadata"]["name"], binding
+    assert account["name"] in {a["metadata"]["name"] for a in by_kind["ServiceAccount"]}
+    assert "Egress" in policy["spec"]["policyTypes"], "nothing lets jwksd out where the rest is shut in"
+    assert [port["port"] for port in policy["spec"]["egress"][0]["ports"]] == [443, 6443]
 name = os.path.basename(rendered).removesuffix(".yaml")
 open(f"{scratch}/{name}.toml", "w").write(config["data"]["jwksd.toml"])
 print(f"{name}: {len(documents)} resources, {len(custom)} of them custom")

@@ -159,14 +159,21 @@ impl Store {
 
     async fn run(self) {
         let [mut pause, longest] = PAUSES;
+        let mut was_unreachable = false;
         loop {
             let Err(error) = self.keep(&mut pause).await;
             let now = self.clock.now();
             if self.exchange.failed(&error.to_string(), now) {
                 warn!(event = "fleet.failed", cause = %error, "the shared ledger can't be used; this replica goes on by itself");
             }
+            let is_unreachable = matches!(error, StoreError::Unreachable(_));
+            if was_unreachable && !is_unreachable {
+                pause = PAUSES[0];
+            }
+            was_unreachable = is_unreachable;
             sleep(jittered(pause)).await;
-            pause = (pause * 2).min(longest);
+            // A server that does not answer has no work with those who ask, and is back at any moment.
+            pause = (pause * 2).min(if is_unreachable { longest / 5 } else { longest });
         }
     }
 
@@ -189,9 +196,17 @@ impl Store {
         let mut config = match &self.settings.kubeconfig {
             Some(file) => {
                 let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(&error))?;
+                let mut clusters =
+                    kubeconfig.clusters.iter().filter_map(|one| one.cluster.as_ref());
+                let names_proxy = clusters.any(|cluster| cluster.proxy_url.is_some());
                 let options = KubeConfigOptions::default();
                 let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-                config.map_err(|error| unusable(&error))?
+                let mut config = config.map_err(|error| unusable(&error))?;
+                if !names_proxy {
+                    // A proxy of the environment is for other connections.
+                    config.proxy_url = None;
+                }
+                config
             }
             None => Config::incluster().map_err(|error| unusable(&error))?,
         };
@@ -213,10 +228,11 @@ impl Store {
     ) -> Result<std::convert::Infallible, StoreError> {
         let name = &self.settings.name;
         loop {
-            // Without a version the watch begins with the object as it is: a version that the server has
-            // not reached yet, because it was restored, would be waited for in silence.
+            // Version 0: the watch begins with the object as the server has it. One that the server has not
+            // reached yet, because it was restored, would be waited for in silence; and without a version
+            // the server asks whether it is up to date, which takes it 3 s with an etcd before 3.5.
             let query = format!(
-                "{path}?watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds={}",
+                "{path}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion=0&timeoutSeconds={}",
                 WATCH.as_secs()
             );
             let response = self.send(client, Method::GET, &query, None).await?;

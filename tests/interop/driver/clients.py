@@ -37,6 +37,8 @@ class Client:
     defaults: Cache  # as it comes
     short: Cache | None  # with its own option for a lifetime of TTL
     refuses: frozenset = field(default_factory=frozenset)  # algorithms that it does not know
+    https: bool = False  # whether it takes issuers by https alone
+    one_cache: bool = False  # whether a running program has no more than one cache of an issuer
 
 
 @dataclass(frozen=True)
@@ -155,4 +157,9 @@ def all_clients(here, built):
         Client("apache", "Apache (mod_auth_openidc)", servers.Apache,
                Cache(0, 3600, "3600 s, at least 300 s; unknown kid: at once"), None,
                refuses=no_eddsa),
+        Client("kube-apiserver", "kube-apiserver (structured authentication)", servers.KubeApiserver,
+               # It remembers for 10 s, too, that it accepted a token.
+               Cache(0, 0, "no lifetime; unknown kid: from 30 s before max-age is over", until_miss=True,
+                     revoked=10), None,
+               refuses=no_eddsa, https=True, one_cache=True),
     ]

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from servers import MODULES
+from servers import MODULES, kube_apiserver
 
 
 def run(*command, directory=None, **environment):
@@ -87,6 +87,14 @@ def apache(_here, _built):
             "--no-install-recommends", "apache2", "libapache2-mod-auth-openidc", **apt)
 
 
+def kube(_here, _built):
+    try:
+        kube_apiserver.build()
+    except kube_apiserver.Missing as missing:
+        print(f"skipped: kube-apiserver, which can't be had here: {missing}", flush=True)
+        return False
+
+
 # Where a client's version is pinned, and under which name.
 PINS = {
     "jose": ("node/package.json", '"jose"'), "jwks-rsa": ("node/package.json", '"jwks-rsa"'),
@@ -97,6 +105,7 @@ PINS = {
     "keyfunc": ("go/go.mod", "keyfunc/v3"), "nimbus": ("java/pom.xml", ">nimbus-jose-jwt<"),
     "spring": ("java/pom.xml", ">spring-security-oauth2-jose<"),
     "rust": ("rust/Cargo.toml", "jsonwebtoken ="),
+    "kube-apiserver": ("../fleet/kube-apiserver/go.mod", "k8s.io/kubernetes"),
 }
 
 
@@ -113,10 +122,11 @@ def version(name, here):
 NEEDS = {
     "jose": node, "jwks-rsa": node, "pyjwt": python, "joserfc": python, "envoy": python,
     "go-oidc": go, "jwx": go, "keyfunc": go, "nimbus": java, "spring": java, "rust": rust,
-    "apache": apache,
+    "apache": apache, "kube-apiserver": kube,
 }
 
 
 def install(names, here, built):
-    for need in dict.fromkeys(NEEDS[name] for name in names):
-        need(here, built)
+    """Those of `names` that can be had."""
+    had = {need: need(here, built) is not False for need in dict.fromkeys(NEEDS[name] for name in names)}
+    return [name for name in names if had[NEEDS[name]]]

@@ -1,15 +1,22 @@
-"""The clients that are servers: Envoy and Apache. A token is asked about by a request."""
+"""The clients that are servers: Envoy, Apache and kube-apiserver. A token is asked about by a request."""
 
 import asyncio
+import http.client
 import json
 import os
 import shutil
 import ssl
+import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from daemon import free_port
+from daemon import ALGORITHMS, audience, free_port
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "fleet"))
+import kube_apiserver  # noqa: E402
 
 MODULES = Path("/usr/lib/apache2/modules")
 
@@ -200,3 +207,92 @@ class Apache(Server):
                 "</VirtualHost>",
             ]
         return "\n".join(lines) + "\n"
+
+
+class KubeApiserver(Server):
+    """One API server, with an authenticator for each issuer, which it finds by discovery. (Two of one issuer
+    it does not take.)"""
+
+    def __init__(self, authority):
+        self.authority = authority
+
+    async def start(self, verifiers, log):
+        self.directory = Path(tempfile.mkdtemp())
+        authenticators = [{
+            "issuer": {"url": verifier.issuer, "certificateAuthority": self.authority.ca.read_text(),
+                       "audiences": [audience(algorithm) for algorithm in ALGORITHMS],
+                       "audienceMatchPolicy": "MatchAny"},
+            "claimMappings": {"username": {"claim": "sub", "prefix": ""}},
+        } for verifier in verifiers]
+        config = self.directory / "authentication.json"
+        config.write_text(json.dumps({"apiVersion": "apiserver.config.k8s.io/v1", "jwt": authenticators,
+                                      "kind": "AuthenticationConfiguration"}))
+        second = self.directory / "second.pem"
+        kube_apiserver.run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", second)
+        self.api = kube_apiserver.ApiServer(self.directory / "api", [
+            f"--authentication-config={config}", f"--service-account-key-file={second}"])
+        self.second, self.found = second, set()
+        self.threads, self.own = ThreadPoolExecutor(4), threading.local()
+        await asyncio.to_thread(self.api.start)
+        log.write_text(f"see {self.api.directory}\n")
+
+    async def same_keys(self, binary):
+        """The keys of its ServiceAccounts have the kids and the JWKs in jwksd's set that they have in its own."""
+        keys = self.directory / "keys"
+        keys.mkdir()
+        shutil.copy(self.api.directory / "sa.pub", keys / "one.pem")
+        shutil.copy(self.second, keys / "two.pem")
+        process = await asyncio.create_subprocess_exec(
+            binary, "render", "--keys", keys, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "JWKSD_KEYS_KEY_ID": "spki-sha256"})
+        rendered = json.loads((await process.communicate())[0])["keys"]
+        published = (await asyncio.to_thread(self.api.must, "GET", "/openid/v1/jwks"))["keys"]
+        def ordered(keys):
+            return sorted(keys, key=lambda key: key["kid"])
+        if len(published) != 2 or ordered(rendered) != ordered(published):
+            raise AssertionError(f"{rendered}\nis not what kube-apiserver publishes:\n{published}")
+
+    def ask(self, token):
+        """Over a connection of this thread, which is kept."""
+        for _ in range(2):
+            if not hasattr(self.own, "connection"):
+                self.own.connection = http.client.HTTPSConnection(
+                    "127.0.0.1", self.api.port, timeout=60,
+                    context=ssl.create_default_context(cafile=self.api.ca))
+            try:
+                self.own.connection.request(
+                    "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+                    json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}),
+                    {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+                answer = self.own.connection.getresponse()
+                return answer.status, json.loads(answer.read())
+            except (OSError, http.client.HTTPException):
+                self.own.connection.close()
+                del self.own.connection
+        raise RuntimeError("kube-apiserver does not answer")
+
+    async def verify(self, verifier, token):
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(90):
+            while True:
+                known = verifier.issuer in self.found
+                status, answer = await loop.run_in_executor(self.threads, self.ask, token)
+                if status == 201:
+                    self.found.add(verifier.issuer)
+                # It looks for an issuer each 10 s, and refuses all of its tokens until it has found it.
+                if known or status != 401:
+                    break
+                await asyncio.sleep(0.5)
+        if status == 201:
+            if answer["status"]["userInfo"]["username"] != "interop":
+                raise AssertionError(f"kube-apiserver: wrong claims {answer}")
+            return None
+        if status == 401:
+            return answer["message"]
+        raise RuntimeError(f"kube-apiserver answered {status}: {answer}")
+
+    async def stop(self):
+        if hasattr(self, "api"):
+            self.api.stop()
+            self.threads.shutdown()
+            shutil.rmtree(self.directory)
