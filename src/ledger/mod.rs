@@ -32,6 +32,7 @@ mod succession;
 
 pub use change::{Change, ChangeKind};
 pub use claims::Contradiction;
+pub(crate) use current::choose;
 pub use current::current_key;
 pub use journal::CommitError;
 pub use keeper::{HandOffStatus, Ledger, Persistence};

@@ -80,7 +80,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     // read or completed that somebody else may have written.
     let issues = init
         || !admin.listeners.is_empty()
-        || config.rotation.every.is_some()
+        || config.rotation.is_on()
         || is_pending(&state_directory(config));
     let in_force = sandbox::confine(&sandbox_access(config, issues));
     log.start();
