@@ -71,6 +71,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         .max_blocking_threads(OPERATING_THREADS)
         .build()
         .map_err(ServeError::System)?;
+    let is_passed = !passed.public.is_empty();
     let sockets::AllSockets { public, admin, ops: ops_sockets } =
         runtime.block_on(sockets::bind_all(config, passed, &certificates))?;
     let public_listener =
@@ -106,6 +107,9 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         connections
     };
     let mut servers = ServerGroup::new(config.drain);
+    if is_passed {
+        servers = servers.accepting_after_first_look(view.clone());
+    }
     let (max_age, cors) = (config.publish.max_age.as_secs(), config.publish.cors);
     let handler = PublicHandler::new(reader.clone(), Arc::clone(&clock), max_age, cors);
     let connections = count("public", handler.requests());
