@@ -27,8 +27,7 @@ pub use self::assembly::{
     Inspection, become_keeper, inspect, layout, layout_of, make_state_directory, operations,
 };
 use self::assembly::{
-    admin_access, connection_limits, listeners, reload_settings, sandbox_access, scanner,
-    state_directory,
+    admin_access, confine, connection_limits, listeners, reload_settings, scanner, state_directory,
 };
 use self::certificates::Certificates;
 pub use self::error::ServeError;
@@ -40,14 +39,12 @@ use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
-use crate::ledger::step::is_pending;
 use crate::ledger::{Ledger, NamedKey};
 use crate::logging::{self, LogQueue};
 use crate::operations::{Issue, Prepared, Start};
 use crate::publish::reload::{Reload, Signal};
 use crate::publish::snapshot::{self, Publisher};
 use crate::publish::status::ReloadStatus;
-use crate::sandbox;
 use crate::server::Handler;
 use crate::server::connections::Connections;
 use crate::server::counts::Requests;
@@ -79,11 +76,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     make_state_directory(config);
     // While there is one thread: those that are made from here on inherit it. And before anything is
     // read or completed that somebody else may have written.
-    let issues = init
-        || !admin.listeners.is_empty()
-        || config.rotation.every.is_some()
-        || is_pending(&state_directory(config));
-    let in_force = sandbox::confine(&sandbox_access(config, issues));
+    let in_force = confine(config, init || !admin.listeners.is_empty());
     log.start();
     operations(config).recover();
     if init {
