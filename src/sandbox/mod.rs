@@ -87,6 +87,7 @@ pub(crate) fn start_opener(access: &FileAccess) -> Option<opener::Started> {
 /// Whether this process was started by [`start_opener`]; it has done its work then.
 pub(crate) fn open_for_another() -> bool {
     let Some(opener) = Opener::from_arguments() else { return false };
+    let _ = rustix::thread::set_name(c"jwksd-opener");
     let _ = rustix::thread::set_no_new_privs(true);
     // Files are left to it, and nothing else is.
     let files = READ | WRITE;
