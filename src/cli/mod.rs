@@ -258,6 +258,9 @@ impl From<io::Error> for Failure {
 pub fn run() -> ExitCode {
     // Before anything is read: most commands look at private keys.
     sandbox::keep_memory_private();
+    if sandbox::open_for_another() {
+        return ExitCode::SUCCESS;
+    }
     let cli = Cli::parse();
     screen::choose(cli.color);
     match cli.run() {

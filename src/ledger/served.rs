@@ -146,7 +146,8 @@ impl ServedDirectories {
             }
             self.0.remove(&**directory);
             // A file system without locks can't be told by; nothing else depends on it.
-            if let Ok(file) = File::open(directory)
+            let opened = OpenedDirectory::open(directory).map(File::from);
+            if let Ok(file) = opened
                 && file.try_lock_shared().is_ok()
             {
                 self.0.insert(directory.to_path_buf(), file);

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FileType};
 
 use super::OperationError;
 use crate::encoding::{hex, sha256};
@@ -145,12 +145,14 @@ fn is_volume(directory: &Path) -> bool {
 pub(super) fn of_entry(slot: &Slot) -> Vec<KeyFile> {
     let path = slot.full_path();
     let Some(directory) = path.parent() else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .filter(|entry| scan::belongs_to(&entry.file_name(), slot))
-        .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()))
-        .map(|entry| entry.path())
+    let Ok(opened) = OpenedDirectory::open(directory) else { return Vec::new() };
+    let is_file = |name: &str| {
+        let found = opened.status(name);
+        found.is_ok_and(|found| !FileType::from_raw_mode(found.st_mode).is_dir())
+    };
+    let mut files: Vec<PathBuf> = (opened.names().unwrap_or_default().iter())
+        .filter(|name| scan::belongs_to(name.as_ref(), slot) && is_file(name))
+        .map(|name| directory.join(name))
         .collect();
     // Attributes go last: without them the key would have other attributes for a moment.
     files.sort_by_key(|file| (file.to_string_lossy().ends_with(".meta.json"), file.clone()));
@@ -163,7 +165,7 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OperationError> {
     check_is_ours(directory)?;
     make_key_directory(directory)
         .map_err(|error| refusal(directory, directory.to_owned(), error))?;
-    let usable = fs::File::open(directory).and_then(|_| {
+    let usable = OpenedDirectory::open(directory).and_then(|_| {
         // Check this before the ledger, which may be in the same directory, so that the error names
         // the key directory.
         Ok(rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)?)

@@ -18,7 +18,9 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, set_dumpable_behavior,
     setrlimit,
 };
-use tracing::info;
+use tracing::{info, warn};
+
+use crate::source::opener::{self, Opener};
 
 /// Keeps the memory of this process, in which private keys pass, out of core dumps and away from
 /// other processes of its user. Where the system does not let it, that shows in [`Confinement`].
@@ -67,6 +69,39 @@ const FROM: [(&str, u8, &str); 2] = [
     ("tcp", 4, "no TCP connection is made, and no other port opened"),
     ("signals", 6, "no other process is signalled"),
 ];
+
+/// Starts the process that opens files for this one where they lie elsewhere since it was confined.
+/// To be called before [`confine`], and before there is anything that another process should not have.
+pub(crate) fn start_opener(access: &FileAccess) -> Option<opener::Started> {
+    let read: Vec<PathBuf> = access.read.iter().chain(&access.read_files).cloned().collect();
+    let refused = |error: &std::io::Error| {
+        warn!(
+            event = "restriction.failed",
+            restriction = "opener",
+            cause = %error,
+            remedy = "restart jwksd when a key directory was mounted or linked anew",
+            "no second process can open files where they lie elsewhere later"
+        );
+    };
+    opener::start(&read, &access.write).inspect_err(refused).ok()
+}
+
+/// Whether this process was started by [`start_opener`]; it has done its work then.
+pub(crate) fn open_for_another() -> bool {
+    let Some(opener) = Opener::from_arguments() else { return false };
+    let _ = rustix::thread::set_name(c"jwksd-opener");
+    let _ = rustix::thread::set_no_new_privs(true);
+    // Files are left to it, and nothing else is.
+    let files = READ | WRITE;
+    let _ = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST) & !files)
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+        .and_then(Ruleset::create)
+        .and_then(RulesetCreated::restrict_self);
+    opener.run();
+    true
+}
 
 /// Restricts this process to this `access`. Called while there is one thread: others inherit it,
 /// and those that run already would not.

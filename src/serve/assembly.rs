@@ -15,6 +15,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, ConnectionLimits, ListenAddress};
 use crate::key_scanner::{KeyScan, KeyScanner};
 use crate::keys::entry::KeyRules;
+use crate::ledger::step::is_pending;
 use crate::ledger::{ReconcileContext, Reconciliation, reconcile, store};
 use crate::logging;
 use crate::operations::{OperationSettings, Operations};
@@ -24,7 +25,7 @@ use crate::publish::layout::{Layout, LayoutSettings};
 use crate::publish::reconciler::ReconcileSettings;
 use crate::publish::reload::ReloadSettings;
 use crate::publish::snapshot::SnapshotReader;
-use crate::sandbox::{self, FileAccess};
+use crate::sandbox::{self, Confinement, FileAccess};
 use crate::source::controller;
 use crate::source::scan::ScanLimits;
 
@@ -182,9 +183,30 @@ pub fn become_keeper(config: &Config) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// What the process must keep access to for the fleet.
+#[derive(Debug, Default)]
+pub(super) struct FleetNeeds {
+    pub(super) files: Vec<PathBuf>,
+    pub(super) port: Option<u16>,
+}
+
+/// Confines the daemon, which may be asked to `issue` keys, to what it needs, for the fleet as well.
+pub(super) fn confine(config: &Config, issues: bool, fleet: FleetNeeds) -> Confinement {
+    let issues = issues || config.rotation.is_on() || is_pending(&state_directory(config));
+    let mut access = sandbox_access(config, issues);
+    access.read_files.extend(fleet.files);
+    access.connect = fleet.port;
+    let opener = sandbox::start_opener(&access);
+    let in_force = sandbox::confine(&access);
+    if let Some(opener) = opener.filter(|_| in_force.landlock_abi > 0) {
+        opener.keep();
+    }
+    in_force
+}
+
 /// The paths that the daemon needs once it listens, with those that it needs where it `issues` keys.
 /// The configuration is not read again.
-pub(super) fn sandbox_access(config: &Config, issues: bool) -> FileAccess {
+fn sandbox_access(config: &Config, issues: bool) -> FileAccess {
     let dirs: Vec<PathBuf> = config.keys.dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let state = state_directory(config);
     let mut write = vec![match dirs.iter().find(|dir| state.starts_with(dir)) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::ServeError;
-use super::assembly::state_directory;
+use super::assembly::{FleetNeeds, state_directory};
 use crate::clock::Clock;
 use crate::config::{Config, FleetStore};
 use crate::encoding::random_uuid;
@@ -14,34 +14,29 @@ use crate::encoding::random_uuid;
 use crate::ledger::fleet::kubernetes::{Store, StoreSettings};
 use crate::ledger::fleet::{Exchange, Membership, ReplicaId};
 use crate::publish::reload::Signal;
-use crate::sandbox::FileAccess;
 use crate::source::OpenedDirectory;
 
 /// The file of the state directory with the name of this replica.
 const REPLICA: &str = "replica";
 
-/// What this replica is of a fleet, where it is in one; and adds to `access` what it needs for that.
+/// What this replica is of a fleet, where it is in one, and what it needs for that.
 ///
 /// # Errors
 /// Where it is not told how the shared ledger is reached.
-pub(super) fn take_part(
-    config: &Config,
-    access: &mut FileAccess,
-) -> Result<Option<Membership>, ServeError> {
+pub(super) fn take_part(config: &Config) -> Result<(Option<Membership>, FleetNeeds), ServeError> {
     let fleet = &config.fleet;
     if fleet.store == FleetStore::None {
-        return Ok(None);
+        return Ok((None, FleetNeeds::default()));
     }
     let (files, port) = needs(config).map_err(ServeError::Fleet)?;
-    access.read_files.extend(files);
-    access.connect = Some(port);
     let replica = replica_id(config);
-    Ok(Some(Membership {
+    let membership = Membership {
         exchange: Exchange::new(format!("Secret {}", fleet.name), &replica),
         replica,
         quiet: fleet.quiet,
         start_patience: fleet.start_patience,
-    }))
+    };
+    Ok((Some(membership), FleetNeeds { files, port: Some(port) }))
 }
 
 /// The name that the state directory has for it, or a new one. Pods that are replaced have other ones.

@@ -28,8 +28,7 @@ pub use self::assembly::{
     Inspection, become_keeper, inspect, layout, layout_of, make_state_directory, operations,
 };
 use self::assembly::{
-    admin_access, connection_limits, listeners, reload_settings, sandbox_access, scanner,
-    state_directory,
+    admin_access, confine, connection_limits, listeners, reload_settings, scanner, state_directory,
 };
 use self::certificates::Certificates;
 pub use self::error::ServeError;
@@ -42,14 +41,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
 use crate::keys::{Algorithm, Audience};
 use crate::ledger::fleet::Membership;
-use crate::ledger::step::is_pending;
 use crate::ledger::{Ledger, NamedKey};
 use crate::logging::{self, LogQueue};
 use crate::operations::{Issue, Prepared, Start};
 use crate::publish::reload::{Reload, Signal};
 use crate::publish::snapshot::{self, Publisher};
 use crate::publish::status::ReloadStatus;
-use crate::sandbox;
 use crate::server::Handler;
 use crate::server::connections::Connections;
 use crate::server::counts::Requests;
@@ -73,6 +70,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         .max_blocking_threads(OPERATING_THREADS)
         .build()
         .map_err(ServeError::System)?;
+    let is_passed = !passed.public.is_empty();
     let sockets::AllSockets { public, admin, ops: ops_sockets } =
         runtime.block_on(sockets::bind_all(config, passed, &certificates))?;
     let public_listener =
@@ -80,10 +78,9 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     make_state_directory(config);
     // While there is one thread: those that are made from here on inherit it. And before anything is
     // read or completed that somebody else may have written.
-    let issues = init || !admin.listeners.is_empty() || issues_by_itself(config);
-    let mut access = sandbox_access(config, issues);
-    let membership = fleet::take_part(config, &mut access)?;
-    let in_force = sandbox::confine(&access);
+    let issues = init || !admin.listeners.is_empty();
+    let (membership, needs) = fleet::take_part(config)?;
+    let in_force = confine(config, issues, needs);
     log.start();
     operations(config).recover();
     if init {
@@ -108,6 +105,9 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         connections
     };
     let mut servers = ServerGroup::new(config.drain);
+    if is_passed {
+        servers = servers.accepting_after_first_look(view.clone());
+    }
     let (max_age, cors) = (config.publish.max_age.as_secs(), config.publish.cors);
     let handler = PublicHandler::new(reader.clone(), Arc::clone(&clock), max_age, cors);
     let connections = count("public", handler.requests());
@@ -166,11 +166,6 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     stop_reload_loop(&signals, &thread, runtime);
     info!(event = "service.stopped", "stopped");
     Ok(())
-}
-
-/// Whether keys are issued by schedule, or were when the last daemon was interrupted.
-fn issues_by_itself(config: &Config) -> bool {
-    config.rotation.is_on() || is_pending(&state_directory(config))
 }
 
 struct ReloadLoop {

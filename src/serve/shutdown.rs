@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -19,6 +19,7 @@ use tracing::info;
 
 use super::{ServeError, systemd};
 use crate::publish::reload::Signal;
+use crate::publish::status::ReloadStatus;
 use crate::server::connections::Connections;
 use crate::server::listener::Listener;
 use crate::server::{self, Handler};
@@ -32,11 +33,23 @@ pub(super) struct ServerGroup {
     /// How long requests under way may take to finish then.
     drain: Duration,
     servers: Vec<ServerFuture>,
+    /// Where connections wait in their sockets until the first look.
+    accepts_after: Option<watch::Receiver<Option<Arc<ReloadStatus>>>>,
 }
 
 impl ServerGroup {
     pub(super) fn new(drain: Duration) -> Self {
-        Self { stop: watch::channel(false).0, drain, servers: Vec::new() }
+        let stop = watch::channel(false).0;
+        Self { stop, drain, servers: Vec::new(), accepts_after: None }
+    }
+
+    /// The same, whose servers accept no connection before the first look: a socket that was passed
+    /// keeps those that come before.
+    pub(super) fn accepting_after_first_look(
+        self,
+        view: watch::Receiver<Option<Arc<ReloadStatus>>>,
+    ) -> Self {
+        Self { accepts_after: Some(view), ..self }
     }
 
     /// A server that stops with this group, and is not started by it.
@@ -47,7 +60,15 @@ impl ServerGroup {
         connections: &Arc<Connections>,
     ) -> ServerFuture {
         let (handler, connections) = (Arc::clone(handler), Arc::clone(connections));
-        Box::pin(server::serve(listener, handler, connections, self.stop.subscribe(), self.drain))
+        let (mut stop, drain) = (self.stop.subscribe(), self.drain);
+        let accepts_after = self.accepts_after.clone();
+        Box::pin(async move {
+            if let Some(view) = accepts_after {
+                let stopped = pin!(stop.wait_for(|stop| *stop));
+                server::run_until(stopped, systemd::first_look(view)).await;
+            }
+            server::serve(listener, handler, connections, stop, drain).await;
+        })
     }
 
     /// Adds a server for each of `listeners`, which share the limits of `connections`.

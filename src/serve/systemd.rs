@@ -3,10 +3,13 @@
 
 use std::env;
 use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::time::Duration;
 
 use listenfd::ListenFd;
-use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -64,23 +67,52 @@ impl PassedSockets {
     }
 }
 
-/// Notifies systemd that the program is ready as soon as the key directories were scanned.
-pub(super) async fn notify_ready(mut view: watch::Receiver<Option<Arc<ReloadStatus>>>) {
+/// Ready when the key directories were scanned for the first time; whether they ever were.
+pub(super) async fn first_look(mut view: watch::Receiver<Option<Arc<ReloadStatus>>>) -> bool {
     // Counted when what was seen is published.
     let has_looked = |view: &Option<Arc<ReloadStatus>>| {
         view.as_ref().is_some_and(|view| view.looks != ScanCounts::default())
     };
-    if view.wait_for(has_looked).await.is_ok() {
-        notify(NotifyState::Ready);
+    view.wait_for(has_looked).await.is_ok()
+}
+
+/// Notifies systemd that the program is ready as soon as the key directories were scanned, and then
+/// that it answers, as often as `WatchdogSec=` asks for. Not that they can be read now: what is
+/// published is served without, and a restart would not help.
+pub(super) async fn notify_ready(view: watch::Receiver<Option<Arc<ReloadStatus>>>) {
+    if !first_look(view).await {
+        return;
+    }
+    notify("READY=1\n");
+    if let Some(patience) = watchdog() {
+        loop {
+            tokio::time::sleep(patience / 3).await;
+            notify("WATCHDOG=1\n");
+        }
     }
 }
 
 pub(super) fn notify_stopping() {
-    notify(NotifyState::Stopping);
+    notify("STOPPING=1\n");
 }
 
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+/// How long systemd waits for a sign of life (`sd_watchdog_enabled(3)`).
+fn watchdog() -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    number("WATCHDOG_USEC").filter(|patience| is_ours && *patience > 0).map(Duration::from_micros)
+}
+
+fn notify(state: &str) {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    let send = || {
+        let address = match path.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&path)?,
+        };
+        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
+    };
+    if let Err(error) = send() {
         warn!(event = "systemd.failed", cause = %error, "systemd can't be told how things are");
     }
 }

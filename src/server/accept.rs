@@ -20,6 +20,7 @@ use super::connections::Connections;
 use super::listener::Listener;
 use super::peer::Peer;
 use super::socket::{Socket, Stream};
+use super::throttle::LogThrottle;
 use super::tls::{self, TlsConfig};
 use super::{Handler, connection};
 
@@ -28,8 +29,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many times in a row an idle connection is evicted before accepting pauses.
 const MAX_EVICTIONS: u32 = 8;
-
-const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// Serves the connections of `listener` until `shutdown` is true or its sender is gone; then lets
 /// those finish that have a request, for at most `drain`.
@@ -47,7 +46,7 @@ pub async fn serve(
         Listener::Tcp(_) | Listener::Unix(_) => None,
     };
     let (alive, mut all_gone) = mpsc::channel(1);
-    let mut failure_log = AcceptFailureLog::default();
+    let mut failure_log = LogThrottle::default();
     let mut failures = 0_u32;
     let mut stop = pin!(shutdown.wait_for(|stop| *stop));
     while let Some(accepted) = run_until(stop.as_mut(), listener.accept()).await {
@@ -64,7 +63,7 @@ pub async fn serve(
                 // first failure only yields. After that others are evicted, for a bounded number of
                 // times.
                 if failures > 1 {
-                    failure_log.log(&error, Instant::now());
+                    log_failure(&mut failure_log, &error);
                 }
                 let is_worth_it = !failures.is_multiple_of(MAX_EVICTIONS);
                 if is_worth_it && (failures == 1 || connections.evict_one()) {
@@ -120,7 +119,10 @@ fn start(
 }
 
 /// What `future` gives, unless `stop` is ready before.
-async fn run_until<S: Future, F: Future>(mut stop: Pin<&mut S>, future: F) -> Option<F::Output> {
+pub(crate) async fn run_until<S: Future, F: Future>(
+    mut stop: Pin<&mut S>,
+    future: F,
+) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match stop.as_mut().poll(cx) {
         Poll::Ready(_) => Poll::Ready(None),
@@ -136,30 +138,15 @@ fn is_out_of_resources(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| room.contains(&Errno::from_raw_os_error(code)))
 }
 
-/// Logs that connections can't be accepted, at most once in [`WARN_EVERY`].
-#[derive(Debug, Default)]
-struct AcceptFailureLog {
-    logged_at: Option<Instant>,
-    unlogged: u64,
-}
-
-impl AcceptFailureLog {
-    /// Counts a failure, and returns whether it was logged.
-    fn log(&mut self, error: &io::Error, now: Instant) -> bool {
-        self.unlogged += 1;
-        if self.logged_at.is_some_and(|at| now.duration_since(at) < WARN_EVERY) {
-            return false;
-        }
+fn log_failure(throttle: &mut LogThrottle, error: &io::Error) {
+    if let Some(times) = throttle.count(Instant::now()) {
         warn!(
             event = "accept.failed",
             cause = %error,
-            times = self.unlogged,
+            times,
             remedy = "raise the limit of open files (LimitNOFILE), or lower limits.max_connections",
             "connections can't be accepted"
         );
-        self.logged_at = Some(now);
-        self.unlogged = 0;
-        true
     }
 }
 
@@ -176,14 +163,5 @@ mod tests {
         for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::PERM, Errno::NETDOWN] {
             assert!(!is_out_of_resources(&error(errno)), "{errno}");
         }
-    }
-
-    #[test]
-    fn the_lack_of_resources_is_logged_once_a_minute() {
-        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
-        let start = Instant::now();
-        let mut failure_log = AcceptFailureLog::default();
-        let told = (0..1200).filter(|step| failure_log.log(&error, start + PAUSE * *step)).count();
-        assert_eq!(told, 2, "two minutes of failures, ten a second");
     }
 }

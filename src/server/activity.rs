@@ -46,6 +46,7 @@ const BUSY: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Activity {
     bytes_read: AtomicUsize,
+    first_bytes: AtomicU64,
     /// What [`Self::bytes_read`] was at the last answer.
     bytes_answered: AtomicUsize,
     /// How often the socket took bytes.
@@ -70,6 +71,7 @@ impl Activity {
     pub(super) fn new(now: u64) -> Self {
         Self {
             bytes_read: AtomicUsize::new(0),
+            first_bytes: AtomicU64::new(0),
             bytes_answered: AtomicUsize::new(0),
             writes: AtomicU32::new(0),
             is_blocked: AtomicBool::new(false),
@@ -113,9 +115,20 @@ impl Activity {
         (wait, requests)
     }
 
-    pub(super) fn read(&self, bytes: usize) {
+    pub(super) fn read(&self, bytes: &[u8]) {
         // One task reads.
-        self.bytes_read.store(self.bytes_read.load(Relaxed).wrapping_add(bytes), Relaxed);
+        let before = self.bytes_read.load(Relaxed);
+        if before == 0 {
+            let mut first = [0; 8];
+            first.iter_mut().zip(bytes).for_each(|(first, byte)| *first = *byte);
+            self.first_bytes.store(u64::from_ne_bytes(first), Relaxed);
+        }
+        self.bytes_read.store(before.wrapping_add(bytes.len()), Relaxed);
+    }
+
+    /// What the connection began with: zeros where there was nothing.
+    pub(super) fn first_bytes(&self) -> [u8; 8] {
+        self.first_bytes.load(Relaxed).to_ne_bytes()
     }
 
     /// How many bytes came since the last answer.
@@ -136,6 +149,7 @@ impl Activity {
     pub(super) fn begin(&self, early: usize) {
         self.bytes_answered.store(self.bytes_read.load(Relaxed).wrapping_sub(early), Relaxed);
         self.writes.store(0, Relaxed);
+        self.first_bytes.store(0, Relaxed);
     }
 
     pub(super) fn request_came(&self) {

@@ -27,6 +27,7 @@ use super::activity::{Protocol, ShutdownRequest, Wait};
 use super::body::Body;
 use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
+use super::foreign::ForeignProtocol;
 use super::peer::Peer;
 use super::problem::Problem;
 use super::service::HandlerService;
@@ -81,7 +82,7 @@ pub(super) async fn serve_http1<T>(
 {
     let (connections, activity) = (permit.connections(), &permit.activity);
     let limits = connections.limits();
-    let service = HandlerService::new(Arc::clone(&handler), peer, &permit);
+    let service = HandlerService::new(Arc::clone(&handler), peer.clone(), &permit);
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         // A client that has said everything may close its side, and still wants the answer.
@@ -98,11 +99,16 @@ pub(super) async fn serve_http1<T>(
         ConnectionEnd::Refused(problem) => Some(problem),
         // hyper does not answer the preface of HTTP/2.
         ConnectionEnd::Closed(Err(error)) if error.is_parse_version_h2() => {
-            Some(Problem::Malformed)
+            connections.reached().count(connections.foreign.log(ForeignProtocol::Http2, &peer));
+            Some(Problem::Http2WithoutTls)
         }
         ConnectionEnd::Closed(Err(error)) if error.is_parse() => {
             let is_too_large = error.is_parse_too_large();
-            let limit = if is_too_large { Limit::HeadSize } else { Limit::Malformed };
+            let limit = match ForeignProtocol::on(activity) {
+                Some(protocol) => connections.foreign.log(protocol, &peer),
+                None if is_too_large => Limit::HeadSize,
+                None => Limit::Malformed,
+            };
             connections.reached().count(limit);
             None
         }
@@ -206,9 +212,12 @@ where
                     Protocol::Http2 => ShutdownRequest::Graceful,
                 });
             }
-            // A head that has begun to arrive is waited for, and answered with a farewell.
-            let is_due = wait != Wait::Head || protocol == Protocol::Http2;
-            if activity.shutdown() == ShutdownRequest::Graceful && !is_finishing && is_due {
+            // A head that has begun to arrive is waited for, and answered with a farewell; so is the
+            // first one on a new connection, which is on its way.
+            let is_new = wait == Wait::FirstByte && protocol == Protocol::Http1;
+            let is_due = !is_new && (wait != Wait::Head || protocol == Protocol::Http2);
+            let is_ending = activity.shutdown() == ShutdownRequest::Graceful;
+            if is_ending && !is_finishing && is_due {
                 (is_finishing, since) = (true, now);
                 shut_down(Pin::new(&mut *connection));
                 continue;
@@ -217,7 +226,7 @@ where
                 // Bounded by whoever answers, and by the connection's age.
                 Wait::Handler => None,
                 Wait::Reader => Some(limits.write_timeout),
-                _ if is_finishing => Some(LINGER),
+                _ if is_finishing || is_ending && is_new => Some(LINGER),
                 Wait::FirstByte | Wait::Head => Some(limits.header_timeout),
                 Wait::NextRequest => Some(limits.idle_timeout),
             };

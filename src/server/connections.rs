@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::activity::{Activity, ShutdownRequest};
 use super::counts::{Limit, Refusals};
+use super::foreign::ForeignLog;
 use crate::clock::Clock;
 use crate::config::ConnectionLimits;
 
@@ -26,6 +27,7 @@ pub struct Connections {
     refusals: AtomicUsize,
     /// How often which limit was reached.
     reached: Refusals,
+    pub(super) foreign: ForeignLog,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,7 @@ impl Connections {
             open: Mutex::default(),
             refusals: AtomicUsize::new(0),
             reached: Refusals::default(),
+            foreign: ForeignLog::default(),
         })
     }
 

@@ -48,7 +48,7 @@ impl Requests {
 #[derive(Debug, Default)]
 pub struct Refusals([AtomicU64; LIMITS.len()]);
 
-const LIMITS: [&str; 10] = [
+const LIMITS: [&str; 13] = [
     "connections",
     "gave-way",
     "head-time",
@@ -59,6 +59,9 @@ const LIMITS: [&str; 10] = [
     "handshake-time",
     "handshake",
     "frames",
+    "tls",
+    "proxy-header",
+    "http2",
 ];
 
 /// A limit that was reached.
@@ -84,6 +87,12 @@ pub enum Limit {
     Handshake,
     /// More bytes of HTTP/2 came than its requests need.
     Frames,
+    /// TLS came where there is none.
+    Tls,
+    /// The header of the PROXY protocol came before a request.
+    ProxyHeader,
+    /// HTTP/2 came without TLS.
+    Http2,
 }
 
 impl Limit {

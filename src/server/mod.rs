@@ -11,12 +11,14 @@ pub mod body;
 mod connection;
 pub mod connections;
 pub mod counts;
+mod foreign;
 pub mod head;
 pub mod listener;
 pub mod peer;
 pub mod problem;
 mod service;
 mod socket;
+mod throttle;
 pub mod tls;
 
 use std::future::Future;
@@ -25,6 +27,7 @@ use std::pin::Pin;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
+pub(crate) use self::accept::run_until;
 pub use self::accept::serve;
 use self::body::Body;
 use self::peer::Peer;

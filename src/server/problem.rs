@@ -55,6 +55,8 @@ macro_rules! problems {
 problems! {
     Malformed: 400 BAD_REQUEST "Bad Request", "BAD_REQUEST",
         "The request is not valid HTTP/1.1.";
+    Http2WithoutTls: 400 BAD_REQUEST "Bad Request", "BAD_REQUEST",
+        "This listener speaks HTTP/1.1; it has HTTP/2 only over TLS, where that is configured.";
     // RFC 9112 §3.2 asks for exactly one Host field, RFC 9110 §7.2 for its form.
     HostMissing: 400 BAD_REQUEST "Bad Request", "BAD_REQUEST",
         "An HTTP/1.1 request needs a Host field.";

@@ -43,8 +43,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        self.activity.read(&buffer.filled()[before..]);
         let bytes = buffer.filled().len() - before;
-        self.activity.read(bytes);
         if self.allowance < usize::MAX {
             self.allowance = self.allowance.checked_sub(bytes).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, "more bytes than are allowed")

@@ -10,9 +10,11 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, Statx, StatxFlags, fchmod, fstat, fsync,
-    lstat, mkdirat, openat, readlinkat, renameat, statat, statx, unlinkat,
+    lstat, readlinkat, statat, statx,
 };
 use rustix::io::Errno;
+
+use super::opener::{self, mkdirat, openat};
 
 #[derive(Debug)]
 pub(crate) struct OpenedDirectory {
@@ -144,7 +146,7 @@ impl OpenedDirectory {
     /// The names in it that are UTF-8, sorted.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.opened)? {
+        for entry in opener::list(&self.opened)? {
             let entry = entry?;
             names.extend(entry.file_name().to_str().ok().map(str::to_owned));
         }
@@ -215,12 +217,12 @@ impl OpenedDirectory {
     }
 
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(renameat(self, from, self, to)?)
+        Ok(opener::rename(self, from, to)?)
     }
 
     /// Removes a file, where it is there.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        match unlinkat(self, name, AtFlags::empty()) {
+        match opener::unlinkat(self, name) {
             Err(Errno::NOENT) => Ok(()),
             removed => Ok(removed?),
         }
@@ -242,6 +244,12 @@ impl OpenedDirectory {
             Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
             synced => Ok(synced?),
         }
+    }
+}
+
+impl From<OpenedDirectory> for File {
+    fn from(directory: OpenedDirectory) -> Self {
+        directory.opened.into()
     }
 }
 

@@ -4,15 +4,16 @@
 //! file events into the hint to look again. A [`Slot`] is where an entry lies.
 
 mod directory;
+pub(crate) mod opener;
 pub mod scan;
 mod slot;
 pub mod watch;
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use rustix::fs::{CWD, Mode, OFlags};
 use zeroize::Zeroizing;
 
 pub(crate) use self::directory::{OpenedDirectory, controller, is_trusted};
@@ -23,11 +24,8 @@ pub use self::slot::Slot;
 pub(crate) fn read_small(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     const LARGEST: u64 = 64 * 1024;
     let mut bytes = Zeroizing::new(Vec::new());
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0))
-        .open(file)?
-        .take(LARGEST)
-        .read_to_end(&mut bytes)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = opener::openat(CWD, file, flags, Mode::empty())?;
+    File::from(opened).take(LARGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -106,6 +106,14 @@ pub fn namespace(preparation: &str) -> Option<[String; 5]> {
     None
 }
 
+/// Runs a command in the mount namespace of a daemon that [`wrap_in`] started.
+pub fn run_inside(daemon: &Daemon, command: &[&str]) {
+    let pid = daemon.pid().to_string();
+    let mut enter = Command::new("nsenter");
+    enter.args(["--preserve-credentials", "-U", "-m", "-t", &pid]).args(command);
+    assert!(enter.status().unwrap().success(), "{command:?}");
+}
+
 /// What stands in the way of file events: a limit of none at all.
 pub const NO_INOTIFY: &str = "echo 0 >/proc/sys/user/max_inotify_instances";
 

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::daemon::{Connection, Daemon, eventually, jwksd};
-use common::faults::{AtomicWriter, await_log, drop_key, namespace, new_pem, wrap, wrap_in};
+use common::faults::{
+    AtomicWriter, await_log, count_log, drop_key, namespace, new_pem, run_inside, wrap, wrap_in,
+};
 use common::ledger;
 use jwksd::sandbox::{Confinement, FileAccess, confine};
 use serde_json::{Value, json};
@@ -330,6 +332,98 @@ fn a_link_on_the_way_to_the_keys_can_be_changed() {
     symlink("../releases/v2", root.join("app/next")).unwrap();
     fs::rename(root.join("app/next"), root.join("app/current")).unwrap();
     daemon.await_kids(&["a", "b"]);
+}
+
+/// No restriction is ever taken back; a second process opens what lies elsewhere now.
+#[test]
+fn keys_and_ledger_on_a_volume_that_is_mounted_anew_are_read_and_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (volume, socket) = (directory.path().join("volume"), directory.path().join("admin.sock"));
+    let keys = volume.join("data/keys");
+    fs::create_dir(&volume).unwrap();
+    let mount = ["mount", "-t", "tmpfs", "tmpfs", volume.to_str().unwrap()];
+    let make = ["mkdir", "-p", keys.to_str().unwrap()];
+    let prepared = format!("{} && {}", mount.join(" "), make.join(" "));
+    let Some(namespace) = namespace(&prepared) else { return };
+    let daemon = Daemon::start_with(&keys, |command| {
+        command.env("JWKSD_KEYS_POLL_INTERVAL", "200ms");
+        command.arg("--admin-listen").arg(format!("unix:{}", socket.display()));
+        wrap_in(command, &namespace)
+    });
+    let seen =
+        PathBuf::from(format!("/proc/{}/root", daemon.pid())).join(keys.strip_prefix("/").unwrap());
+    drop_key(&seen, "a");
+    daemon.await_kids(&["a"]);
+    let is_confined = has_landlock(&daemon);
+    run_inside(&daemon, &mount);
+    run_inside(&daemon, &make);
+    drop_key(&seen, "b");
+    daemon.await_kids(&["a", "b"]);
+    assert_eq!(count_log(&daemon, &["files.reopened"]), usize::from(is_confined));
+    eventually("the ledger is there too", || {
+        let is_there = |kid| ledger::remembers(&seen.join(".jwksd"), kid);
+        (is_there("a") && is_there("b")).then_some(())
+    });
+    let issued = issue(&socket);
+    assert_eq!(issued.status, 200, "{}", issued.text());
+    let c = issued.json()["keyId"].as_str().unwrap().to_owned();
+    daemon.await_kids(&["a", "b", &c]);
+    let mut connection = Connection::open_unix(&socket).unwrap();
+    let deleted = connection.request("DELETE", &format!("/oauth/keys/keypair/{c}"), &[]).unwrap();
+    assert_eq!(deleted.status, 200, "{}", deleted.text());
+    assert!(!seen.join(format!("{c}.pem")).exists(), "its files are removed");
+    assert_eq!(status(&daemon)["ledger"]["state"], "disk");
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+/// The children of a process.
+fn children(pid: u32) -> Vec<i32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    listed.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_link_to_another_parent_is_followed_or_said_to_be_out_of_reach() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let link = root.join("app/keys");
+    for (parent, kid) in [("app/one", "a"), ("b/two", "b"), ("c/three", "c")] {
+        fs::create_dir_all(root.join(parent)).unwrap();
+        drop_key(&root.join(parent), kid);
+    }
+    let lead_to = |target: &str| {
+        symlink(root.join(target), root.join("app/next")).unwrap();
+        fs::rename(root.join("app/next"), &link).unwrap();
+    };
+    lead_to("app/one");
+    let daemon = Daemon::start_with(&link, |command| {
+        command.env("JWKSD_KEYS_POLL_INTERVAL", "200ms").arg("--state").arg(root.join("own/state"))
+    });
+    daemon.await_kids(&["a"]);
+    lead_to("b/two");
+    daemon.await_kids(&["a", "b"]);
+    if !has_landlock(&daemon) {
+        return;
+    }
+    let opener = children(daemon.pid());
+    assert_eq!(opener.len(), 1);
+    let opener = rustix::process::Pid::from_raw(opener[0]).unwrap();
+    rustix::process::kill_process(opener, rustix::process::Signal::KILL).unwrap();
+    lead_to("c/three");
+    let refused = eventually("it is refused", || {
+        let refused = status(&daemon)["refused"][0].clone();
+        (refused["reason"] == "directory-unreadable").then_some(refused)
+    });
+    let cause = refused["cause"].as_str().unwrap();
+    assert!(cause.contains("Landlock") && !cause.contains("uid"), "{cause}");
+    assert!(refused["remedy"].as_str().unwrap().starts_with("restart jwksd"), "{refused}");
+    let mut connection = Connection::open(daemon.address_of("ops")).unwrap();
+    assert_eq!(connection.request("GET", "/readyz", &[]).unwrap().status, 200);
+    daemon.await_kids(&["a", "b"]);
+    lead_to("app/one");
+    eventually("it is read again", || {
+        status(&daemon)["refused"].as_array().unwrap().is_empty().then_some(())
+    });
 }
 
 #[test]

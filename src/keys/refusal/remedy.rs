@@ -9,12 +9,15 @@ use jiff::Timestamp;
 use super::{RefusalReason, Refused};
 use crate::encoding::shell_word;
 use crate::keys::ids::Kid;
-use crate::source::scan::FileProblem;
+use crate::source::scan::{FileProblem, OUT_OF_REACH};
 
 impl RefusalReason {
     pub fn remedy(&self) -> String {
         let text = match self {
             Self::File(problem) => file_remedy(problem),
+            Self::DirectoryUnreadable { error } if error.contains(OUT_OF_REACH) => {
+                "restart jwksd: it is confined anew then, to where the directory lies now"
+            }
             Self::DirectoryUnreadable { .. } => {
                 "make the directory exist and be readable by the user that jwksd runs as"
             }

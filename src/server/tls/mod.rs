@@ -7,6 +7,7 @@ pub mod pair;
 pub mod served;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use self::served::ServedPair;
 use super::activity::{Activity, ShutdownRequest};
 use super::connections::{ConnectionPermit, Connections};
 use super::counts::Limit;
+use super::foreign::ForeignProtocol;
 use super::peer::Peer;
 use super::socket::{Socket, Stream};
 use super::{Handler, connection};
@@ -75,8 +77,8 @@ pub(super) async fn serve(
     let connections = Arc::clone(permit.connections());
     let patience = connections.limits().header_timeout;
     let activity = Arc::clone(&permit.activity);
-    let Some(stream) = handshake(stream, tls.config, &activity, &connections, patience).await
-    else {
+    let accepted = handshake(stream, tls.config, &activity, &connections, &peer, patience);
+    let Some(stream) = accepted.await else {
         return;
     };
     if stream.get_ref().1.alpn_protocol() == Some(H2) {
@@ -95,9 +97,9 @@ pub(super) async fn refuse(
     connections: Arc<Connections>,
 ) {
     let activity = Arc::new(Activity::new(0));
-    if let Some(stream) =
-        handshake(stream, tls.refusing, &activity, &connections, connection::LINGER).await
-    {
+    let (peer, patience) = (Peer::default(), connection::LINGER);
+    let accepted = handshake(stream, tls.refusing, &activity, &connections, &peer, patience);
+    if let Some(stream) = accepted.await {
         connection::refuse(stream, handler, connections).await;
     }
 }
@@ -108,12 +110,18 @@ async fn handshake(
     config: Arc<ServerConfig>,
     activity: &Arc<Activity>,
     connections: &Connections,
+    peer: &Peer,
     patience: Duration,
 ) -> Option<TlsStream<Socket>> {
     let mut socket = Socket::new(stream, Arc::clone(activity));
     socket.allow(connections.limits().max_header_bytes);
-    let accepted = timeout(patience, TlsAcceptor::from(config).accept(socket));
-    match activity.run(ShutdownRequest::Graceful, accepted).await? {
+    let mut accepted = pin!(timeout(patience, TlsAcceptor::from(config).accept(socket)));
+    let outcome = match activity.run(ShutdownRequest::Graceful, accepted.as_mut()).await {
+        Some(outcome) => outcome,
+        // A request may be on its way.
+        None => timeout(connection::LINGER, accepted).await.ok()?,
+    };
+    match outcome {
         Ok(Ok(mut stream)) => {
             let (socket, session) = stream.get_mut();
             socket.allow(usize::MAX);
@@ -123,7 +131,9 @@ async fn handshake(
         }
         // Everything else is a client that went away.
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            connections.reached().count(Limit::Handshake);
+            let protocol = ForeignProtocol::on(activity).filter(|it| *it != ForeignProtocol::Tls);
+            let log = |protocol| connections.foreign.log(protocol, peer);
+            connections.reached().count(protocol.map_or(Limit::Handshake, log));
         }
         Ok(Err(_)) => {}
         Err(_) => connections.reached().count(Limit::HandshakeTime),

@@ -16,6 +16,7 @@ use super::names::{is_additional_output, is_leftover, is_passed_over, name_slot,
 use super::owners::{is_own, lying};
 use super::read;
 use super::tree::{Location, OpenMethod, Walk, WalkError, read_error};
+use crate::source::opener;
 
 #[derive(Default)]
 pub(super) struct Listing {
@@ -45,7 +46,7 @@ impl Walk<'_> {
         location: &Location,
     ) -> Result<Listing, WalkError> {
         let mut listing = Listing::default();
-        for entry in rustix::fs::Dir::read_from(opened).map_err(read_error)? {
+        for entry in opener::list(opened).map_err(read_error)? {
             let entry = entry.map_err(read_error)?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {

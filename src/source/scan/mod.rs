@@ -9,14 +9,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
 pub use self::contents::{
     DirectoryIdentity, EntryFiles, FileContent, FileRead, PassedOver, Scan, ScanLimits, Unreadable,
 };
 pub use self::error::{DirectoryProblem, FileProblem, ScanError};
+pub use self::read::OUT_OF_REACH;
 use self::tree::{Walk, WalkResult};
-use crate::source::Slot;
+use crate::source::{Slot, opener};
 
 mod contents;
 mod error;
@@ -55,7 +56,7 @@ pub(crate) fn scan_part(
     known: &dyn Fn(&Slot) -> bool,
 ) -> Result<Scan, ScanError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(&**directory, flags, Mode::empty())
+    let root = opener::openat(CWD, &**directory, flags, Mode::empty())
         .map_err(|errno| opening_error(directory, &errno.into()))?;
     let root = Dir::from_std_file(root.into());
     let walk = |admitted: Option<&BTreeSet<Slot>>| {

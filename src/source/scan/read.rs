@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statat, statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fstat, statat, statx};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::error::FileProblem;
+use crate::source::opener::{self, openat};
 
 /// A FIFO that took the place of a file since it was looked at must not block the open, nor a
 /// terminal become ours.
@@ -92,7 +93,15 @@ pub(super) fn read_linked(
     check_readable(FileType::from_raw_mode(found.mode()), found.len(), limit)?;
     let flags = HARMLESS.bits().cast_signed();
     let opened = root.open_with(link, OpenOptions::new().read(true).custom_flags(flags));
-    read_whole(opened.map_err(problem)?.as_fd(), limit)
+    let opened = match opened {
+        Ok(opened) => opened.into_std().into(),
+        Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => {
+            let flags = OFlags::RDONLY | HARMLESS;
+            opener::open_beneath(root.as_fd(), link, flags).map_err(|_| problem(error))?
+        }
+        Err(error) => return Err(problem(error)),
+    };
+    read_whole(OwnedFd::as_fd(&opened), limit)
 }
 
 /// Opens the directory that `path` leads to beneath `root`, so that it can be listed.
@@ -130,6 +139,23 @@ impl From<Stat> for Owner {
     }
 }
 
+impl Owner {
+    /// By the mode alone. Root without capabilities is like anybody.
+    fn lets_us_read(&self) -> bool {
+        let gid = rustix::process::getegid().as_raw();
+        let is_in_group = || {
+            let groups = rustix::process::getgroups().unwrap_or_default();
+            gid == self.gid || groups.iter().any(|group| group.as_raw() == self.gid)
+        };
+        let bit = match () {
+            () if rustix::process::geteuid().as_raw() == self.uid => 0o400,
+            () if is_in_group() => 0o040,
+            () => 0o004,
+        };
+        self.mode & bit != 0
+    }
+}
+
 pub(super) fn owner_beneath(root: &Dir, path: &Path) -> Option<Owner> {
     let found = root.metadata(path).ok()?;
     Some(Owner { uid: found.uid(), gid: found.gid(), mode: found.mode() })
@@ -144,6 +170,11 @@ pub(super) fn unreadable_problem(
     FileProblem::Unreadable { error: explain(error, owner) }
 }
 
+/// The cause where neither owner nor mode is.
+pub const OUT_OF_REACH: &str = "its owner and mode allow it, but not the confinement of this process \
+                                (Landlock), which began before it was mounted or linked there, or else \
+                                another rule of the system (SELinux, AppArmor, ACL)";
+
 pub(super) fn explain(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error.to_string();
@@ -151,7 +182,11 @@ pub(super) fn explain(error: &io::Error, owner: impl FnOnce() -> Option<Owner>) 
     let uid = rustix::process::geteuid();
     let gid = rustix::process::getegid();
     let asked = format!("{error}: asked as uid {uid}, gid {gid}");
-    let Some(Owner { uid, gid, mode }) = owner() else { return asked };
+    let Some(owner) = owner() else { return asked };
+    if owner.lets_us_read() {
+        return format!("{error}: {OUT_OF_REACH}");
+    }
+    let Owner { uid, gid, mode } = owner;
     format!("{asked}; it belongs to uid {uid}, gid {gid}, mode {:04o}", mode & 0o7777)
 }
 
@@ -223,13 +258,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.pem");
         fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
-        let stat = rustix::fs::stat(&path).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o200)).unwrap();
+        let mut stat = rustix::fs::stat(&path).unwrap();
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let asked = format!("Permission denied (os error 13): asked as uid {uid}, gid {gid}");
-        let owner = format!("; it belongs to uid {}, gid {}, mode 0400", stat.st_uid, stat.st_gid);
+        let owner = format!("; it belongs to uid {}, gid {}, mode 0200", stat.st_uid, stat.st_gid);
         assert_eq!(explain(&Errno::ACCESS.into(), || Some(stat.into())), asked.clone() + &owner);
         assert_eq!(explain(&Errno::ACCESS.into(), || None), asked);
+        stat.st_mode |= 0o400;
+        let confined = explain(&Errno::ACCESS.into(), || Some(stat.into()));
+        assert!(confined.ends_with(OUT_OF_REACH), "{confined}");
         assert_eq!(explain(&Errno::IO.into(), || None), "Input/output error (os error 5)");
     }
 

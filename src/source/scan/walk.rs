@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::fs::{Dir, MetadataExt};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::contents::{DirectoryIdentity, EntryFiles, FileContent, FileRead, Unreadable};
@@ -20,6 +20,7 @@ use super::owners::{foreign_files, is_own, is_shared};
 use super::read::{self, FileStatus, Mount, Owner};
 use super::tree::{DATA, Location, OpenMethod, Walk, WalkError, read_error};
 use crate::source::Slot;
+use crate::source::opener::{self, openat};
 
 /// How often a directory is read again because its `..data` was swapped meanwhile.
 const ATTEMPTS: usize = 5;
@@ -273,7 +274,7 @@ impl Walk<'_> {
 
     fn names(&mut self, opened: BorrowedFd<'_>) -> Result<BTreeSet<Vec<u8>>, WalkError> {
         let mut names = BTreeSet::new();
-        for entry in rustix::fs::Dir::read_from(opened).map_err(read_error)? {
+        for entry in opener::list(opened).map_err(read_error)? {
             self.count_name()?;
             names.insert(entry.map_err(read_error)?.file_name().to_bytes().to_vec());
         }

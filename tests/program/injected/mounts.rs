@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -13,7 +12,7 @@ use super::await_looks;
 use super::pauses::drop_known;
 use super::verifier::{Facts, Verifier};
 use crate::common::daemon::{Daemon, eventually};
-use crate::common::faults::{await_log, count_log, namespace, remove_key, wrap_in};
+use crate::common::faults::{await_log, count_log, namespace, remove_key, run_inside, wrap_in};
 use crate::common::ledger;
 
 /// A daemon whose keys and state are disks of its own.
@@ -57,11 +56,8 @@ impl Mounted {
 
     /// Runs a command with a directory in the daemon's namespace.
     fn inside(&self, command: &[&str], name: &str) {
-        let pid = self.daemon.pid().to_string();
-        let mut enter = Command::new("nsenter");
-        enter.args(["--preserve-credentials", "-U", "-m", "-t", &pid]).args(command);
-        let status = enter.arg(self.place.join(name)).status().unwrap();
-        assert!(status.success(), "{command:?} of {name}");
+        let place = self.place.join(name);
+        run_inside(&self.daemon, &[command, &[place.to_str().unwrap()]].concat());
     }
 
     fn verify(&self) -> Verifier {

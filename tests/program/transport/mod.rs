@@ -5,6 +5,7 @@ use crate::common;
 
 mod clients;
 mod floods;
+mod foreign;
 mod http2;
 mod renewal;
 mod stuck;

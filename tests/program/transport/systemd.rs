@@ -7,9 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::Site;
 use crate::common::daemon::{Connection, Daemon, PATIENCE};
+use crate::common::faults::drop_key;
 
 const JWKS: &str = "/.well-known/jwks.json";
 
@@ -134,6 +136,57 @@ fn systemd_is_told_when_keys_are_served_and_when_it_ends() {
     assert_eq!(connection.request("GET", JWKS, &[]).unwrap().status, 200);
     assert!(daemon.stop().success());
     assert_eq!(next(&told), "STOPPING=1\n");
+}
+
+#[test]
+fn systemd_listens_at_an_abstract_address_and_for_signs_of_life() {
+    let site = Site::new();
+    let name = format!("jwksd-test-notify-{}", std::process::id());
+    let address = UnixAddress::from_abstract_name(&name).unwrap();
+    let told = UnixDatagram::bind_addr(&address).unwrap();
+    told.set_read_timeout(Some(PATIENCE)).unwrap();
+    let daemon = Daemon::start_with(&site.keys(), |command| {
+        command.env("NOTIFY_SOCKET", format!("@{name}")).env("WATCHDOG_USEC", "300000")
+    });
+    assert_eq!(next(&told), "READY=1\n");
+    assert_eq!([next(&told), next(&told)], ["WATCHDOG=1\n"; 2]);
+    assert!(daemon.stop().success());
+}
+
+/// It waits in the socket while nobody runs, and until the keys are read.
+#[test]
+fn no_request_by_a_passed_socket_is_lost_over_restarts() {
+    let site = Site::new();
+    for number in 0..60 {
+        drop_key(&site.keys(), &format!("{number}"));
+    }
+    let (public, address) = bound();
+    let asks = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answers = 0;
+            while asks.load(Relaxed) {
+                let answer = Connection::open(address).unwrap().request("GET", JWKS, &[]);
+                let answer = answer.unwrap_or_else(|error| panic!("{answers}: {error}"));
+                assert_eq!((answer.status, answer.kids().len()), (200, 61), "{answers}");
+                answers += 1;
+            }
+            answers
+        });
+        for number in 0..4 {
+            let socket = public.try_clone().unwrap();
+            let daemon = Daemon::run(passing(&site, socket.into(), None, "public"));
+            // What waited is answered.
+            daemon.kids();
+            // The last one answers until the client has ended.
+            if number == 3 {
+                asks.store(false, Relaxed);
+                assert!(client.join().unwrap() >= 4);
+                return;
+            }
+            assert!(daemon.stop().success());
+        }
+    });
 }
 
 fn next(told: &UnixDatagram) -> String {
