@@ -94,7 +94,7 @@ pub(super) fn pair(pair: &KeyPair, style: &Style) -> String {
         let color = if name == "phase" { color_of(pair.phase) } else { "" };
         let _ = writeln!(text, "{name:<18} {}", screen.paint(&value, color));
     }
-    text.push_str(&served(pair));
+    text.push_str(served(pair));
     text.push_str(&warnings(pair, None, *screen));
     text
 }
@@ -103,11 +103,12 @@ pub(super) fn pair(pair: &KeyPair, style: &Style) -> String {
 const LABEL: usize = 19;
 
 /// Whether a daemon serves what came of an operation.
-fn served(pair: &KeyPair) -> String {
+fn served(pair: &KeyPair) -> &'static str {
     match pair.served {
-        Some(true) => format!("{:<18} yes\n", "served"),
-        Some(false) => format!("{:<18} no: no daemon uses this ledger now\n", "served"),
-        None => String::new(),
+        Some(true) => "served by the daemon\n",
+        Some(false) => "no daemon uses this ledger: it holds when one starts\n",
+        // Nothing was ordered, or a warning says that the daemon does not answer.
+        None => "",
     }
 }
 
@@ -136,7 +137,7 @@ const UNCHANGED: &str = "nothing was changed (--dry-run)\n";
 
 fn planned_succession(issued: &Issued, timetable: &[TimetableEntry], style: &Style) -> String {
     let mut text = instants(timetable, style);
-    text.push_str(&served(&issued.key));
+    text.push_str(served(&issued.key));
     for note in &issued.notes {
         text.push_str(&style.screen.remark("note: ", "", note));
     }
@@ -186,7 +187,7 @@ pub(super) fn deleted(
     if !timetable.is_empty() {
         let _ = write!(text, "\n{}", instants(timetable, style));
     }
-    text.push_str(&served(pair));
+    text.push_str(served(pair));
     text.push_str(&warnings(pair, None, style.screen));
     text + if is_done { "" } else { UNCHANGED }
 }
