@@ -3,6 +3,7 @@
 mod algorithms;
 mod check;
 mod columns;
+mod completions;
 mod config;
 mod directories;
 mod examples;
@@ -120,14 +121,12 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Print the completions for a shell
+    /// Print the script that completes commands, flags, algorithms, audiences and key ids in a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// Which shell
-        shell: clap_complete::Shell,
-        /// The configuration file whose audiences are completed
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
+        #[arg(value_parser = completions::shells())]
+        shell: String,
     },
     /// Print the manual page
     #[command(after_help = examples::MAN)]
@@ -258,6 +257,7 @@ impl From<io::Error> for Failure {
 pub fn run() -> ExitCode {
     // Before anything is read: most commands look at private keys.
     sandbox::keep_memory_private();
+    completions::answer();
     let cli = Cli::parse();
     screen::choose(cli.color);
     match cli.run() {
@@ -311,8 +311,8 @@ impl Cli {
                 print(text.as_bytes())?;
                 Ok(DONE)
             }
-            Command::Completions { shell, config } => {
-                manual::completions(shell, config.as_deref())?;
+            Command::Completions { shell } => {
+                completions::script(&shell)?;
                 Ok(DONE)
             }
             Command::Man { out } => {
