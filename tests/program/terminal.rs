@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::daemon::jwksd;
+use crate::common::daemon::{Connection, jwksd};
 use crate::mistakes::{run, text};
 
 /// Four keys with ids as they are issued.
@@ -120,6 +120,18 @@ fn colours_are_shown_on_a_terminal_alone_unless_asked_for() {
 }
 
 #[test]
+fn the_audit_of_an_order_follows_its_answer() {
+    let directory = directory();
+    let issue = "keys issue --audience client --algorithm ES256";
+    let shown = plain(&on_terminal(directory.path(), 80, issue, &[]));
+    assert!(shown.starts_with("issued "), "{shown}");
+    assert!(shown.trim_end().lines().last().unwrap().contains("operation.done"), "{shown}");
+    let shown = plain(&on_terminal(directory.path(), 80, "keys invalidate nobody --now", &[]));
+    assert!(shown.starts_with("error: "), "{shown}");
+    assert!(shown.lines().last().unwrap().contains("operation.refused"), "{shown}");
+}
+
+#[test]
 fn a_daemon_on_a_terminal_says_where_to_look() {
     let directory = directory();
     let program = jwksd();
@@ -141,7 +153,8 @@ fn a_daemon_on_a_terminal_says_where_to_look() {
     assert!(next[0].ends_with("/.well-known/jwks.json"), "{next:?}");
     assert!(next[1].starts_with("  status  http://127.0.0.1:"), "{next:?}");
     assert!(next[2].starts_with("  orders  unix:/"), "{next:?}");
-    // As its last line says.
+    let status = next[1].split_once("http://").unwrap().1.trim_end_matches('/').parse().unwrap();
+    Connection::open(status).unwrap().request("GET", "/livez", &[]).unwrap();
     child.stdin.take().unwrap().write_all(b"\x03").unwrap();
     assert!(lines.any(|line| line.contains("stopped")));
     assert_eq!(child.wait().unwrap().code(), Some(0));
