@@ -1,5 +1,6 @@
 //! `jwksd token`: signs and verifies tokens by hand, to try the whole thing out. Writes nothing.
 
+mod fetch;
 mod key_set;
 
 use std::borrow::Cow;
