@@ -8,13 +8,13 @@ use crate::publish::log::{LARGE_SET, MANY_KEYS};
 /// How many sets are named that are too large for some.
 const MOST: usize = 5;
 
+/// Whether keys of an audience are published.
+pub(super) fn has_keys(status: &StatusReport, audience: &str) -> bool {
+    let mut keys = status.keys.iter();
+    keys.any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
+}
+
 pub(super) fn section(status: &StatusReport) -> Markup {
-    let lacks_signer = |audience: &str| {
-        status
-            .keys
-            .iter()
-            .any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
-    };
     let without = status.current.iter().filter(|current| current.key_id.is_none());
     let is_large = |document: &&ServedDocument| {
         document.keys.is_some_and(|keys| keys > MANY_KEYS || document.bytes > LARGE_SET)
@@ -23,7 +23,7 @@ pub(super) fn section(status: &StatusReport) -> Markup {
         @for check in status.checks.checks().iter().filter(|check| !check.holds) {
             li { "Not ready: " (check.detail) "." }
         }
-        @for current in without.filter(|current| lacks_signer(&current.audience)) {
+        @for current in without.filter(|current| has_keys(status, &current.audience)) {
             li { (current.audience) " has no key to sign with." }
         }
         @for document in status.documents.iter().filter(is_large).take(MOST) {
