@@ -65,6 +65,13 @@ fn write_line(line: &[u8]) {
     }
 }
 
+/// Writes a text among the lines where they are read on a terminal.
+pub(crate) fn show(text: &str) {
+    if io::stderr().is_terminal() {
+        let _ = LineWriter.write(text.as_bytes());
+    }
+}
+
 /// Takes a line, whatever becomes of it: logging stops nothing.
 struct LineWriter;
 

@@ -28,6 +28,8 @@ for document in documents:
         assert os.path.exists(path) or os.path.exists("deploy/" + path), f"{document} names {path}"
         files += 1
 readme = open("README.md").read()
+unnamed = [path for path in glob.glob("config/*.toml") if f"]({path})" not in readme]
+assert not unnamed, f"the README's map does not name {unnamed}"
 assert readme.count("\n") <= 200, "the README is for newcomers: at most 200 lines"
 (snippet,) = re.findall(r"^```yaml\n(initContainers:.*?)^```$", readme, re.M | re.S)
 spec = yaml.safe_load(snippet)

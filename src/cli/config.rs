@@ -1,16 +1,14 @@
 //! `jwksd config`: the configuration in force, and where each value came from.
 
-use std::io::{self, Write as _};
-
 use serde::Serialize;
 
+use super::screen::{YELLOW, tell};
 use super::{ConfigFormat, DONE, Failure, WRONG_USAGE, print};
 use crate::config::{LoadedConfig, format_duration};
 
 pub(super) fn run(loaded: &LoadedConfig, format: ConfigFormat) -> Result<u8, Failure> {
     for warning in &loaded.warnings {
-        // Where stderr is closed there is nobody to tell.
-        let _ = writeln!(io::stderr(), "warning: {warning}");
+        tell("warning: ", YELLOW, warning);
     }
     let text = match format {
         ConfigFormat::Toml => as_toml(loaded),

@@ -2,12 +2,13 @@
 //! empty directory.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::process::geteuid;
 
+use super::screen::{YELLOW, tell};
 use super::{Common, DaemonFlags, FAILED, Failure, WRONG_USAGE};
 use crate::config::{LoadedConfig, Origin};
 use crate::encoding::shell_word;
@@ -47,8 +48,7 @@ impl Common {
         };
         // A daemon logs them.
         for warning in mistyped.iter().filter(|_| daemon.is_none()) {
-            // Where stderr is closed there is nobody to tell.
-            let _ = writeln!(io::stderr(), "warning: {warning}");
+            tell("warning: ", YELLOW, warning);
         }
         if missing != Missing::Awaited {
             for directory in &loaded.config.keys.dirs {
@@ -137,7 +137,6 @@ fn check_ledger(loaded: &LoadedConfig) -> Result<(), Failure> {
 /// Says that a key directory was made, where it `was_missing`.
 pub(super) fn say_made(directory: &Path, was_missing: bool) {
     if was_missing && directory.is_dir() {
-        // Where stderr is closed there is nobody to tell.
-        let _ = writeln!(io::stderr(), "made the key directory {}", directory.display());
+        tell("made ", "", &format!("the key directory {}", directory.display()));
     }
 }

@@ -49,6 +49,7 @@ examples! {
   jwksd token verify --keys ./keys TOKEN";
     SIGN = "  jwksd token sign --keys ./keys --audience client --claims '{\"sub\": \"me\"}' --ttl 10m";
     VERIFY = "  jwksd token verify TOKEN --jwks http://127.0.0.1:8080/.well-known/jwks.json
+  SSL_CERT_FILE=ca.pem jwksd token verify TOKEN --jwks https://id.example.com/.well-known/jwks.json
   jwksd token verify TOKEN --jwks jwks.json
   jwksd token sign --keys ./keys --audience client --claims '{}' | jwksd token verify --keys ./keys -";
     JWKSD = "  jwksd serve --keys ./keys --init

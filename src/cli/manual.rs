@@ -1,16 +1,13 @@
-//! The manual pages, and the completions for shells.
+//! The manual pages.
 
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use clap::builder::{PossibleValuesParser, Resettable};
+use clap::builder::Resettable;
 use clap::{Command, CommandFactory as _};
-use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{Cli, print};
-use crate::config::{Flags, load};
-use crate::keys::Audiences;
 
 /// What is the same on every page, in man(7).
 const COMMON: &str = r#".SH "EXIT STATUS"
@@ -91,31 +88,4 @@ fn pages_of(command: &Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -
         pages_of(subcommand, &format!("{name}-{}", subcommand.get_name()), pages)?;
     }
     Ok(())
-}
-
-/// Prints the completions for a shell, with the audiences of the configuration.
-pub(super) fn completions(shell: Shell, config: Option<&Path>) -> io::Result<()> {
-    let flags = Flags { config: config.map(Path::to_owned), ..Flags::default() };
-    let loaded = load(&flags, std::env::vars_os()).or_else(|_| load(&Flags::default(), []));
-    let audiences = loaded.map(|loaded| loaded.config.keys.audiences);
-    let listed = audiences.iter().flat_map(Audiences::listed);
-    let audiences: Vec<String> = listed.map(ToString::to_string).collect();
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut offering(Cli::command(), &audiences), "jwksd", &mut script);
-    print(&script)
-}
-
-/// The command with the values that its texts may have.
-fn offering(command: Command, audiences: &[String]) -> Command {
-    let subcommands: Vec<String> =
-        command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
-    let command = command.mut_args(|argument| match argument.get_id().as_str() {
-        "audience" => argument.value_parser(PossibleValuesParser::new(audiences.to_vec())),
-        "log_level" => argument.value_parser(["error", "warn", "info", "debug", "trace"]),
-        "log_format" => argument.value_parser(["auto", "text", "json"]),
-        _ => argument,
-    });
-    subcommands
-        .into_iter()
-        .fold(command, |command, name| command.mut_subcommand(name, |one| offering(one, audiences)))
 }

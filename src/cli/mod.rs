@@ -3,6 +3,7 @@
 mod algorithms;
 mod check;
 mod columns;
+mod completions;
 mod config;
 mod directories;
 mod examples;
@@ -22,11 +23,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::directories::Missing;
 use self::moment::Moment;
-use self::screen::{ColorChoice, RED, shows_color};
+use self::screen::{ColorChoice, RED, tell};
 use crate::api::admin::openapi;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Flags, LoadedConfig, load};
 use crate::keys::{Audience, Audiences};
+use crate::logging::LogQueue;
 use crate::operations::NoSuchAudience;
 use crate::{sandbox, serve};
 
@@ -120,14 +122,12 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Print the completions for a shell
+    /// Print the script that completes commands, flags, algorithms, audiences and key ids in a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// Which shell
-        shell: clap_complete::Shell,
-        /// The configuration file whose audiences are completed
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
+        #[arg(value_parser = completions::shells())]
+        shell: String,
     },
     /// Print the manual page
     #[command(after_help = examples::MAN)]
@@ -261,18 +261,18 @@ pub fn run() -> ExitCode {
     if sandbox::open_for_another() {
         return ExitCode::SUCCESS;
     }
+    completions::answer();
     let cli = Cli::parse();
     screen::choose(cli.color);
+    // On a terminal the audit comes after what a person asked for: when this is dropped.
+    let is_order = matches!(&cli.command, Command::Keys { command } if !command.keeps_on());
+    let _log = (is_order && io::stderr().is_terminal()).then(LogQueue::new);
     match cli.run() {
         Ok(code) => ExitCode::from(code),
         Err(Failure { what, cause, remedy, code }) => {
-            // Where stderr is closed there is nobody left to tell.
-            let label = if shows_color(io::stderr().is_terminal()) {
-                format!("\x1b[{RED}merror:\x1b[0m")
-            } else {
-                "error:".to_owned()
-            };
-            let _ = writeln!(io::stderr(), "{label} {what}\n  cause: {cause}\n  remedy: {remedy}");
+            tell("error: ", RED, &what);
+            tell("  cause: ", "", &cause);
+            tell("  remedy: ", "", &remedy);
             ExitCode::from(code)
         }
     }
@@ -314,8 +314,8 @@ impl Cli {
                 print(text.as_bytes())?;
                 Ok(DONE)
             }
-            Command::Completions { shell, config } => {
-                manual::completions(shell, config.as_deref())?;
+            Command::Completions { shell } => {
+                completions::script(&shell)?;
                 Ok(DONE)
             }
             Command::Man { out } => {

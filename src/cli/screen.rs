@@ -1,8 +1,9 @@
 //! What results are printed on: how wide it is, whether it shows colours, and whether a person reads it.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::ops::Bound;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
@@ -53,10 +54,14 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn of_stdout() -> Self {
-        let is_terminal = io::stdout().is_terminal();
+        Self::of(&io::stdout())
+    }
+
+    fn of(stream: &(impl AsFd + IsTerminal)) -> Self {
+        let is_terminal = stream.is_terminal();
         let named = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         let asked = || {
-            let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+            let size = rustix::termios::tcgetwinsize(stream).ok()?;
             is_terminal.then_some(usize::from(size.ws_col))
         };
         let width = named.or_else(asked).filter(|width| *width >= NARROWEST);
@@ -87,6 +92,15 @@ impl Screen {
     pub(super) fn warning(self, text: &str) -> String {
         self.remark("warning: ", YELLOW, text)
     }
+}
+
+/// Tells the person who runs a command, on stderr. Where that is closed there is nobody to tell.
+pub(super) fn tell(label: &str, color: &str, text: &str) {
+    let mut screen = Screen::of(&io::stderr());
+    if !screen.is_terminal {
+        screen.width = None;
+    }
+    let _ = io::stderr().write_all(screen.remark(label, color, text).as_bytes());
 }
 
 /// Below that nothing is made to fit.

@@ -1,9 +1,10 @@
 //! `jwksd token`: signs and verifies tokens by hand, to try the whole thing out. Writes nothing.
 
+mod fetch;
 mod key_set;
 
 use std::borrow::Cow;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use self::key_set::{KeySet, Source, bounded, of_directories, of_file, of_url};
-use super::{Common, DONE, FAILED, Failure, WRONG_USAGE, examples, print};
+use super::screen::{GREEN, YELLOW, tell};
+use super::{Common, DONE, FAILED, Failure, Format, WRONG_USAGE, examples, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, format_duration, parse_duration};
 use crate::keys::Audience;
@@ -41,6 +43,9 @@ pub(super) enum TokenCommand {
         /// How long it lives, as in 10m; the configured token lifetime by default
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         ttl: Option<Duration>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Verify a token, and print what it says; exit 1 if it is refused
     #[command(after_help = examples::VERIFY)]
@@ -56,15 +61,24 @@ pub(super) enum TokenCommand {
 }
 
 fn claims(text: &str) -> Result<Map<String, Value>, String> {
-    parse_object(text.as_bytes()).map_err(|why| why.to_string())
+    let claims = parse_object(text.as_bytes()).map_err(|why| why.to_string())?;
+    let is_wrong = |name: &&&str| claims.get(**name).is_some_and(|value| !value.is_number());
+    match ["exp", "nbf", "iat"].iter().find(is_wrong) {
+        None => Ok(claims),
+        // NumericDate (RFC 7519 §2).
+        Some(name) => Err(format!(
+            "\"{name}\" is a number, of seconds since 1970; without \"exp\" --ttl tells how long the \
+             token lives, as in --ttl 10m"
+        )),
+    }
 }
 
 impl TokenCommand {
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
-            Self::Sign { common, audience, claims, ttl } => {
+            Self::Sign { common, audience, claims, ttl, format } => {
                 let config = common.load_with_keys(None)?.config;
-                sign(&config, &SystemClock, &Audience::new(&audience), claims, ttl)
+                sign(&config, &SystemClock, &Audience::new(&audience), claims, ttl, format)
             }
             Self::Verify { common, token, jwks } => {
                 let now = SystemClock.now();
@@ -86,6 +100,7 @@ fn sign(
     audience: &Audience,
     mut claims: Map<String, Value>,
     ttl: Option<Duration>,
+    format: Format,
 ) -> Result<u8, Failure> {
     if config.keys.audiences.find(audience.as_str()).is_none() {
         return Err(Failure::no_such_audience(audience, &config.keys.audiences));
@@ -121,8 +136,7 @@ fn sign(
         }
     }
     for warning in warnings(named, &claims, config, now) {
-        // Where stderr is closed there is nobody to warn.
-        let _ = writeln!(io::stderr(), "warning: {warning}");
+        tell("warning: ", YELLOW, &warning);
     }
     let signer = Signer {
         kid: named.kid(),
@@ -137,7 +151,11 @@ fn sign(
             .to_owned(),
         code: FAILED,
     })?;
-    print(format!("{token}\n").as_bytes())?;
+    let shown = match format {
+        Format::Table => token,
+        Format::Json => json!({ "token": token, "keyId": named.kid() }).to_string(),
+    };
+    print(format!("{shown}\n").as_bytes())?;
     Ok(DONE)
 }
 
@@ -241,8 +259,8 @@ fn verify(token: &str, set: &KeySet, now: Timestamp) -> Result<u8, Failure> {
         .unwrap_or_default();
     text.push('\n');
     print(text.as_bytes())?;
-    let _ =
-        writeln!(io::stderr(), "valid: signed by the key {kid} ({algorithm}) of {}", set.origin);
+    let by = format!("signed by the key {kid} ({algorithm}) of {}", set.origin);
+    tell("valid: ", GREEN, &by);
     Ok(DONE)
 }
 

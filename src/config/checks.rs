@@ -109,9 +109,19 @@ pub fn objection_to_admin(admin: &AdminConfig, listen: &[ListenAddress]) -> Opti
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let admin = &config.admin;
     let mut warnings = Vec::new();
-    if config.publish.issuer.is_none() && !config.publish.discovery.is_empty() {
-        let why = "[publish.discovery] does nothing without publish.issuer: there are no discovery documents";
-        warnings.push(why.to_owned());
+    let discovery = &config.publish.discovery;
+    match &config.publish.issuer {
+        None if !discovery.is_empty() => warnings.push(
+            "[publish.discovery] does nothing without publish.issuer: there are no discovery documents"
+                .to_owned(),
+        ),
+        Some(issuer) if !discovery.contains_key("authorization_endpoint") => warnings.push(format!(
+            "discovery documents name no authorization endpoint, and some consumers refuse them \
+             (Ruby's openid_connect): write authorization_endpoint = \"{}/authorize\", or what its \
+             URL is, below [publish.discovery] in the configuration file",
+            issuer.trim_end_matches('/')
+        )),
+        _ => {}
     }
     if admin.listen.is_empty() {
         return warnings;

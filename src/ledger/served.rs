@@ -5,8 +5,10 @@
 //! publication is made from. Nothing else depends on that.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -192,5 +194,14 @@ pub(crate) fn other_daemon(keys: &[Arc<Path>], state: &Path) -> Option<OtherDaem
     let state = links.filter_map(|link| std::fs::read_link(link.path()).ok()).find_map(|file| {
         (file.file_name()? == SERVED).then(|| file.parent().map(Path::to_owned))?
     });
-    Some(OtherDaemon { pid, state })
+    Some(OtherDaemon { pid, state: state.or_else(|| state_flag(pid)) })
+}
+
+/// The ledger that a process was told to keep, where its files can't be seen: only root sees those of a
+/// process that keeps its memory private.
+fn state_flag(pid: u32) -> Option<PathBuf> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let named = words.windows(2).find(|words| words[0] == b"--state")?;
+    Some(PathBuf::from(OsStr::from_bytes(named[1]))).filter(|state| state.is_absolute())
 }

@@ -158,7 +158,10 @@ impl OperationError {
             Self::OtherLedger(OtherDaemon { state: Some(state), .. }) => {
                 return format!("name its ledger: --state {}", state.display());
             }
-            Self::OtherLedger(_) => "name its ledger with --state",
+            Self::OtherLedger(_) => {
+                "name its ledger with --state; where its log says that it keeps none, start it with \
+                 --state first"
+            }
             Self::Ledger(error) if error.kind() == io::ErrorKind::TimedOut => {
                 "let that process go on or end it (kill -CONT or kill with its pid), then ask again"
             }

@@ -2,6 +2,7 @@
 //! them.
 
 mod assembly;
+mod banner;
 mod certificates;
 mod descriptors;
 mod error;
@@ -35,7 +36,7 @@ pub use self::error::ServeError;
 use self::shutdown::{ServerGroup, SignalReceivers, serve_until_signal, stop_reload_loop};
 use self::workers::Worker;
 use crate::api::admin::AdminHandler;
-use crate::api::ops::{self, CountedListener, OpsHandler, OpsSources, PublicListener};
+use crate::api::ops::{self, CountedListener, OpsHandler, OpsSources};
 use crate::api::public::PublicHandler;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LoadedConfig};
@@ -71,10 +72,8 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
         .build()
         .map_err(ServeError::System)?;
     let is_passed = !passed.public.is_empty();
-    let sockets::AllSockets { public, admin, ops: ops_sockets } =
+    let sockets::AllSockets { public, admin, ops: ops_sockets, public_listener, banner } =
         runtime.block_on(sockets::bind_all(config, passed, &certificates))?;
-    let public_listener =
-        PublicListener { addresses: public.addresses(), is_tls: config.public.tls.is_some() };
     make_state_directory(config);
     // While there is one thread: those that are made from here on inherit it. And before anything is
     // read or completed that somebody else may have written.
@@ -161,6 +160,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     for (number, worker) in (1..).zip(workers) {
         servers.push(worker.start(number).map_err(ServeError::System)?);
     }
+    logging::show(&banner);
     let receivers = SignalReceivers { reload: &signals, certificates, stopping, loop_ended: ended };
     runtime.block_on(serve_until_signal(servers, ops_servers, receivers))?;
     stop_reload_loop(&signals, &thread, runtime);

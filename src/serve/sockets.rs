@@ -6,8 +6,10 @@ use std::io;
 use tracing::info;
 
 use super::ServeError;
+use super::banner::banner;
 use super::certificates::Certificates;
 use super::systemd::PassedSockets;
+use crate::api::ops::PublicListener;
 use crate::config::{Config, ListenAddress, objection_to_admin};
 use crate::server::listener::{Listener, ListeningSocket};
 use crate::server::tls::TlsConfig;
@@ -27,6 +29,9 @@ pub(super) struct AllSockets {
     pub(super) public: BoundSockets,
     pub(super) admin: BoundSockets,
     pub(super) ops: BoundSockets,
+    pub(super) public_listener: PublicListener,
+    /// What is shown on a terminal.
+    pub(super) banner: String,
 }
 
 pub(super) async fn bind_all(
@@ -43,7 +48,11 @@ pub(super) async fn bind_all(
     let admin = admin.check_admin(config)?;
     let (addresses, mode) = (&config.ops.listen, PUBLIC_SOCKET_MODE);
     let ops = bind("ops", addresses, mode, passed.ops, None, 1).await?;
-    Ok(AllSockets { public, admin, ops })
+    let addresses = [&public, &ops, &admin].map(BoundSockets::addresses);
+    let banner = banner(config, &addresses);
+    let [addresses, ..] = addresses;
+    let public_listener = PublicListener { addresses, is_tls: config.public.tls.is_some() };
+    Ok(AllSockets { public, admin, ops, public_listener, banner })
 }
 
 /// Binds the sockets of the listener `name`, once for each of `workers`: those that were `passed`,
@@ -98,7 +107,7 @@ impl BoundSockets {
         Ok(())
     }
 
-    pub(super) fn addresses(&self) -> Vec<ListenAddress> {
+    fn addresses(&self) -> Vec<ListenAddress> {
         self.listeners.iter().filter_map(|listener| listener.local_address().ok()).collect()
     }
 

@@ -269,6 +269,20 @@ fn audiences_can_rotate_otherwise() {
 }
 
 #[test]
+fn a_missing_authorization_endpoint_is_told_with_the_member_that_adds_it() {
+    let issuer = "[publish]\nissuer = \"https://id.example/\"\n";
+    let warnings = of_file(issuer).unwrap().warnings;
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("openid_connect"), "{warning}");
+    let advice = warning.split("write ").nth(1).unwrap().split(", or ").next().unwrap();
+    let section = warning.split("below ").nth(1).unwrap().split(' ').next().unwrap();
+    let followed = of_file(&format!("{issuer}{section}\n{advice}\n")).unwrap();
+    assert_eq!(followed.warnings, Vec::<String>::new());
+    let endpoint = &followed.config.publish.discovery["authorization_endpoint"];
+    assert_eq!(endpoint, "https://id.example/authorize");
+}
+
+#[test]
 fn members_of_the_file_alone_are_printed_as_they_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("jwksd.toml");
@@ -411,21 +425,4 @@ fn completions_and_manual_pages_are_printed() {
     }
     let rotate = std::fs::read_to_string(directory.path().join("jwksd-keys-rotate.1")).unwrap();
     assert!(rotate.contains("jwksd keys rotate \\-\\-keys ./keys"), "{rotate}");
-}
-
-#[test]
-fn completions_offer_algorithms_levels_and_audiences() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("jwksd.toml");
-    std::fs::write(&file, "[keys]\naudiences = [\"partners\", \"client\", \"human\"]\n").unwrap();
-    for shell in ["bash", "zsh", "fish"] {
-        let output = jwksd().args(["completions", shell, "--config"]).arg(&file).output().unwrap();
-        let script = String::from_utf8(output.stdout).unwrap();
-        for value in ["EdDSA", "ES512", "trace", "partners"] {
-            assert!(script.contains(value), "{value} in {shell}");
-        }
-        let output = jwksd().args(["completions", shell]).output().unwrap();
-        let script = String::from_utf8(output.stdout).unwrap();
-        assert!(!script.contains("partners") && script.contains("human"), "{shell}");
-    }
 }

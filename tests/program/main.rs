@@ -6,6 +6,7 @@ mod common;
 mod admin;
 mod adopted;
 mod canary;
+mod completions;
 mod crash;
 mod descriptors;
 mod dry_runs;

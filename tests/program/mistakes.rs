@@ -8,6 +8,7 @@ use std::process::Output;
 
 use common::daemon::{Connection, Daemon, eventually, jwksd};
 use common::faults::drop_key;
+use serde_json::Value;
 
 /// Runs a command with `--keys DIR`.
 pub fn run(keys: &Path, arguments: &[&str]) -> Output {
@@ -55,6 +56,52 @@ fn a_mistyped_key_directory_is_an_error() {
         fails(&run(&file, command), 1, &["client.pem", "not a directory", "--keys DIR"]);
     }
     assert!(!keys.exists(), "and nothing is made");
+}
+
+#[test]
+fn what_is_mistyped_is_told_in_the_words_that_mend_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    let done = |arguments: &[&str]| assert!(run(keys, arguments).status.success(), "{arguments:?}");
+    for kid in ["signs", "ended", "gone"] {
+        let issue =
+            ["keys", "issue", "--audience", "client", "--algorithm", "ES256", "--key-id", kid];
+        done(&issue);
+    }
+    done(&["keys", "delete", "gone", "--yes"]);
+    done(&["keys", "invalidate", "ended", "--now"]);
+    let issue = "keys issue --audience client --algorithm";
+    let sign = "token sign --audience client --claims";
+    for (command, code, words) in [
+        ("keys rotat", 2, "a similar subcommand exists: 'rotate'"),
+        ("keys list --audence client", 2, "a similar argument exists: '--audience'"),
+        (&*format!("{issue} es256"), 2, "a similar value exists: 'ES256'"),
+        (&*format!("{issue} Ed25519"), 2, "a similar value exists: 'EdDSA'"),
+        (&*format!("{issue} ES256 --key-id ended"), 1, "choose another id, or none"),
+        (&*format!("{issue} ES256 --valid-to tomorrow"), 2, "or relative as in +3h"),
+        ("render --at 12:00", 2, "or relative as in +3h"),
+        ("keys show gone", 1, "the key \"gone\" was deleted at 20"),
+        ("keys invalidate gone --now", 1, "the key \"gone\" was deleted at 20"),
+        ("keys show nobody", 1, "`jwksd keys list` shows the keys that there are"),
+        ("keys invalidate signs", 2, "--grace <DURATION>|--now"),
+        ("keys invalidate signs --grace 1", 2, "\"1\" is no duration"),
+        ("keys invalidate signs --grace 400d", 2, "a grace is at most 366d"),
+        ("keys delete signs", 2, "say that it is meant: --yes"),
+        (&*format!("{sign} {{}} --format yaml"), 2, "[possible values: table, json]"),
+        (&*format!("{sign} {{sub}}"), 2, "it is no JSON: line 1, column 2"),
+        (&*format!("{sign} {{\"exp\":\"tomorrow\"}}"), 2, "without \"exp\" --ttl tells"),
+        (&*format!("{sign} {{\"exp\":2000000000}} --ttl 1h"), 2, "leave one of them out"),
+    ] {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        fails(&run(keys, &arguments), code, &[words]);
+    }
+    let nothing = run(keys, &["keys", "invalidate", "ended", "--now"]);
+    assert!(
+        text(&nothing.stdout).contains("warning: nothing changes: its publication ended at 20")
+    );
+    let sign = ["token", "sign", "--audience", "client", "--claims", "{}", "--format", "json"];
+    let signed: Value = serde_json::from_slice(&run(keys, &sign).stdout).unwrap();
+    assert_eq!(signed["keyId"], "signs");
 }
 
 #[test]

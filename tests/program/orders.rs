@@ -4,11 +4,15 @@ use crate::common;
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 use std::time::Duration;
 
 use common::daemon::{Daemon, drop_by_rename, eventually, jwksd, now};
-use common::faults::{AtomicWriter, await_looks, drop_key};
+use common::faults::{AtomicWriter, await_looks, drop_key, namespace, wrap_in};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+
+use crate::mistakes::{run, text};
 
 fn keys(directory: &Path, arguments: &[&str]) -> Value {
     let output = jwksd()
@@ -21,6 +25,125 @@ fn keys(directory: &Path, arguments: &[&str]) -> Value {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Every order.
+const ORDERS: [&str; 5] = [
+    "issue --audience client --algorithm ES256",
+    "rotate --audience client --again",
+    "invalidate KID --grace 1h",
+    "reactivate KID",
+    "delete KID --yes",
+];
+
+fn words<'a>(order: &'a str, kid: &'a str) -> impl Iterator<Item = &'a str> {
+    order.split(' ').map(move |word| if word == "KID" { kid } else { word })
+}
+
+/// Gives an order on a key, where it is about one.
+fn order(keys: &Path, order: &str, kid: &str, more: &[&str]) -> Output {
+    let arguments: Vec<&str> = ["keys"].into_iter().chain(words(order, kid)).collect();
+    run(keys, &[&arguments[..], more].concat())
+}
+
+#[test]
+fn every_order_says_whether_a_daemon_serves_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = |daemon: Option<&Daemon>| {
+        let (said, is_served) = match daemon {
+            None => ("\nno daemon uses this ledger: it holds when one starts\n", false),
+            Some(_) => ("\nserved by the daemon\n", true),
+        };
+        for format in ["table", "json"] {
+            let kid = format!("{format}-{is_served}");
+            drop_key(directory.path(), &kid);
+            if let Some(daemon) = daemon {
+                eventually("it is served", || daemon.kids().contains(&kid).then_some(()));
+            }
+            for one in ORDERS {
+                let answer = order(directory.path(), one, &kid, &["--format", format]);
+                assert_eq!(answer.status.code(), Some(0), "{}", text(&answer.stderr));
+                let answer = text(&answer.stdout);
+                if format == "table" {
+                    assert_eq!(answer.matches(said).count(), 1, "{one}: {answer}");
+                } else {
+                    let answer: Value = serde_json::from_str(&answer).unwrap();
+                    assert_eq!(answer["served"], is_served, "{one}: {answer}");
+                }
+            }
+        }
+    };
+    told(None);
+    told(Some(&Daemon::start(directory.path())));
+}
+
+#[test]
+fn an_order_that_no_daemon_confirms_ends_with_3() {
+    let directory = tempfile::tempdir().unwrap();
+    drop_key(directory.path(), "a");
+    let daemon = Daemon::start(directory.path());
+    daemon.await_kids(&["a"]);
+    daemon.signal(Signal::STOP);
+    let path = directory.path();
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let given: Vec<_> = ["table", "json"]
+            .map(|format| scope.spawn(move || order(path, ORDERS[2], "a", &["--format", format])))
+            .into();
+        given.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    daemon.signal(Signal::CONT);
+    for answer in &answers {
+        assert_eq!(answer.status.code(), Some(3), "{}", text(&answer.stderr));
+        let told = text(&answer.stdout);
+        assert!(told.contains("the order is recorded, but the daemon that runs did not"), "{told}");
+    }
+    let answer: Value = serde_json::from_slice(&answers[1].stdout).unwrap();
+    assert_eq!(answer.get("served"), None, "{answer}");
+    assert_eq!(keys(directory.path(), &["show", "a"])["phase"], "grace", "it is recorded");
+}
+
+#[test]
+fn an_order_for_another_ledger_than_the_daemon_s_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let [keys, state, other] = ["keys", "state", "other"].map(|name| directory.path().join(name));
+    fs::create_dir(&keys).unwrap();
+    fs::create_dir(&other).unwrap();
+    drop_key(&keys, "a");
+    // As a Secret is mounted, for the daemon and for who gives orders beside it.
+    let place = keys.display();
+    let mounted = namespace(&format!(
+        "mount --bind '{place}' '{place}' && mount -o remount,bind,ro '{place}'"
+    ));
+    let daemon = Daemon::start_with(&keys, |command| {
+        command.arg("--state").arg(&state);
+        match &mounted {
+            Some(mounted) => wrap_in(command, mounted),
+            None => command,
+        }
+    });
+    daemon.await_kids(&["a"]);
+    eventually("its ledger is known", || state.join("served").exists().then_some(()));
+    let named = format!("--state {}", state.display());
+    for one in ORDERS {
+        for is_dry in [false, true] {
+            if is_dry && (one.starts_with("issue") || one.starts_with("reactivate")) {
+                continue;
+            }
+            let mut command = jwksd();
+            command.arg("keys").args(words(one, "a")).arg("--keys").arg(&keys);
+            command.arg("--state").arg(&other).args(is_dry.then_some("--dry-run"));
+            if let Some(mounted) = &mounted {
+                wrap_in(&mut command, mounted);
+            }
+            let answer = command.output().unwrap();
+            let said = text(&answer.stderr);
+            assert_eq!(answer.status.code(), Some(1), "{one}: {said}");
+            assert!(said.contains("keeps another ledger") && said.contains(&named), "{said}");
+        }
+    }
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 0, "and nothing is written there");
+    let right = order(&keys, ORDERS[2], "a", &["--state", state.to_str().unwrap()]);
+    assert!(text(&right.stdout).contains("served by the daemon"), "{}", text(&right.stderr));
 }
 
 #[test]

@@ -115,3 +115,32 @@ fn many_keys_are_folded_by_audience_with_what_signs_first() {
     }
     assert!(page.matches("<svg class=\"bar\"").count() <= 40);
 }
+
+#[test]
+fn many_audiences_are_folded_and_those_without_a_signer_stand_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    for number in 0..20 {
+        let tenant = keys.join(format!("tenant-{number:02}"));
+        fs::create_dir(&tenant).unwrap();
+        // Of the last one only the public half lies here, and of the one before nothing yet.
+        match number {
+            19 => {
+                let pem = jwksd::operations::generate(Algorithm::ES256, 2048).unwrap();
+                drop_by_rename(&tenant, "public.json", jwk_of(&pem, "public").to_string());
+            }
+            18 => {}
+            _ => drop(drop_key(&tenant, &format!("key-{number:02}"))),
+        }
+    }
+    let daemon =
+        Daemon::start_with(keys, |command| command.env("JWKSD_KEYS_AUDIENCES", "directories"));
+    let page = page_with(&daemon, "Those of 8 more audiences");
+    in_order(&page, &[">no key to sign with", "Those of 8 more audiences", "no key yet"]);
+    let (shown, folded) = page.split_once("Those of 8 more audiences").unwrap();
+    assert_eq!(shown.matches("<article").count(), 12, "{shown}");
+    assert_eq!(folded.split_once("</details>").unwrap().0.matches("<article").count(), 8);
+    let (shown, folded) = page.split_once("9 more documents").unwrap();
+    assert_eq!(shown.matches("SHA-256").count(), 12, "{shown}");
+    assert_eq!(folded.split_once("</details>").unwrap().0.matches("SHA-256").count(), 9);
+}

@@ -237,7 +237,8 @@ fn discovery_documents_say_what_the_configuration_adds_to_them() {
     let file = directory.path().join(".jwksd.toml");
     let text = "[publish]\nissuer = \"https://id.example\"\n[publish.discovery]\n\
                 jwks_uri = \"https://cdn.example/keys\"\nscopes_supported = [\"openid\", \"mail\"]\n\
-                token_endpoint = \"https://id.example/token\"\n";
+                token_endpoint = \"https://id.example/token\"\n\
+                authorization_endpoint = \"https://id.example/login\"\n";
     fs::write(&file, text).unwrap();
     let daemon = Daemon::start_with(directory.path(), |command| command.arg("--config").arg(&file));
     daemon.await_kids(&["a"]);
@@ -251,6 +252,7 @@ fn discovery_documents_say_what_the_configuration_adds_to_them() {
         assert_eq!(document["jwks_uri"], "https://cdn.example/keys", "{path}");
         assert_eq!(document["scopes_supported"], json!(["openid", "mail"]), "{path}");
         assert_eq!(document["token_endpoint"], "https://id.example/token", "{path}");
+        assert_eq!(document["authorization_endpoint"], "https://id.example/login", "{path}");
         assert!(document["issuer"].as_str().unwrap().starts_with("https://id.example"), "{path}");
         assert_eq!(document["response_types_supported"], json!(["id_token"]), "{path}");
     }

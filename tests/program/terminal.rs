@@ -1,9 +1,10 @@
 //! What a person sees on a terminal, and a program elsewhere.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::common::daemon::jwksd;
+use crate::common::daemon::{Connection, jwksd};
 use crate::mistakes::{run, text};
 
 /// Four keys with ids as they are issued.
@@ -116,4 +117,45 @@ fn colours_are_shown_on_a_terminal_alone_unless_asked_for() {
     assert!(!piped(&[]));
     assert!(!piped(&["--color", "auto"]));
     assert!(piped(&["--color", "always"]));
+}
+
+#[test]
+fn the_audit_of_an_order_follows_its_answer() {
+    let directory = directory();
+    let issue = "keys issue --audience client --algorithm ES256";
+    let shown = plain(&on_terminal(directory.path(), 80, issue, &[]));
+    assert!(shown.starts_with("issued "), "{shown}");
+    assert!(shown.trim_end().lines().last().unwrap().contains("operation.done"), "{shown}");
+    let shown = plain(&on_terminal(directory.path(), 80, "keys invalidate nobody --now", &[]));
+    assert!(shown.starts_with("error: "), "{shown}");
+    assert!(shown.lines().last().unwrap().contains("operation.refused"), "{shown}");
+}
+
+#[test]
+fn a_daemon_on_a_terminal_says_where_to_look() {
+    let directory = directory();
+    let program = jwksd();
+    let command = format!(
+        "{} serve --keys {} --listen 0.0.0.0:0 --ops-listen 127.0.0.1:0 --admin-listen unix:{}",
+        program.get_program().to_str().unwrap(),
+        directory.path().display(),
+        directory.path().join("admin.sock").display()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.by_ref().map(|line| line.unwrap().trim_end().to_owned());
+    let begun = lines.find(|line| line.starts_with("jwksd ")).unwrap();
+    assert!(begun.ends_with("(Ctrl-C ends it)"), "{begun}");
+    let next: Vec<String> = lines.by_ref().take(3).collect();
+    assert!(next[0].starts_with("  keys    http://127.0.0.1:"), "{next:?}");
+    assert!(next[0].ends_with("/.well-known/jwks.json"), "{next:?}");
+    assert!(next[1].starts_with("  status  http://127.0.0.1:"), "{next:?}");
+    assert!(next[2].starts_with("  orders  unix:/"), "{next:?}");
+    let status = next[1].split_once("http://").unwrap().1.trim_end_matches('/').parse().unwrap();
+    Connection::open(status).unwrap().request("GET", "/livez", &[]).unwrap();
+    child.stdin.take().unwrap().write_all(b"\x03").unwrap();
+    assert!(lines.any(|line| line.contains("stopped")));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

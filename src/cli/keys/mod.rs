@@ -243,6 +243,11 @@ impl From<OperationError> for Failure {
 }
 
 impl KeysCommand {
+    /// Whether it goes on until it is ended.
+    pub(super) const fn keeps_on(&self) -> bool {
+        matches!(self, Self::List { watch: true, .. })
+    }
+
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
             Self::Issue { shared, order } => orders::issue(shared, order),

@@ -49,11 +49,12 @@ impl Run {
         act: impl FnOnce(&mut Operations, Timestamp) -> Result<T, OperationError>,
         about: impl FnOnce(&mut T) -> &mut KeyPair,
     ) -> Result<T, Failure> {
-        serve::make_state_directory(&self.config);
         attempt.via = "command";
         attempt.who = format!("uid:{}", self.caller);
-        let mut done =
-            self.operations.check_ledger().and_then(|()| act(&mut self.operations, self.now));
+        let mut done = self.operations.check_ledger().and_then(|()| {
+            serve::make_state_directory(&self.config);
+            act(&mut self.operations, self.now)
+        });
         let mut pair = done.as_mut().map(about);
         let outcome = match &pair {
             Ok(pair) => {

@@ -107,16 +107,17 @@ const LABEL: usize = 19;
 /// Whether a daemon serves what came of an operation, and the other replicas know of it.
 fn served(pair: &KeyPair) -> String {
     let served = match pair.served {
-        Some(true) => format!("{:<18} yes\n", "served"),
-        Some(false) => format!("{:<18} no: no daemon uses this ledger now\n", "served"),
-        None => String::new(),
+        Some(true) => "served by the daemon\n",
+        Some(false) => "no daemon uses this ledger: it holds when one starts\n",
+        // Nothing was ordered, or a warning says that the daemon does not answer.
+        None => "",
     };
     let told = match pair.told {
-        Some(true) => format!("{:<18} yes\n", "told the fleet"),
-        Some(false) => format!("{:<18} not yet\n", "told the fleet"),
-        None => String::new(),
+        Some(true) => "told the fleet\n",
+        Some(false) => "not yet told the fleet\n",
+        None => "",
     };
-    served + &told
+    format!("{served}{told}")
 }
 
 /// What there is to know about a key, which is named where it is one of several.

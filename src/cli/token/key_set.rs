@@ -6,12 +6,12 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::fetch;
 use crate::cli::{FAILED, Failure};
 use crate::config::Config;
 use crate::keys::refusal::{escape_name, replace_controls};
@@ -24,7 +24,7 @@ use crate::serve;
 pub(in crate::cli) enum Source {
     /// A file, or anything else that can be read, such as /dev/stdin.
     File(PathBuf),
-    /// An http URL.
+    /// An http or https URL.
     Url(String),
 }
 
@@ -34,15 +34,12 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
             None => Ok(Self::File(text.into())),
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {
+            Some((scheme, _))
+                if ["http", "https"].iter().any(|one| scheme.eq_ignore_ascii_case(one)) =>
+            {
                 Ok(Self::Url(text.to_owned()))
             }
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                Err("https is not spoken here: fetch the set with curl -o FILE URL, and give the \
-                     FILE"
-                    .to_owned())
-            }
-            Some(_) => Err("an http:// URL or a file is expected".to_owned()),
+            Some(_) => Err("an https:// or http:// URL or a file is expected".to_owned()),
         }
     }
 }
@@ -103,15 +100,15 @@ pub(super) fn of_directories(config: &Config, now: Timestamp) -> Result<KeySet, 
 }
 
 /// The most bytes of a JWK Set that are read: far more than any consumer takes.
-const LONGEST_SET: u64 = 1024 * 1024;
+const LONGEST_SET: usize = 1024 * 1024;
 
 pub(super) fn of_file(file: &Path) -> Result<KeySet, Failure> {
     let origin = replace_controls(&file.display().to_string());
-    let bytes = File::open(file).and_then(|file| bounded(file, LONGEST_SET));
+    let bytes = File::open(file).and_then(|file| bounded(file, LONGEST_SET as u64));
     let bytes = bytes.map_err(|error| Failure {
         what: format!("can't read the JWK Set of {origin}"),
         cause: error.to_string(),
-        remedy: "name a readable file with a JWK Set, or an http:// URL".to_owned(),
+        remedy: "name a readable file with a JWK Set, or an https:// URL".to_owned(),
         code: FAILED,
     })?;
     KeySet::new(&bytes, origin)
@@ -127,33 +124,20 @@ pub(super) fn bounded(source: impl io::Read, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How long a fetch may take in all.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Fetches a set as strictly as consumers do: exactly 200, no redirects.
 pub(super) fn of_url(url: &str) -> Result<KeySet, Failure> {
     let origin = escape_name(url);
-    let failure = |cause: String| Failure {
+    let body = fetch::get(url, LONGEST_SET).map_err(|error| Failure {
         what: format!("can't fetch the JWK Set of {origin}"),
-        cause,
-        remedy: "check that the URL is that of a JWK Set, and that its server runs".to_owned(),
+        cause: replace_controls(&error.to_string()),
+        remedy: match error.kind() {
+            io::ErrorKind::InvalidData => {
+                "name a file with the certificate of its authority, in PEM: SSL_CERT_FILE=FILE"
+            }
+            _ => "check that the URL is that of a JWK Set, and that its server runs",
+        }
+        .to_owned(),
         code: FAILED,
-    };
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .into();
-    let answer = agent.get(url).header("accept", "application/jwk-set+json, application/json");
-    let mut answer =
-        answer.call().map_err(|error| failure(replace_controls(&error.to_string())))?;
-    let status = answer.status().as_u16();
-    if status != 200 {
-        return Err(failure(format!("the answer is {status} and not 200")));
-    }
-    let body = answer.body_mut().with_config().limit(LONGEST_SET).read_to_vec();
-    KeySet::new(&body.map_err(|error| failure(replace_controls(&error.to_string())))?, origin)
+    })?;
+    KeySet::new(&body, origin)
 }

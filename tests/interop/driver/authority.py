@@ -37,12 +37,14 @@ class Authority:
                       "-keystore", self.store, "-storetype", "PKCS12", "-storepass", self.PASSWORD)
 
     def environment(self):
-        """By which Node, OpenSSL, Go, Python's requests, Java and our Rust client trust it."""
+        """By which Node, OpenSSL, Go, Python's requests, Java, our Rust client and the browser trust
+        it."""
         options = {"trustStore": self.store, "trustStoreType": "PKCS12",
                    "trustStorePassword": self.PASSWORD}
         java = " ".join(f"-Djavax.net.ssl.{name}={value}" for name, value in options.items())
         return {"NODE_EXTRA_CA_CERTS": str(self.ca), "SSL_CERT_FILE": str(self.ca),
-                "REQUESTS_CA_BUNDLE": str(self.ca), "JAVA_TOOL_OPTIONS": java}
+                "REQUESTS_CA_BUNDLE": str(self.ca), "JAVA_TOOL_OPTIONS": java,
+                "INTEROP_CERTIFICATE": str(self.certificate)}
 
     def serving(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -98,7 +98,13 @@ class Program:
         if hasattr(self, "process"):
             self.reader.cancel()
             if self.process.returncode is None:
-                self.process.kill()
+                # A browser ends with its program, which ends with its input.
+                self.process.stdin.close()
+                try:
+                    async with asyncio.timeout(5):
+                        await self.process.wait()
+                except TimeoutError:
+                    self.process.kill()
             await self.process.wait()
 
 
@@ -124,12 +130,19 @@ def all_clients(here, built):
         Client("jose", "Node jose (createRemoteJWKSet)", script("jose.mjs"),
                Cache(30, 600, "600 s; unknown kid: 30 s after the last fetch"),
                Cache(TTL, TTL, "cacheMaxAge", survives=False)),
+        # What it fetches comes out of the browser's cache for max-age, 20 s here.
+        Client("browser", "jose in Chromium, another origin", script("browser.mjs"),
+               Cache(30, 600, "600 s and max-age; unknown kid: 30 s after the last fetch, or max-age"),
+               Cache(20 + TTL, TTL, "cacheMaxAge", revoked=20 + TTL, survives=False)),
         Client("jwks-rsa", "Node jwks-rsa", script("jwks-rsa.mjs"),
                Cache(0, 600, "600 s for each kid; unknown kid: at once", revoked=600),
                Cache(0, TTL, "cacheMaxAge", revoked=TTL, survives=False)),
         Client("pyjwt", "Python PyJWT (PyJWKClient)", module("pyjwt.py"),
                Cache(30, 300, "300 s; unknown kid: 30 s after the last fetch"),
                Cache(TTL, TTL, "lifespan", survives=False)),
+        Client("cryptojwt", "Python cryptojwt (KeyBundle)", module("cryptojwt_bundle.py"),
+               Cache(300, 300, "300 s; unknown kid: nothing"),
+               Cache(TTL, TTL, "cache_time")),
         Client("joserfc", "Python joserfc behind CacheControl", module("joserfc_http.py"),
                Cache(20, 0, "Cache-Control, 20 s here", revoked=20, survives=False), None),
         Client("go-oidc", "Go coreos/go-oidc", go("go-oidc"),
@@ -147,6 +160,11 @@ def all_clients(here, built):
         Client("spring", "Java Spring Security (NimbusJwtDecoder)", lambda _: Program(*java, "spring"),
                Cache(0, 300, "5 min; unknown kid: at once"),
                Cache(0, TTL, "cache", survives=False), refuses=no_eddsa),
+        # For an unknown kid it fetches in the background: the first token of one is refused.
+        Client("kafka", "Kafka (BrokerJwtValidator)", lambda _: Program(*java, "kafka"),
+               Cache(3600, 3600, "1 h; unknown kid: at once, but not for the token that brings it",
+                     until_miss=True),
+               Cache(TTL, TTL, "sasl.oauthbearer.jwks.endpoint.refresh.ms")),
         Client("rust", "Rust jsonwebtoken", lambda _: Program(built / "rust" / "debug" / "interop"),
                Cache(10, 600, "ours: 600 s; unknown kid: 10 s after the last fetch"),
                Cache(TTL, TTL, "ours", survives=False), refuses=frozenset({"ES512"})),

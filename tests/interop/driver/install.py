@@ -76,15 +76,25 @@ def rust(here, built):
                             CARGO_TARGET_DIR=str(target)))
 
 
+def debian(*packages):
+    print(f"installing: {packages[0]} (Debian)", flush=True)
+    # At run level 1 a package does not start an instance of its own.
+    apt = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    root = [] if os.getuid() == 0 else ["sudo", "-n", f"--preserve-env={','.join(apt)}"]
+    run(*root, "apt-get", "update", "-qq", **apt)
+    run(*root, "apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq",
+        "--no-install-recommends", *packages, **apt)
+
+
 def apache(_here, _built):
     if not (MODULES / "mod_auth_openidc.so").exists():
-        print("installing: apache2 (Debian)", flush=True)
-        # At run level 1 the package does not start its own instance.
-        apt = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        root = [] if os.getuid() == 0 else ["sudo", "-n", f"--preserve-env={','.join(apt)}"]
-        run(*root, "apt-get", "update", "-qq", **apt)
-        run(*root, "apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq",
-            "--no-install-recommends", "apache2", "libapache2-mod-auth-openidc", **apt)
+        debian("apache2", "libapache2-mod-auth-openidc")
+
+
+def browser(here, built):
+    node(here, built)
+    if not shutil.which("chromium"):
+        debian("chromium")
 
 
 def kube(_here, _built):
@@ -104,7 +114,9 @@ PINS = {
     "go-oidc": ("go/go.mod", "go-oidc/v3"), "jwx": ("go/go.mod", "jwx/v3"),
     "keyfunc": ("go/go.mod", "keyfunc/v3"), "nimbus": ("java/pom.xml", ">nimbus-jose-jwt<"),
     "spring": ("java/pom.xml", ">spring-security-oauth2-jose<"),
-    "rust": ("rust/Cargo.toml", "jsonwebtoken ="),
+    "rust": ("rust/Cargo.toml", "jsonwebtoken ="), "browser": ("node/package.json", '"jose"'),
+    "cryptojwt": ("python/requirements.txt", "cryptojwt"),
+    "kafka": ("java/pom.xml", ">kafka-clients<"),
     "kube-apiserver": ("../fleet/kube-apiserver/go.mod", "k8s.io/kubernetes"),
 }
 
@@ -120,7 +132,8 @@ def version(name, here):
 
 
 NEEDS = {
-    "jose": node, "jwks-rsa": node, "pyjwt": python, "joserfc": python, "envoy": python,
+    "jose": node, "browser": browser, "jwks-rsa": node, "pyjwt": python, "joserfc": python, "envoy": python,
+    "cryptojwt": python, "kafka": java,
     "go-oidc": go, "jwx": go, "keyfunc": go, "nimbus": java, "spring": java, "rust": rust,
     "apache": apache, "kube-apiserver": kube,
 }

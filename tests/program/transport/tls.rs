@@ -10,6 +10,7 @@ use super::clients::{
 };
 use super::{Site, reached, secured};
 use crate::common::daemon::{Connection, PATIENCE, eventually, jwksd};
+use crate::mistakes::{run, text};
 
 const JWKS: &str = "/.well-known/jwks.json";
 
@@ -36,6 +37,42 @@ fn tls_1_2_and_1_3_are_spoken_and_alpn_decides_what_follows() {
         assert!(strange.is_err(), "{version:?}: nothing in common");
     }
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_token_is_verified_over_https_by_who_trusts_the_certificate() {
+    let site = Site::new();
+    let daemon = site.start(|command| command);
+    let sign = ["token", "sign", "--audience", "client", "--claims", "{}"];
+    let token = text(&run(&site.keys(), &sign).stdout);
+    let port = daemon.address.port();
+    let verify = |host: &str, trusted: &str| {
+        let mut command = jwksd();
+        command.args([
+            "token",
+            "verify",
+            token.trim(),
+            "--jwks",
+            &format!("https://{host}:{port}{JWKS}"),
+        ]);
+        command.env("SSL_CERT_FILE", site.tls().join(trusted)).output().unwrap()
+    };
+    let verified = verify("localhost", "tls.crt");
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    let other = site.directory.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    Certificate::new().write(&other);
+    for (host, trusted, words) in [
+        ("localhost", "../other/tls.crt", "invalid peer certificate"),
+        ("127.0.0.1", "tls.crt", "invalid peer certificate"),
+        ("localhost", "tls.key", "has no certificate of an authority"),
+        ("localhost", "nothing", "nothing: No such file"),
+    ] {
+        let refused = verify(host, trusted);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{host} {trusted}: {said}");
+        assert!(said.contains(words) && said.contains("SSL_CERT_FILE=FILE"), "{said}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::keys::KeyStatus;
-use super::status::{self, RotationReport, StatusReport};
+use super::status::{self, CurrentKey, RotationReport, StatusReport};
 use super::{OpsSources, OpsView, PublicListener};
 use crate::config::ListenAddress;
 use crate::encoding::{sha256, shell_word};
@@ -106,25 +106,51 @@ fn without_controls(body: Markup) -> Markup {
     PreEscaped(body)
 }
 
+/// How many audiences, and how many documents, are shown without being folded.
+const MOST_SHOWN: usize = 12;
+
+/// The key that each audience signs with, those without one first.
 fn signers(status: &StatusReport) -> Markup {
+    let mut current: Vec<&CurrentKey> = status.current.iter().collect();
+    current.sort_by_cached_key(|current| match current.key_id {
+        None if current.is_published => 0,
+        Some(_) => 1,
+        None => 2,
+    });
+    let (shown, folded) = current.split_at(current.len().min(MOST_SHOWN));
     html! {
         section.plain aria-labelledby="signers" {
             h2 #signers { "Current signers" }
-            div.cards {
-                @for current in status.current.iter().take(tables::MOST) {
-                    @let kid = current.key_id.as_deref();
-                    @let key = status.keys.iter().find(|key| {
-                        key.pair.current && Some(key.pair.key_id.as_str()) == kid
-                    });
-                    @let rotation = status.rotation.iter().find(|rotation| {
-                        rotation.audience.as_str() == current.audience
-                    });
-                    article.lacking[kid.is_none()] {
-                        h3 { (current.audience) }
-                        @match key {
-                            Some(key) => { (signer(key, current.standby, rotation, status.now)) }
-                            None => { p.kid.none { "no key to sign with" } }
-                        }
+            (cards(status, shown))
+            @if !folded.is_empty() {
+                details {
+                    summary { "Those of " (folded.len()) " more audiences" }
+                    (cards(status, &folded[..folded.len().min(tables::MOST)]))
+                    (tables::more(folded.len()))
+                }
+            }
+        }
+    }
+}
+
+fn cards(status: &StatusReport, shown: &[&CurrentKey]) -> Markup {
+    html! {
+        div.cards {
+            @for current in shown {
+                @let kid = current.key_id.as_deref();
+                @let key = status.keys.iter().find(|key| {
+                    key.pair.current && Some(key.pair.key_id.as_str()) == kid
+                });
+                @let rotation = status.rotation.iter().find(|rotation| {
+                    rotation.audience.as_str() == current.audience
+                });
+                @let is_lacking = kid.is_none() && current.is_published;
+                article.lacking[is_lacking].idle[kid.is_none()] {
+                    h3 { (current.audience) }
+                    @match key {
+                        Some(key) => { (signer(key, current.standby, rotation, status.now)) }
+                        None if is_lacking => { p.kid.none { "no key to sign with" } }
+                        None => { p.kid.soft { "no key yet" } }
                     }
                 }
             }

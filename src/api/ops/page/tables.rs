@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::when;
+use super::{MOST_SHOWN, when};
 use crate::api::ops::keys::KeyStatus;
-use crate::api::ops::status::StatusReport;
+use crate::api::ops::status::{ServedDocument, StatusReport};
 use crate::keys::lifecycle::Phase;
 
 /// How many of anything are listed at most; `/status` has all.
@@ -144,41 +144,51 @@ pub(super) fn refused(status: &StatusReport) -> Markup {
 
 /// `base` is the URL of the public listener, where it is known.
 pub(super) fn documents(status: &StatusReport, base: Option<&str>) -> Markup {
+    let (shown, folded) = status.documents.split_at(status.documents.len().min(MOST_SHOWN));
     html! {
         section aria-labelledby="served" {
             h2 #served { "Served to everybody" }
-            @if status.documents.is_empty() { p { "Nothing yet." } } @else {
-                ul.documents {
-                    @for document in status.documents.iter().take(MOST) {
-                        li {
-                            p {
-                                @match base {
-                                    Some(base) => {
-                                        a href={ (base) (document.path) } { (document.path) }
-                                    }
-                                    None => { code { (document.path) } }
-                                }
-                            }
-                            p {
-                                @match document.keys {
-                                    None => {}
-                                    Some(1) => { "1 key, " }
-                                    Some(n) => { (n) " keys, " }
-                                }
-                                (document.bytes) " bytes, " (document.gzip_bytes) " by gzip"
-                                @if let Some(at) = document.next_end {
-                                    "; its next key ends " (when(at, status.now))
-                                }
-                            }
-                            p.soft {
-                                abbr title="The digest of its bytes" { "SHA-256" } " "
-                                code { (document.etag.trim_matches('"')) }
-                            }
+            @if shown.is_empty() { p { "Nothing yet." } }
+            (document_list(shown, base, status.now))
+            @if !folded.is_empty() {
+                details {
+                    summary { (folded.len()) " more documents" }
+                    (document_list(&folded[..folded.len().min(MOST)], base, status.now))
+                    (more(folded.len()))
+                }
+            }
+        }
+    }
+}
+
+fn document_list(documents: &[ServedDocument], base: Option<&str>, now: Timestamp) -> Markup {
+    html! {
+        ul.documents {
+            @for document in documents {
+                li {
+                    p {
+                        @match base {
+                            Some(base) => { a href={ (base) (document.path) } { (document.path) } }
+                            None => { code { (document.path) } }
                         }
+                    }
+                    p {
+                        @match document.keys {
+                            None => {}
+                            Some(1) => { "1 key, " }
+                            Some(n) => { (n) " keys, " }
+                        }
+                        (document.bytes) " bytes, " (document.gzip_bytes) " by gzip"
+                        @if let Some(at) = document.next_end {
+                            "; its next key ends " (when(at, now))
+                        }
+                    }
+                    p.soft {
+                        abbr title="The digest of its bytes" { "SHA-256" } " "
+                        code { (document.etag.trim_matches('"')) }
                     }
                 }
             }
-            (more(status.documents.len()))
         }
     }
 }

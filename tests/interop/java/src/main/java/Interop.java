@@ -26,6 +26,12 @@ import java.util.concurrent.Callable;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import javax.security.auth.login.AppConfigurationEntry;
+import javax.security.auth.login.AppConfigurationEntry.LoginModuleControlFlag;
+import org.apache.kafka.common.config.ConfigDef;
+import org.apache.kafka.common.config.SaslConfigs;
+import org.apache.kafka.common.config.internals.BrokerSecurityConfigs;
+import org.apache.kafka.common.security.oauthbearer.BrokerJwtValidator;
 import org.springframework.cache.caffeine.CaffeineCache;
 import org.springframework.security.oauth2.jose.jws.SignatureAlgorithm;
 import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
@@ -89,13 +95,35 @@ public final class Interop {
         };
     }
 
+    /** Kafka's broker, with its configuration's defaults, or with a shorter time between two fetches. */
+    static Verifier kafka(String name, String issuer, String url, Double ttl) {
+        // It fetches from what its operator has named in this property alone.
+        System.setProperty(BrokerSecurityConfigs.ALLOWED_SASL_OAUTHBEARER_URLS_CONFIG, url);
+        Map<String, Object> config = new HashMap<>(Map.of(
+            SaslConfigs.SASL_OAUTHBEARER_JWKS_ENDPOINT_URL, url,
+            SaslConfigs.SASL_OAUTHBEARER_EXPECTED_ISSUER, issuer,
+            SaslConfigs.SASL_OAUTHBEARER_ALLOW_UNVERIFIED_AUDIENCE, true));
+        var definition = new ConfigDef();
+        SaslConfigs.addClientSaslSupport(definition);
+        definition.defaultValues().forEach(config::putIfAbsent);
+        if (ttl != null) {
+            config.put(SaslConfigs.SASL_OAUTHBEARER_JWKS_ENDPOINT_REFRESH_MS, (long) (ttl * 1000));
+        }
+        var validator = new BrokerJwtValidator();
+        // What differs in its options has a cache of its own.
+        var options = Map.of("verifier", name);
+        var login = new AppConfigurationEntry("none", LoginModuleControlFlag.REQUIRED, options);
+        validator.configure(config, "OAUTHBEARER", List.of(login));
+        return token -> Map.of("sub", validator.validate(token).principalName());
+    }
+
     private static String causes(Throwable error) {
         String all = error.toString();
         return error.getCause() == null ? all : all + " <- " + causes(error.getCause());
     }
 
     public static void main(String[] arguments) throws Exception {
-        boolean isSpring = arguments[0].equals("spring");
+        String library = arguments[0];
         Map<String, Verifier> verifiers = new ConcurrentHashMap<>();
         ExecutorService pool = Executors.newFixedThreadPool(8);
         var lines = new BufferedReader(new InputStreamReader(System.in));
@@ -110,7 +138,7 @@ public final class Interop {
                 answer.put("id", request.get("id"));
                 try {
                     Verifier verifier = verifiers.computeIfAbsent(
-                        (String) request.get("verifier"), name -> make(isSpring, issuer, url, ttl));
+                        (String) request.get("verifier"), name -> make(library, name, issuer, url, ttl));
                     answer.put("claims", verifier.verify((String) request.get("token")));
                     answer.put("ok", true);
                 } catch (Exception error) {
@@ -128,9 +156,15 @@ public final class Interop {
         System.exit(0);
     }
 
-    private static Verifier make(boolean isSpring, String issuer, String url, Double ttl) {
+    // One at a time, for Kafka's property is one of the whole program.
+    private static synchronized Verifier make(
+        String library, String name, String issuer, String url, Double ttl) {
         try {
-            return isSpring ? spring(issuer, url, ttl) : nimbus(issuer, url, ttl);
+            return switch (library) {
+                case "kafka" -> kafka(name, issuer, url, ttl);
+                case "spring" -> spring(issuer, url, ttl);
+                default -> nimbus(issuer, url, ttl);
+            };
         } catch (Exception error) {
             throw new IllegalStateException(error);
         }
