@@ -170,7 +170,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
 
 /// Whether keys are issued by schedule, or were when the last daemon was interrupted.
 fn issues_by_itself(config: &Config) -> bool {
-    config.rotation.every.is_some() || is_pending(&state_directory(config))
+    config.rotation.is_on() || is_pending(&state_directory(config))
 }
 
 struct ReloadLoop {
@@ -250,6 +250,7 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
             kid: None,
             replaces: None,
             again: false,
+            software: false,
         };
         let terms = Arc::clone(operations.terms());
         let issued = Prepared::new(request, &terms, now)

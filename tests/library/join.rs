@@ -176,3 +176,119 @@ fn the_ids_of_a_deleted_key_that_were_freed_stay_free() {
         assert!(joined.named().all(|named: NamedKey<'_>| named.key.loss.is_some()));
     }
 }
+
+mod shared {
+    //! The shared copy as an object, without a server.
+
+    use jwksd::ledger::Records;
+    use jwksd::ledger::fleet::object::SharedObject;
+    use jwksd::ledger::fleet::{Offer, ReplicaId};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn replica(name: &str) -> ReplicaId {
+        name.into()
+    }
+
+    fn offer(records: Records, now: i64) -> Offer {
+        Offer {
+            records,
+            changes: None,
+            verdicts: Vec::new(),
+            version: 1,
+            now: at(now),
+            retention: Duration::from_secs(1000),
+        }
+    }
+
+    fn records(record: Record) -> Records {
+        Records::from([(record.public_key.thumbprint(), Arc::new(record))])
+    }
+
+    fn record() -> Record {
+        let slot = Slot::new(Path::new("/keys").into(), "a");
+        let mut record = Record::of_newcomer(&seen("a", 1), &slot, at(0), &policy());
+        record.revision = 7;
+        record
+    }
+
+    fn empty() -> SharedObject {
+        let object =
+            json!({ "metadata": { "resourceVersion": "1" }, "data": { "other": "a2VwdA==" } });
+        SharedObject::read(object, &SharedObject::default())
+    }
+
+    fn written(shared: &SharedObject, offer: &Offer) -> Option<Value> {
+        shared.with(offer, &replica("x")).map(|replacement| replacement.object)
+    }
+
+    #[test]
+    fn what_is_told_is_read_again_without_what_one_host_knows_and_told_once() {
+        let offer = offer(records(record()), 5);
+        let object = written(&empty(), &offer).unwrap();
+        assert_eq!(object["data"]["other"], "a2VwdA==");
+        assert!(!object.to_string().contains("/keys"));
+        let shared = SharedObject::read(object, &empty());
+        let told = shared.records.values().next().unwrap();
+        assert!(told.places.is_empty());
+        assert_eq!(shared.replicas.keys().map(|id| &**id).collect::<Vec<_>>(), ["x"]);
+        assert!(written(&shared, &offer).is_none(), "there is nothing new");
+    }
+
+    #[test]
+    fn a_member_of_a_newer_version_stays_as_it_is_and_a_damaged_one_is_written_anew() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let key = record().public_key.thumbprint();
+        for (member, stays) in
+            [(r#"{"format": 99, "checksum": "", "key": 1}"#, true), ("torn", false)]
+        {
+            let member = STANDARD.encode(member);
+            let object = json!({ "data": { format!("key.{key}"): member } });
+            let shared = SharedObject::read(object, &SharedObject::default());
+            assert_eq!(shared.damaged.len(), 1);
+            let object = written(&shared, &offer(records(record()), 5));
+            let is_left =
+                object.is_none_or(|object| object["data"][format!("key.{key}")] == member);
+            assert_eq!(is_left, stays);
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_taken_out_once_and_who_keeps_it_puts_it_back() {
+        let mut deleted = record();
+        deleted.deleted_at = Some(at(100));
+        let shared = SharedObject::read(
+            written(&empty(), &offer(records(deleted.clone()), 200)).unwrap(),
+            &empty(),
+        );
+        let late = offer(Records::new(), 1200);
+        let gone = SharedObject::read(written(&shared, &late).unwrap(), &shared);
+        assert!(gone.records.is_empty());
+        // Another replica's file of it lies there still: without the record its key would come back.
+        let back = written(&gone, &offer(records(deleted), 1200)).unwrap();
+        let back = SharedObject::read(back, &gone);
+        assert_eq!(back.records.len(), 1);
+        assert!(written(&back, &late).is_none(), "nobody takes it out a second time");
+    }
+
+    #[test]
+    fn what_there_is_no_space_for_are_those_that_ended_first() {
+        let many: Records = (0..=255)
+            .flat_map(|number| {
+                let mut made = record();
+                made.public_key = crate::common::keys::public_key(number);
+                made.deleted_at = Some(at(i64::from(number)));
+                made.names[0].certificates = vec![vec![0; 4096]];
+                records(made)
+            })
+            .collect();
+        let replacement = empty().with(&offer(many, 300), &replica("x")).unwrap();
+        assert!(replacement.left_out > 0);
+        let shared = SharedObject::read(replacement.object, &empty());
+        let earliest = shared.records.values().filter_map(|record| record.deleted_at).min();
+        assert_eq!(shared.records.len() + replacement.left_out, 256);
+        assert_eq!(earliest, Some(at(i64::try_from(replacement.left_out).unwrap())));
+    }
+}

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::OpsView;
-use super::measure::{Measured, seconds};
+use super::family::{Measured, seconds};
 use crate::ledger::fleet::FleetStatus;
 use crate::ledger::fleet::object::MAX_SIZE;
 use crate::ledger::{NamedKey, Records};
@@ -94,7 +94,7 @@ pub(super) fn disagreements(records: &Records) -> Vec<Disagreement> {
 }
 
 /// The families are there whether or not this is a replica of a fleet.
-pub(super) fn measure(measured: &mut Measured, status: Option<&FleetStatus>, sight: &OpsView) {
+pub(super) fn measure(measured: &mut Measured<'_>, status: Option<&FleetStatus>, sight: &OpsView) {
     let records = sight.view.as_ref().map(|view| &view.records);
     let truth = |holds: bool| f64::from(u8::from(holds));
     let count = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));

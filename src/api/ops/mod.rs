@@ -10,8 +10,10 @@
 //!
 //! It shows and changes nothing, and holds nothing secret.
 
+mod family;
 mod fleet;
 mod host;
+mod keys;
 mod measure;
 mod page;
 mod readiness;
@@ -36,7 +38,7 @@ use crate::clock::Clock;
 use crate::config::ListenAddress;
 use crate::ledger::fleet::Exchange;
 use crate::operations::OperationSettings;
-use crate::operations::schedule::RotationStatus;
+use crate::operations::schedule::Rotations;
 use crate::publish::export::ExportStatus;
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::publish::status::ReloadStatus;
@@ -71,7 +73,7 @@ pub struct OpsSources {
     /// How the export goes, where there is one.
     pub export: Option<watch::Receiver<ExportStatus>>,
     /// How scheduled rotations go, where there are any.
-    pub rotation: Option<watch::Receiver<Vec<RotationStatus>>>,
+    pub rotation: Option<watch::Receiver<Rotations>>,
     /// Absent where this is no replica of a fleet.
     pub fleet: Option<Exchange>,
 }
@@ -130,13 +132,7 @@ impl OpsHandler {
                     if view.readiness.is_ready() { ok } else { StatusCode::SERVICE_UNAVAILABLE };
                 text(status, TEXT, view.readiness.to_text())
             }
-            "/metrics" => {
-                let status = sources.fleet.as_ref().map(Exchange::status);
-                let fleet = |measured: &mut measure::Measured| {
-                    fleet::measure(measured, status.as_ref(), &view);
-                };
-                text(ok, OPEN_METRICS, measure::encode(sources, &view, fleet))
-            }
+            "/metrics" => text(ok, OPEN_METRICS, measure::encode(&self.0, view)),
             "/status" => text(ok, JSON, status::to_json(sources, &view)),
             _ => {
                 let mut response = text(ok, HTML, page::render(sources, &view, host(request)));
@@ -186,6 +182,10 @@ pub fn requests() -> Arc<Requests> {
 }
 
 impl OpsSources {
+    fn rotations(&self) -> Rotations {
+        self.rotation.as_ref().map(|rotation| rotation.borrow().clone()).unwrap_or_default()
+    }
+
     fn look(&self) -> OpsView {
         let now = self.clock.now();
         let view = self.view.borrow().clone();
@@ -209,8 +209,8 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The media type of `OpenMetrics` 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-fn text(status: StatusCode, media: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+fn text(status: StatusCode, media: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));

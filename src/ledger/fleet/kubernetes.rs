@@ -300,7 +300,7 @@ impl Store {
         let path = format!("{path}/{}", self.settings.name);
         let mut told = None;
         loop {
-            let is_right = self.exchange.status().clock_off.is_none();
+            let is_right = !self.exchange.is_clock_off();
             let next = is_right.then(|| self.exchange.replacement(&self.replica)).flatten();
             let Some(object) = next else {
                 if told != self.exchange.told() {
@@ -330,7 +330,7 @@ impl Store {
 
     fn heard(&self, object: Value) {
         let now = self.clock.now();
-        if self.exchange.status().failing.is_some() {
+        if self.exchange.is_failing() {
             info!(event = "fleet.joined", "the shared ledger can be used again");
         }
         if self.exchange.heard(object, now) {

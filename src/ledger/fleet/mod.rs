@@ -126,7 +126,16 @@ impl Exchange {
 
     pub fn status(&self) -> FleetStatus {
         let state = self.state();
-        FleetStatus { is_connected: state.is_connected(), ..state.status.clone() }
+        let untold =
+            state.offer.as_ref().zip(state.status.replica.as_ref()).map(|(offer, replica)| {
+                let replacement = state.object.with(offer, replica);
+                replacement.map_or(0, |replacement| replacement.changed)
+            });
+        FleetStatus {
+            is_connected: state.is_connected(),
+            not_yet_told: untold.unwrap_or_default(),
+            ..state.status.clone()
+        }
     }
 
     /// Hands over what this replica has to say.
@@ -183,6 +192,14 @@ impl Exchange {
         is_news
     }
 
+    pub fn is_failing(&self) -> bool {
+        self.state().status.failing.is_some()
+    }
+
+    pub fn is_clock_off(&self) -> bool {
+        self.state().status.clock_off.is_some()
+    }
+
     /// Notes by how much the clock is off, where that is too much.
     pub fn clock_is_off(&self, by: Option<SignedDuration>) -> bool {
         let mut state = self.state();
@@ -208,8 +225,6 @@ impl Exchange {
         if replacement.is_none() {
             *told = offer.changes;
         }
-        state.status.not_yet_told =
-            replacement.as_ref().map_or(0, |replacement| replacement.changed);
         let replacement = replacement?;
         state.status.left_out = replacement.left_out;
         Some(replacement.object)

@@ -4,7 +4,7 @@
 //! host knows, and `replica.ID` for each replica, when it wrote last. What else is there is not ours,
 //! and stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,9 @@ pub struct SharedObject {
     /// Members that should be records and are none, and why.
     pub damaged: BTreeMap<String, Damage>,
     pub size: usize,
+    /// The keys whose records were taken out by somebody. Who keeps one for longer, because its files lie
+    /// there, puts it back, and then it stays.
+    removed: BTreeSet<Thumbprint>,
 }
 
 /// What a replica tells of itself.
@@ -89,6 +92,8 @@ impl SharedObject {
                 shared.replicas.insert(replica.into(), wrote_at);
             }
         }
+        let gone = before.records.keys().filter(|key| !records.contains_key(key));
+        shared.removed = before.removed.iter().chain(gone).copied().collect();
         shared.records = Arc::new(records);
         shared
     }
@@ -115,7 +120,9 @@ impl SharedObject {
         let mut joined = Records::clone(&self.records);
         for (key, record) in &offer.records {
             let known = joined.get(key);
-            if known.is_none() && offer.is_over(record, ABOUT_TO) {
+            let is_about_to_be_over =
+                || offer.is_over(record, ABOUT_TO) && !offer.is_over(record, Duration::ZERO);
+            if known.is_none() && is_about_to_be_over() {
                 continue;
             }
             let told = Arc::new(as_told(record));
@@ -135,7 +142,10 @@ impl SharedObject {
                 (known.first_published, known.publications) = (first_published, publications);
             }
         }
-        joined.retain(|_, record| !offer.is_over(record, Duration::ZERO));
+        joined.retain(|key, record| {
+            let is_kept = offer.records.contains_key(key) || self.removed.contains(key);
+            is_kept || !offer.is_over(record, Duration::ZERO)
+        });
         let left_out = leave_out(&mut joined);
         let is_same =
             |key: &Thumbprint, record: &Arc<Record>| self.records.get(key) == Some(record);

@@ -14,6 +14,7 @@ mod naming;
 mod properties;
 mod returning;
 mod rotating;
+mod schedule;
 mod successions;
 mod together;
 
@@ -200,6 +201,7 @@ fn plain_issue() -> Issue {
         kid: None,
         replaces: None,
         again: true,
+        software: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::fleet;
+use super::{fleet, tables};
 use crate::api::ops::status::{ServedDocument, StatusReport};
 use crate::publish::log::{LARGE_SET, MANY_KEYS};
 
@@ -10,13 +10,12 @@ use crate::publish::log::{LARGE_SET, MANY_KEYS};
 const MOST: usize = 5;
 
 pub(super) fn section(status: &StatusReport) -> Markup {
-    let lacks_signer = |audience: &str| {
-        status
-            .keys
-            .iter()
-            .any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
-    };
-    let without = status.current.iter().filter(|current| current.key_id.is_none());
+    let without = status.current.iter();
+    let without = without.filter(|current| current.key_id.is_none() && current.is_published);
+    let failing = status
+        .rotation
+        .iter()
+        .filter_map(|rotation| Some((&rotation.audience, rotation.status.error.as_ref()?)));
     let is_large = |document: &&ServedDocument| {
         document.keys.is_some_and(|keys| keys > MANY_KEYS || document.bytes > LARGE_SET)
     };
@@ -24,8 +23,14 @@ pub(super) fn section(status: &StatusReport) -> Markup {
         @for check in status.checks.checks().iter().filter(|check| !check.holds) {
             li { "Not ready: " (check.detail) "." }
         }
-        @for current in without.filter(|current| lacks_signer(&current.audience)) {
+        @for current in without.take(tables::MOST) {
             li { (current.audience) " has no key to sign with." }
+        }
+        @for (audience, error) in failing.take(MOST) {
+            li {
+                "The scheduled rotation of " (audience.as_str()) " fails, and the key before it goes on: "
+                (error) "."
+            }
         }
         @for document in status.documents.iter().filter(is_large).take(MOST) {
             li {

@@ -6,7 +6,7 @@ mod drawing;
 mod fleet;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -16,7 +16,8 @@ use hyper::Uri;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::status::{self, KeyStatus, StatusReport};
+use super::keys::KeyStatus;
+use super::status::{self, RotationReport, StatusReport};
 use super::{OpsSources, OpsView, PublicListener};
 use crate::config::ListenAddress;
 use crate::encoding::{sha256, shell_word};
@@ -39,9 +40,14 @@ pub(super) fn content_security_policy() -> &'static str {
     &POLICY
 }
 
+/// How many keys are told of; `/status` has all.
+const MOST_KEYS: usize = 2000;
+
 /// The page. `host` is the name by which the client reached this listener, where it gave one.
 pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -> String {
-    let status = &status::report(sources, view);
+    let (mut status, mut keys) = status::report(sources, view);
+    status.keys = keys.by_ref().take(MOST_KEYS).collect();
+    let (status, left_out) = (&status, keys.len());
     let (class, state) = if status.ready { ("good", "ready") } else { ("bad", "not ready") };
     let public_url = host.and_then(|host| public_url(&sources.public, host));
     let body = html! {
@@ -58,7 +64,7 @@ pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -
                 h2 #timeline { "Timeline" }
                 (timeline(status, sources, view))
             }
-            (tables::keys(status))
+            (tables::keys(status, left_out))
             @if status.refused.is_empty() { (tables::refused(status)) }
             (tables::documents(status, public_url.as_deref()))
             @if let Some(fleet) = &status.fleet { (fleet::section(fleet, status.now)) }
@@ -105,30 +111,45 @@ fn signers(status: &StatusReport) -> Markup {
         section.plain aria-labelledby="signers" {
             h2 #signers { "Current signers" }
             div.cards {
-                @for current in &status.current {
+                @for current in status.current.iter().take(tables::MOST) {
                     @let kid = current.key_id.as_deref();
                     @let key = status.keys.iter().find(|key| {
                         key.pair.current && Some(key.pair.key_id.as_str()) == kid
                     });
+                    @let rotation = status.rotation.iter().find(|rotation| {
+                        rotation.audience.as_str() == current.audience
+                    });
                     article.lacking[kid.is_none()] {
                         h3 { (current.audience) }
                         @match key {
-                            Some(key) => { (signer(key, current.standby, status.now)) }
+                            Some(key) => { (signer(key, current.standby, rotation, status.now)) }
                             None => { p.kid.none { "no key to sign with" } }
                         }
                     }
                 }
             }
+            (tables::more(status.current.len()))
         }
     }
 }
 
-fn signer(KeyStatus { pair, .. }: &KeyStatus, standby: usize, now: Timestamp) -> Markup {
+fn signer(
+    KeyStatus { pair, .. }: &KeyStatus,
+    standby: usize,
+    rotation: Option<&RotationReport>,
+    now: Timestamp,
+) -> Markup {
+    let planned = rotation.map(|rotation| (rotation.status.takes_over_at, rotation.status.next_at));
+    let last =
+        rotation.and_then(|rotation| Some((rotation.status.last_at?, &rotation.status.error)));
     let end = [pair.valid_to, pair.sign_until].into_iter().flatten().min();
     html! {
         p.kid { code { (pair.key_id.as_str()) } }
         dl {
             div { dt { "algorithm" } dd { (pair.algorithm) } }
+            @if let Some(signer) = &pair.signer {
+                div { dt { "signed by" } dd { code { (shortened(signer)) } } }
+            }
             @if let Some(safe) = pair.safe_to_sign_from {
                 div {
                     dt { (if safe <= now { "safe since" } else { "safe to sign" }) }
@@ -149,6 +170,17 @@ fn signer(KeyStatus { pair, .. }: &KeyStatus, standby: usize, now: Timestamp) ->
                     }
                 }
             }
+            @match planned {
+                Some((Some(at), _)) => { div { dt { "successor takes over" } dd { (when(at, now)) } } }
+                Some((None, Some(at))) => { div { dt { "next rotation" } dd { (when(at, now)) } } }
+                _ => {}
+            }
+            @if let Some((at, error)) = last {
+                div {
+                    dt { (if error.is_some() { "last rotation failed" } else { "last rotation" }) }
+                    dd.warn[error.is_some()] { (when(at, now)) }
+                }
+            }
         }
     }
 }
@@ -167,7 +199,7 @@ fn timeline(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> Mark
             }
         };
     };
-    let current: Vec<&str> =
+    let current: HashSet<&str> =
         status.current.iter().filter_map(|current| current.key_id.as_deref()).collect();
     let lives = drawing::shown(&drawn, &current);
     let safe: HashMap<&str, Timestamp> = status
@@ -226,7 +258,8 @@ fn next_change(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> M
     let records = view.view.as_ref().map(|known| &known.records);
     html! {
         p {
-            b { "Next change" } " " (relative(next, status.now)) ", at " (clock(next)) ":"
+            b { "Next change" } " " (relative(next, status.now)) ", at " (clock(next))
+            @if !changing.is_empty() { ":" }
             @for (index, KeyStatus { pair, .. }) in changing.iter().take(3).enumerate() {
                 @let named = records.and_then(|records| NamedKey::all(records).find(|named| {
                     *named.kid() == pair.key_id && *named.audience() == pair.audience
