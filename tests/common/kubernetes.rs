@@ -134,7 +134,11 @@ impl Shared {
                 let message = json!({ "kind": "Status", "message": "not now", "code": status });
                 self.answer(connection, status, &message);
             } else if path.contains("watch=true") {
-                return self.watch(connection);
+                if path.contains("resourceVersion=0") {
+                    return self.watch(connection);
+                }
+                // Without a version a server with an older etcd is silent for seconds.
+                return drop((&*connection).read(&mut [0]));
             } else if !path.ends_with("/api/v1/namespaces/iam/secrets/jwksd-ledger") {
                 self.answer(connection, 404, &json!({ "kind": "Status", "message": "not found" }));
             } else if method == "GET" {

@@ -3,7 +3,6 @@
 import time
 
 from phases import percentile
-from kube_apiserver import LIBFAKETIME
 from replica import ACCOUNT, NAMESPACE
 from world import MERGE, SECRET
 
@@ -202,7 +201,7 @@ class Faults:
         else:
             everywhere = self.random.random() < 0.3
             for replica in self.random.sample(world.replicas, self.random.choice([1, 1, 2, 3])):
-                kinds = self.OF_ONE if LIBFAKETIME else [k for k in self.OF_ONE if k is not Faults.wrong_clock]
+                kinds = self.OF_ONE if world.clocks else [k for k in self.OF_ONE if k is not Faults.wrong_clock]
                 kind = self.random.choice(kinds)
                 if kind in self.OF_VOLUMES and self.on_removal == "drop" and (
                         everywhere or not replica.fleet().get("connected")):

@@ -218,3 +218,29 @@ def size(world):
     world.api.must("PATCH", SECRET, {"data": {"foreign": None}}, media="application/merge-patch+json")
     world.until("all are told when there is room", 30, lambda: len(world.records()) >= 31)
     return f"{len(world.records())} records after {len(foreign) * 3 // 4 // 1024} KiB of others' were taken out"
+
+
+def clock(world):
+    """A replica whose clock is an hour ahead tells the others no dates, and says so."""
+    if not world.clocks:
+        return "skipped: no clock can be moved under this program"
+    world.fresh()
+    replica = world.replicas[0]
+    replica.kill()
+    replica.offset = "+1h"
+    replica.start()
+    off = lambda: (replica.fleet().get("clockOffSeconds") or 0) > 3000
+    world.until("it says that its clock is off", 15, off)
+    kid = world.drop(replica, 3600)
+    world.until("a key is published where it lies", 5, lambda: kid in (replica.kids or ()))
+    time.sleep(3)
+    if f"key.{kid}" in world.records():
+        world.fail("a replica whose clock is off told of a key")
+    replica.kill()
+    replica.offset = None
+    replica.start()
+    world.until("with the right clock all are told", 15, lambda: world.everywhere(kid))
+    world.until("the ledgers are identical", 10, world.ledgers_alike)
+    world.deliver(replica, 0)
+    world.kubelet.wait()
+    return "an hour ahead: told nothing, said so; then all alike"

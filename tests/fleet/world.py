@@ -69,7 +69,8 @@ class Keys:
 
 
 class World:
-    def __init__(self, binaries, directory, seed):
+    def __init__(self, binaries, directory, seed, clocks):
+        self.clocks = clocks  # whether a replica can have another clock
         self.random = random.Random(seed)
         self.failures, self.lock = [], threading.Lock()
         self.directory = Path(directory)

@@ -21,6 +21,9 @@ fn settings<'a>(command: &'a mut Command, api: &ApiServer) -> &'a mut Command {
         .env("JWKSD_FLEET_STORE", "kubernetes")
         .env("JWKSD_FLEET_KUBECONFIG", api.kubeconfig())
         .env("JWKSD_FLEET_QUIET", "2s")
+        // Not for the API server.
+        .env("HTTPS_PROXY", "http://127.0.0.1:9")
+        .env("HTTP_PROXY", "http://127.0.0.1:9")
         .env("JWKSD_FLEET_START_PATIENCE", "10s")
         .env("JWKSD_KEYS_POLL_INTERVAL", "300ms")
         .env("JWKSD_KEYS_AUDIENCES", "client")
