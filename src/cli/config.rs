@@ -39,7 +39,7 @@ fn as_toml(loaded: &LoadedConfig) -> String {
         let (section, member) = setting.section_and_member();
         if section != current {
             lines.push((String::new(), String::new()));
-            lines.push((format!("[{section}]"), String::new()));
+            lines.push((header(section), String::new()));
             current = section;
         }
         lines.push(match &setting.value {
@@ -60,6 +60,14 @@ fn as_toml(loaded: &LoadedConfig) -> String {
             remark => format!("{line:<width$}  # {remark}\n"),
         })
         .collect()
+}
+
+/// The third part is the name of an audience, which may have dots.
+fn header(section: &str) -> String {
+    match *section.splitn(3, '.').collect::<Vec<_>>() {
+        [outer, inner, name] if name.contains('.') => format!("[{outer}.{inner}.\"{name}\"]"),
+        _ => format!("[{section}]"),
+    }
 }
 
 fn as_json(loaded: &LoadedConfig) -> String {

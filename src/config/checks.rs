@@ -56,12 +56,23 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
     }
     // The successor has to be published for as long before it signs.
     let propagation = config.lifecycle.policy.propagation;
-    if config.rotation.every.is_some_and(|every| every < propagation.saturating_mul(2)) {
-        let why = format!(
-            "a key must sign for at least twice lifecycle.propagation ({})",
-            format_duration(propagation)
-        );
-        return Err(settings.error("rotation.every", &why));
+    let of_audiences = config.rotation.audience.iter();
+    let of_audiences = of_audiences.map(|(audience, own)| {
+        if audiences.find(audience.as_str()).is_none() {
+            let why = format!("it is none of {}", audiences.expected());
+            return Err(settings.error(&format!("rotation.audience.{audience}"), &why));
+        }
+        Ok((format!("rotation.audience.{audience}.every"), own.every))
+    });
+    for rotation in of_audiences.chain([Ok(("rotation.every".to_owned(), config.rotation.every))]) {
+        let (member, every) = rotation?;
+        if every.is_some_and(|every| every < propagation.saturating_mul(2)) {
+            let why = format!(
+                "a key must sign for at least twice lifecycle.propagation ({})",
+                format_duration(propagation)
+            );
+            return Err(settings.error(&member, &why));
+        }
     }
     let objection = objection_to_admin(&config.admin, &config.admin.listen);
     objection.map_or(Ok(()), |why| Err(settings.error("admin.listen", why)))

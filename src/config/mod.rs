@@ -11,6 +11,7 @@ mod members;
 mod settings;
 mod values;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,6 +185,43 @@ pub struct RotationConfig {
     #[serde(default)]
     pub algorithm: Option<Algorithm>,
     pub remove_ended: bool,
+    /// What is otherwise for some audiences.
+    #[serde(default)]
+    audience: BTreeMap<Audience, AudienceRotation>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AudienceRotation {
+    #[serde(default, deserialize_with = "members::optional_duration")]
+    every: Option<Duration>,
+    #[serde(default)]
+    algorithm: Option<Algorithm>,
+}
+
+/// How an audience rotates by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    /// How long a key signs.
+    pub every: Duration,
+    /// What successors sign with; as the key before where absent.
+    pub algorithm: Option<Algorithm>,
+}
+
+impl RotationConfig {
+    /// None where `audience` does not rotate by itself.
+    pub fn of(&self, audience: &Audience) -> Option<Schedule> {
+        let own = self.audience.get(audience);
+        Some(Schedule {
+            every: own.and_then(|own| own.every).or(self.every)?,
+            algorithm: own.and_then(|own| own.algorithm).or(self.algorithm),
+        })
+    }
+
+    /// Whether any audience rotates by itself.
+    pub fn is_on(&self) -> bool {
+        self.every.is_some() || self.audience.values().any(|own| own.every.is_some())
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -310,6 +348,7 @@ pub fn load(
         |name| settings.setting(name).is_some_and(|setting| setting.origin == Origin::Default);
     if config.keys.audiences.is_open() && is_default("keys.default_audience") {
         config.keys.default_audience = None;
+        settings.set("keys.default_audience", Value::from(""), Origin::Default);
     }
     warnings.extend(checks::warnings(&config));
     checks::contradictions(&config, &settings)?;
@@ -334,7 +373,7 @@ impl Flags {
             ("log.format", "--log-format", text(&self.log_format)),
         ] {
             if let Some(value) = value {
-                settings.set_flag(name, flag, value);
+                settings.set(name, value, Origin::Flag(flag));
             }
         }
         Ok(())

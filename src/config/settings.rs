@@ -4,7 +4,7 @@
 //! `config/jwksd.toml` describes every setting, and is the layer of the defaults itself: its lines
 //! `member = value` are the defaults, and a line `# member = value` is an example of a member that
 //! has none. The value's type is that of the setting. The members of [`FREE_SECTION`] are whatever the
-//! file says.
+//! file says, and those of [`BY_AUDIENCE`] are tables with some members of `rotation`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,6 +19,9 @@ const REFERENCE: &str = include_str!("../../config/jwksd.toml");
 
 /// The section whose members are not known here, with a dot. The file alone has it.
 const FREE_SECTION: &str = "publish.discovery.";
+
+/// The section that has a table for each audience that is named, with a dot. The file alone has it.
+const BY_AUDIENCE: &str = "rotation.audience.";
 
 /// The variable that names the configuration file.
 pub const CONFIG_VARIABLE: &str = "JWKSD_CONFIG";
@@ -69,6 +72,11 @@ impl Setting {
     /// The section, which is empty at the top level, and the member in it.
     pub fn section_and_member(&self) -> (&str, &str) {
         self.name.rsplit_once('.').unwrap_or(("", &self.name))
+    }
+
+    /// Whether the file alone can say it.
+    fn is_of_file(&self) -> bool {
+        [FREE_SECTION, BY_AUDIENCE].iter().any(|section| self.name.starts_with(section))
     }
 
     /// The environment variable of the setting.
@@ -149,7 +157,7 @@ impl Settings {
             };
             let Some((member, example)) = line.split_once(" = ") else { continue };
             let Ok(example) = example.parse::<Value>() else { continue };
-            if section == FREE_SECTION {
+            if matches!(&*section, FREE_SECTION | BY_AUDIENCE) {
                 continue;
             }
             settings.push(Setting {
@@ -173,10 +181,9 @@ impl Settings {
         self.0.iter().find(|setting| setting.name == name)
     }
 
-    /// Sets what a flag says.
-    pub(super) fn set_flag(&mut self, name: &str, flag: &'static str, value: Value) {
+    pub(super) fn set(&mut self, name: &str, value: Value, origin: Origin) {
         if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
-            setting.set(value, Origin::Flag(flag), None);
+            setting.set(value, origin, None);
         }
     }
 
@@ -208,6 +215,9 @@ impl Settings {
             let line = 1 + text[..member.span().start].matches('\n').count();
             let place = format!("{}, line {line}", file.display());
             let section = format!("{name}.");
+            if prefix == BY_AUDIENCE && value.get_ref().is_table() {
+                self.add_audience(&section);
+            }
             if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
                 let value = Value::deserialize(value.into_deserializer());
                 let value = value.map_err(|error| error.message().to_owned());
@@ -225,7 +235,7 @@ impl Settings {
             } else if prefix == FREE_SECTION {
                 self.add_free(name, value, Origin::File(file.to_owned()), line)?;
             } else if value.get_ref().is_table()
-                && (section == FREE_SECTION
+                && (matches!(&*section, FREE_SECTION | BY_AUDIENCE)
                     || self.0.iter().any(|setting| setting.name.starts_with(&section)))
             {
                 if let toml::de::DeValue::Table(table) = value.into_inner() {
@@ -265,13 +275,29 @@ impl Settings {
             cause: error.message().to_owned(),
             remedy: "correct the TOML".to_owned(),
         })?;
-        let parent = FREE_SECTION.split_inclusive('.').next().unwrap_or_default();
-        let last = self.0.iter().rposition(|setting| setting.name.starts_with(parent));
         let (example, line) = (value.clone(), Some(line));
         let setting =
             Setting { name, value: Some(value), origin, line, has_default: false, example };
-        self.0.insert(last.map_or(self.0.len(), |last| last + 1), setting);
+        self.add(setting);
         Ok(())
+    }
+
+    /// Adds the settings of an audience, which are what they are for all.
+    fn add_audience(&mut self, section: &str) {
+        for member in ["every", "algorithm"] {
+            let of_all = self.setting(&format!("rotation.{member}")).cloned();
+            if let Some(of_all) = of_all {
+                let (name, origin) = (format!("{section}{member}"), Origin::Default);
+                self.add(Setting { name, value: None, origin, line: None, ..of_all });
+            }
+        }
+    }
+
+    /// Adds a setting behind the others of the section that its own lies in.
+    fn add(&mut self, setting: Setting) {
+        let parent = setting.name.split_inclusive('.').next().unwrap_or_default();
+        let last = self.0.iter().rposition(|other| other.name.starts_with(parent));
+        self.0.insert(last.map_or(self.0.len(), |last| last + 1), setting);
     }
 
     /// The members of the free section, without its name.
@@ -299,11 +325,10 @@ impl Settings {
             if variable == CONFIG_VARIABLE || is_of_kubernetes(variable) || value.is_empty() {
                 continue;
             }
-            let has_variable = |setting: &Setting| !setting.name.starts_with(FREE_SECTION);
             let named =
-                |setting: &&mut Setting| setting.variable() == variable && has_variable(setting);
+                |setting: &&mut Setting| setting.variable() == variable && !setting.is_of_file();
             let Some(setting) = self.0.iter_mut().find(named) else {
-                let known = self.0.iter().filter(|setting| has_variable(setting));
+                let known = self.0.iter().filter(|setting| !setting.is_of_file());
                 let near = suggestion(variable, known.map(Setting::variable));
                 let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 warnings.push(format!(
@@ -366,7 +391,8 @@ impl Settings {
                 });
             let Some(value) = value_of((index, setting)).filter(|_| is_there) else { continue };
             let mut at = Some(&mut table);
-            for name in section.split('.').filter(|name| !name.is_empty()) {
+            // The name of an audience may have dots.
+            for name in section.splitn(3, '.').filter(|name| !name.is_empty()) {
                 let inner = at.map(|at| at.entry(name).or_insert_with(|| Table::new().into()));
                 at = inner.and_then(Value::as_table_mut);
             }

@@ -35,7 +35,7 @@ pub fn current_key<'a>(
 }
 
 /// The current one of the keys of one audience.
-fn choose<'a>(
+pub(crate) fn choose<'a>(
     keys: impl Iterator<Item = NamedKey<'a>>,
     now: Timestamp,
     policy: &Policy,

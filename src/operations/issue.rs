@@ -210,26 +210,24 @@ pub fn plan(
 
 /// Two successors at once are a mistake, unless they are meant.
 fn refuse_second_rotation(request: &Issue, records: &Records) -> Result<(), OperationError> {
-    match planned_successor(records, &request.audience) {
+    let of_audience = NamedKey::all(records).filter(|named| *named.audience() == request.audience);
+    match planned_successor(of_audience) {
         Some((kid, at)) => Err(OperationError::RotationPlanned { kid, at }),
         None => Ok(()),
     }
 }
 
-/// The key that is to take over in an audience, and when.
-pub(super) fn planned_successor(
-    records: &Records,
-    audience: &Audience,
+/// The key that is to take over in an audience, which has these keys, and when.
+pub(super) fn planned_successor<'a>(
+    mut keys: impl Iterator<Item = NamedKey<'a>>,
 ) -> Option<(Kid, Timestamp)> {
-    let of_audience = NamedKey::all(records)
-        .filter(|named| named.audience() == audience && named.record.deleted_at.is_none());
-    let mut planned = of_audience.filter_map(|named| {
+    keys.find_map(|named| {
         let succession = named.record.orders.succession.as_ref()?;
         // A key of several audiences may have its successor in another one.
-        let is_of_audience = succession.name.audience == *audience;
+        let is_of_audience =
+            succession.name.audience == *named.audience() && named.record.deleted_at.is_none();
         is_of_audience.then_some((succession.name.kid.clone(), succession.expected?))
-    });
-    planned.next()
+    })
 }
 
 /// Adds the planned key pair, as its files will show it, and ends those that it replaces.

@@ -84,6 +84,12 @@ pub struct NameState {
     pub published_until: Option<Timestamp>,
 }
 
+/// From when a key may sign under a name: as declared, else since it was first published, else seen.
+pub(crate) fn valid_from(named: NamedKey<'_>) -> Timestamp {
+    let dates = named.dates();
+    dates.valid_from.or(dates.first_published).unwrap_or(named.key.first_seen)
+}
+
 impl KeyPair {
     pub fn of(
         named: NamedKey<'_>,
@@ -116,7 +122,7 @@ impl KeyPair {
             audience: named.audience().clone(),
             algorithm: named.key.algorithm,
             public_key: STANDARD.encode(named.record.public_key.spki()),
-            valid_from: dates.valid_from.or(dates.first_published).unwrap_or(named.key.first_seen),
+            valid_from: valid_from(named),
             valid_to: dates.valid_to,
             active: state.phase == Phase::Active,
             current: overview.is_current(named.name()),

@@ -9,7 +9,7 @@ pub mod decide;
 mod error;
 mod files;
 pub mod issue;
-mod key_pair;
+pub(crate) mod key_pair;
 mod lookup;
 mod material;
 mod preview;

@@ -2,6 +2,8 @@
 //! that have ended. The decisions are pure, and taken again under the lock, so that however many
 //! processes try and whenever one dies, there is one successor.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,79 +11,96 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::issue::{NOTICED_WITHIN, planned_successor};
+use super::key_pair::valid_from;
 use super::{
     Issue, Issued, OperationContext, OperationError, OperationSettings, Operations, Prepared,
     Start, files,
 };
+use crate::config::{RotationConfig, Schedule};
 use crate::keys::lifecycle::{Phase, Policy, after, before};
-use crate::keys::{Algorithm, Audience};
+use crate::keys::{Audience, Audiences, Kid};
 use crate::ledger::record::Place;
-use crate::ledger::{NamedKey, Record, Records, Step, current_key};
-
-/// How audiences rotate by themselves.
-#[derive(Debug, Clone, Copy)]
-pub struct Schedule {
-    /// How long a key signs.
-    pub every: Duration,
-    /// What successors sign with; as the key before where absent.
-    pub algorithm: Option<Algorithm>,
-    /// Whether the files of keys that have ended are removed.
-    pub remove_ended: bool,
-}
+use crate::ledger::{NamedKey, Record, Records, Step, choose};
+use crate::source::Slot;
 
 /// How the scheduled rotation of an audience goes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
-    pub audience: Audience,
     /// When the next key is to be issued; null while one is planned, or there is no key.
     pub next_at: Option<Timestamp>,
+    /// The key that is planned to take over, and when.
+    pub successor: Option<Kid>,
+    pub takes_over_at: Option<Timestamp>,
     /// When this process issued one last, or tried.
     pub last_at: Option<Timestamp>,
     /// Why that failed.
     pub error: Option<String>,
 }
 
-impl RotationStatus {
-    pub(crate) const fn of(audience: Audience) -> Self {
-        Self { audience, next_at: None, last_at: None, error: None }
+/// How things stand with the audiences that rotate by themselves.
+pub type Rotations = BTreeMap<Audience, RotationStatus>;
+
+/// What is planned for each audience that rotates by itself.
+pub fn plan(
+    records: &Records,
+    audiences: &Audiences,
+    rotation: &RotationConfig,
+    now: Timestamp,
+    policy: &Policy,
+) -> Rotations {
+    let mut by_audience: BTreeMap<&Audience, Vec<NamedKey<'_>>> = BTreeMap::new();
+    for named in NamedKey::all(records) {
+        by_audience.entry(named.audience()).or_default().push(named);
     }
+    let known = audiences.among(by_audience.keys().copied()).into_iter();
+    let planned = known.filter_map(|audience| {
+        let schedule = rotation.of(&audience)?;
+        let keys = by_audience.get(&audience).map_or(&[][..], Vec::as_slice);
+        let successor = planned_successor(keys.iter().copied());
+        let status = RotationStatus {
+            next_at: due(keys, schedule.every, now, policy),
+            takes_over_at: successor.as_ref().map(|(_, at)| *at),
+            successor: successor.map(|(kid, _)| kid),
+            ..RotationStatus::default()
+        };
+        Some((audience, status))
+    });
+    planned.collect()
 }
 
-/// When the successor of the audience's current key is to be issued, so that it is safe when the key has
-/// signed for `every`, and when its own validity ends at the latest. None without a current key, and while
-/// another one is to take over.
-pub fn due(
-    records: &Records,
-    audience: &Audience,
+/// When the successor of the current one of an audience's `keys` is to be issued, so that it is safe when
+/// the key has signed for `every`, and when its own validity ends at the latest. None without a current
+/// key, and while another one is to take over.
+fn due(
+    keys: &[NamedKey<'_>],
     every: Duration,
     now: Timestamp,
     policy: &Policy,
 ) -> Option<Timestamp> {
-    let current = current_key(records, audience, now, policy)?;
-    if planned_successor(records, audience).is_some() {
+    let current = choose(keys.iter().copied(), now, policy)?;
+    if planned_successor(keys.iter().copied()).is_some() {
         return None;
     }
     let dates = current.dates();
-    let begin = |named: NamedKey<'_>| {
-        let dates = named.dates();
-        dates.valid_from.or(dates.first_published).unwrap_or(named.key.first_seen)
-    };
-    let takes_over = |other: &NamedKey<'_>| {
+    let takes_over = |other: &&NamedKey<'_>| {
         let phase = other.dates().at(now, policy).phase;
-        other.audience() == audience
-            && other.record.public_key != current.record.public_key
+        other.record.public_key != current.record.public_key
             && other.can_sign()
             && matches!(phase, Phase::Scheduled | Phase::Announced | Phase::Active)
-            && begin(current) < begin(*other)
+            && valid_from(current) < valid_from(**other)
     };
-    if NamedKey::all(records).any(|other| takes_over(&other)) {
+    if keys.iter().any(|other| takes_over(&other)) {
         return None;
     }
-    let signed_for = after(begin(current), every);
+    let signed_for = after(valid_from(current), every);
     let ends = dates.sign_until(policy).map_or(signed_for, |until| until.min(signed_for));
     // It begins on a whole second.
     Some(before(ends, policy.propagation + NOTICED_WITHIN + Duration::from_secs(1)))
+}
+
+fn keys_of<'a>(records: &'a Records, audience: &Audience) -> Vec<NamedKey<'a>> {
+    NamedKey::all(records).filter(|named| named.audience() == audience).collect()
 }
 
 impl Operations {
@@ -98,12 +117,11 @@ impl Operations {
         let records = self.records(now)?;
         let policy = self.terms.policy;
         let is_due = |records: &Records, now| {
-            due(records, audience, schedule.every, now, &policy).is_some_and(|due| due <= now)
+            due(&keys_of(records, audience), schedule.every, now, &policy)
+                .is_some_and(|due| due <= now)
         };
-        let Some(current) = current_key(&records, audience, now, &policy) else { return Ok(None) };
-        if !is_due(&records, now) {
-            return Ok(None);
-        }
+        let current = choose(keys_of(&records, audience).into_iter(), now, &policy);
+        let Some(current) = current.filter(|_| is_due(&records, now)) else { return Ok(None) };
         let request = Issue {
             audience: audience.clone(),
             algorithm: schedule.algorithm.unwrap_or(current.key.algorithm),
@@ -137,9 +155,16 @@ impl Operations {
     }
 }
 
-/// Whether there is anything for [`Operations::remove_ended`] to do.
-pub fn has_ended_files(records: &Records, now: Timestamp, policy: &Policy) -> bool {
-    records.values().any(|record| has_ended(record, now, policy) && !record.places.is_empty())
+/// Whether there is anything for [`Operations::remove_ended`] to do, where keys are issued into
+/// `directory`.
+pub fn has_ended_files(
+    records: &Records,
+    directory: &Path,
+    now: Timestamp,
+    policy: &Policy,
+) -> bool {
+    let lies = |record: &Record| record.places.iter().any(|place| is_issued(place, directory));
+    records.values().any(|record| lies(record) && has_ended(record, now, policy))
 }
 
 /// Whether a rotation or another order ended the key, and it is published under no name any more.
@@ -150,6 +175,13 @@ fn has_ended(record: &Record, now: Timestamp, policy: &Policy) -> bool {
         && record.named().all(is_over)
 }
 
+/// Whether it is called as jwksd calls what it issues into `directory`.
+fn is_issued(place: &Place, directory: &Path) -> bool {
+    let stem = place.slot.path();
+    let id = stem.strip_prefix(place.audience.as_str()).and_then(|rest| rest.strip_prefix('-'));
+    **place.slot.directory() == *directory && id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
+}
+
 /// Where an ended key lies alone in files that jwksd made.
 fn ended_places<'a>(
     record: &'a Arc<Record>,
@@ -157,17 +189,14 @@ fn ended_places<'a>(
     terms: &'a OperationSettings,
 ) -> impl Iterator<Item = &'a Place> {
     let key = record.public_key.thumbprint();
+    let is_alone = move |slot: &Slot| {
+        let entry = known.observation.entries.get(slot).and_then(|entry| entry.as_ref().ok());
+        entry.is_some_and(|entry| {
+            entry.refused.is_empty() && entry.keys.iter().all(|seen| seen.thumbprint == key)
+        })
+    };
     let is_ours = move |place: &&Place| {
-        let stem = place.slot.path();
-        let id = stem.strip_prefix(place.audience.as_str()).and_then(|rest| rest.strip_prefix('-'));
-        let entry =
-            known.observation.entries.get(&place.slot).and_then(|entry| entry.as_ref().ok());
-        *place.slot.directory() == terms.directory
-            && id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
-            && entry.is_some_and(|entry| {
-                entry.refused.is_empty() && entry.keys.iter().all(|seen| seen.thumbprint == key)
-            })
-            && files::is_ours(&place.slot)
+        is_issued(place, &terms.directory) && is_alone(&place.slot) && files::is_ours(&place.slot)
     };
     let has_ended = has_ended(record, known.now, &terms.policy);
     record.places.iter().filter(move |place| has_ended && is_ours(place))

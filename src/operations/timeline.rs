@@ -16,6 +16,16 @@ pub struct Timeline {
     pub next_change: Option<Timestamp>,
     /// Sorted by audience, then by beginning.
     pub keys: Vec<Life>,
+    /// When keys are issued by schedule, where that is configured.
+    pub rotations: Vec<NextRotation>,
+}
+
+/// When the next key of an audience is issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextRotation {
+    pub audience: Audience,
+    pub next_at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,7 +78,8 @@ pub fn of(
     });
     let next_changes = alive().filter_map(|named| named.dates().at(now, policy).next_change);
     let next_change = next_changes.min();
-    Timeline { from, to, now, next_change, keys: keys.into_iter().map(|(_, life)| life).collect() }
+    let keys = keys.into_iter().map(|(_, life)| life).collect();
+    Timeline { from, to, now, next_change, keys, rotations: Vec::new() }
 }
 
 fn spans(named: NamedKey<'_>, from: Timestamp, to: Timestamp, policy: &Policy) -> Vec<Span> {

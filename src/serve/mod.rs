@@ -170,7 +170,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
 
 /// Whether keys are issued by schedule, or were when the last daemon was interrupted.
 fn issues_by_itself(config: &Config) -> bool {
-    config.rotation.every.is_some() || is_pending(&state_directory(config))
+    config.rotation.is_on() || is_pending(&state_directory(config))
 }
 
 struct ReloadLoop {

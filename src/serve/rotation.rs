@@ -1,5 +1,6 @@
 //! Rotates the keys of each audience when they have signed for long enough, beside everything else.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -13,161 +14,214 @@ use tracing::{error, info};
 use super::assembly::operations;
 use crate::audit::{Attempt, AttemptOutcome};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::keys::Audience;
-use crate::ledger::NamedKey;
-use crate::operations::schedule::{self, RotationStatus, Schedule};
+use crate::config::{Config, RotationConfig};
+use crate::keys::lifecycle::{Policy, after};
+use crate::keys::{Audience, Audiences};
+use crate::ledger::Records;
+use crate::operations::schedule::{self, Rotations};
 use crate::operations::{OperationError, Operations};
 use crate::publish::reload::Signal;
 use crate::publish::status::ReloadStatus;
 
-/// How often a clock that was stepped is noticed, and how soon something that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How many polls it takes until a clock that was stepped is noticed, and until something that failed
+/// is tried again.
+const POLLS: u32 = 6;
 
-/// Starts to rotate where that is configured. Returns how it goes, by audience.
+/// How long after a success the records show it at the latest.
+const SHOWN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Starts to rotate where that is configured. Returns how it goes.
 pub(super) fn spawn(
     runtime: &Runtime,
     config: &Config,
     view: &watch::Receiver<Option<Arc<ReloadStatus>>>,
     clock: &Arc<dyn Clock>,
     signals: &mpsc::Sender<Signal>,
-) -> Option<watch::Receiver<Vec<RotationStatus>>> {
-    let schedule = Schedule {
-        every: config.rotation.every?,
-        algorithm: config.rotation.algorithm,
-        remove_ended: config.rotation.remove_ended,
+) -> Option<watch::Receiver<Rotations>> {
+    if !config.rotation.is_on() {
+        return None;
+    }
+    let (status, shown) = watch::channel(Rotations::new());
+    let mut rotator = Rotator {
+        operations: operations(config),
+        rotation: config.rotation.clone(),
+        audiences: config.keys.audiences.clone(),
+        policy: config.lifecycle.policy,
+        again: config.keys.poll_interval * POLLS,
+        clock: Arc::clone(clock),
+        status,
+        outcomes: BTreeMap::new(),
+        removal: Outcome::default(),
     };
-    let (policy, audiences) = (config.lifecycle.policy, config.keys.audiences.clone());
-    let (status, shown) = watch::channel(Vec::<RotationStatus>::new());
-    let mut operations = operations(config);
-    let (mut view, clock, signals) = (view.clone(), Arc::clone(clock), signals.clone());
+    let (mut view, signals) = (view.clone(), signals.clone());
     runtime.spawn(async move {
-        let mut wait = AGAIN;
-        let (mut failed_at, mut removed_at) = (None::<Timestamp>, None::<Timestamp>);
+        let mut wait = rotator.again;
         loop {
             if let Ok(Err(_)) = timeout(wait, view.changed()).await {
                 return;
             }
-            wait = AGAIN;
             let Some(seen) = view.borrow_and_update().clone() else { continue };
-            let (records, now) = (&seen.records, clock.now());
-            let known: Vec<Audience> =
-                audiences.among(NamedKey::all(records).map(|named| named.audience()));
-            let due = |audience: &Audience| {
-                schedule::due(records, audience, schedule.every, now, &policy)
-            };
-            let next: Vec<(Audience, Option<Timestamp>)> =
-                known.into_iter().map(|audience| (audience.clone(), due(&audience))).collect();
-            status.send_modify(|status| plan(status, &next));
-            let is_due = next.iter().any(|(_, at)| at.is_some_and(|at| at <= now));
-            let removes = schedule.remove_ended && schedule::has_ended_files(records, now, &policy);
-            let is_early = |at: Option<Timestamp>| {
-                // A clock that was set back is no reason to wait.
-                let since = at.and_then(|at| Duration::try_from(at.duration_until(now)).ok());
-                since.is_some_and(|since| since < AGAIN)
-            };
-            let (is_due, removes) =
-                (is_due && !is_early(failed_at), removes && !is_early(removed_at));
-            if is_due || removes {
-                let clock = Arc::clone(&clock);
-                let done = spawn_blocking(move || {
-                    let tried = rotate(&mut operations, &next, schedule, &*clock);
-                    if removes {
-                        remove(&mut operations, &*clock);
-                    }
-                    (operations, tried)
-                });
-                // It does not panic, and is cancelled at the end of the program only.
-                let Ok((again, tried)) = done.await else { return };
-                operations = again;
-                failed_at = tried.iter().any(|(_, outcome)| outcome.is_err()).then_some(now);
-                removed_at = removes.then_some(now).or(removed_at);
-                status.send_modify(|status| note(status, tried, now));
+            let done = spawn_blocking(move || {
+                let (wait, is_changed) = rotator.step(&seen.records);
+                (rotator, wait, is_changed)
+            });
+            // It does not panic, and is cancelled at the end of the program only.
+            let Ok((again, next, is_changed)) = done.await else { return };
+            (rotator, wait) = (again, next);
+            if is_changed {
                 let _ = signals.send(Signal::ScanNow);
-            } else if let Some(at) = next.iter().filter_map(|(_, at)| *at).min() {
-                let left = Duration::try_from(now.duration_until(at)).unwrap_or(Duration::ZERO);
-                wait = left.clamp(Duration::from_millis(10), AGAIN);
             }
         }
     });
     Some(shown)
 }
 
-/// What came of a try, by audience.
-type Tried = Vec<(Audience, Result<(), String>)>;
+/// What came of the last try.
+#[derive(Default)]
+struct Outcome {
+    at: Option<Timestamp>,
+    error: Option<String>,
+    /// The code of that error, under which it was logged.
+    code: Option<&'static str>,
+    /// Before then, nothing is tried again.
+    again_at: Option<Timestamp>,
+}
 
-fn rotate(
-    operations: &mut Operations,
-    next: &[(Audience, Option<Timestamp>)],
-    schedule: Schedule,
-    clock: &dyn Clock,
-) -> Tried {
-    let mut tried = Tried::new();
-    for (audience, at) in next {
-        let now = clock.now();
-        if at.is_none_or(|at| now < at) {
-            continue;
+struct Rotator {
+    operations: Operations,
+    rotation: RotationConfig,
+    audiences: Audiences,
+    policy: Policy,
+    /// How long until what failed is tried again.
+    again: Duration,
+    clock: Arc<dyn Clock>,
+    status: watch::Sender<Rotations>,
+    /// Of the audiences for which something was tried.
+    outcomes: BTreeMap<Audience, Outcome>,
+    removal: Outcome,
+}
+
+impl Rotator {
+    /// Does what is due by these records. Returns how long to wait, and whether anything was changed.
+    fn step(&mut self, records: &Records) -> (Duration, bool) {
+        let now = self.clock.now();
+        let mut plan = schedule::plan(records, &self.audiences, &self.rotation, now, &self.policy);
+        self.show(&mut plan, now);
+        let (mut wait, mut is_changed) = (self.again, false);
+        for (audience, next_at) in
+            plan.iter().filter_map(|(audience, status)| Some((audience, status.next_at?)))
+        {
+            let outcome = self.outcomes.get(audience);
+            let at = outcome.map_or(next_at, |outcome| outcome.next_try(next_at, now, self.again));
+            if at <= now {
+                is_changed |= self.rotate(audience);
+            } else {
+                let left = Duration::try_from(now.duration_until(at)).unwrap_or_default();
+                wait = wait.min(left.max(Duration::from_millis(10)));
+            }
         }
-        match operations.rotate_if_due(audience, schedule, now) {
-            Ok(None) => {}
+        let directory = &self.operations.terms().directory;
+        if self.rotation.remove_ended
+            && self.removal.next_try(now, now, self.again) <= now
+            && schedule::has_ended_files(records, directory, now, &self.policy)
+        {
+            is_changed |= self.remove();
+        }
+        self.show(&mut plan, now);
+        (wait, is_changed)
+    }
+
+    /// Shows the plan with what came of the last tries.
+    fn show(&mut self, plan: &mut Rotations, now: Timestamp) {
+        for (audience, outcome) in &mut self.outcomes {
+            let Some(status) = plan.get_mut(audience) else { continue };
+            if status.next_at.is_none_or(|at| now < at) {
+                // Somebody else did it.
+                (outcome.error, outcome.code) = (None, None);
+            }
+            status.last_at = outcome.at;
+            status.error.clone_from(&outcome.error);
+        }
+        self.status.send_replace(plan.clone());
+    }
+
+    fn rotate(&mut self, audience: &Audience) -> bool {
+        let Some(schedule) = self.rotation.of(audience) else { return false };
+        let now = self.clock.now();
+        let tried = self.operations.rotate_if_due(audience, schedule, now);
+        let outcome = self.outcomes.entry(audience.clone()).or_default();
+        outcome.again_at = Some(after(now, SHOWN_WITHIN));
+        match tried {
+            // Another process did it.
+            Ok(None) => false,
             Ok(Some(issued)) => {
                 attempt(audience, Some(issued.key.key_id.to_string()))
                     .log(&AttemptOutcome::Done { published_until: issued.key.published_until });
-                tried.push((audience.clone(), Ok(())));
+                *outcome =
+                    Outcome { at: Some(now), again_at: outcome.again_at, ..Outcome::default() };
+                true
             }
             Err(refusal) => {
-                attempt(audience, None).log(&refused(&refusal));
-                error!(
-                    event = "rotation.failed", %audience, cause = %refusal.cause(),
-                    remedy = %refusal.remedy(),
-                    "a scheduled rotation failed; the key before it goes on, and it is tried again"
-                );
-                tried.push((audience.clone(), Err(refusal.cause())));
+                if outcome.fail(&refusal, now, self.again) {
+                    attempt(audience, None).log(&AttemptOutcome::Refused {
+                        code: refusal.code(),
+                        cause: refusal.cause(),
+                    });
+                    error!(
+                        event = "rotation.failed", %audience, cause = %refusal.cause(),
+                        remedy = %refusal.remedy(),
+                        "a scheduled rotation failed; the key before it goes on, and it is tried again"
+                    );
+                }
+                // What was issued and not finished is to be seen.
+                matches!(refusal, OperationError::Unfinished(_))
             }
         }
     }
-    tried
-}
 
-fn remove(operations: &mut Operations, clock: &dyn Clock) {
-    match operations.remove_ended(clock.now()) {
-        Ok(removed) => {
-            for slot in removed {
-                info!(event = "key.removed", slot, "the files of a key that has ended are removed");
+    fn remove(&mut self) -> bool {
+        let now = self.clock.now();
+        self.removal.again_at = Some(after(now, self.again));
+        match self.operations.remove_ended(now) {
+            Ok(removed) => {
+                self.removal.code = None;
+                for slot in &removed {
+                    info!(
+                        event = "key.removed",
+                        slot, "the files of a key that has ended are removed"
+                    );
+                }
+                !removed.is_empty()
+            }
+            Err(refusal) => {
+                if self.removal.fail(&refusal, now, self.again) {
+                    error!(
+                        event = "rotation.failed", cause = %refusal.cause(),
+                        remedy = %refusal.remedy(),
+                        "the files of keys that have ended can't be removed"
+                    );
+                }
+                false
             }
         }
-        Err(refusal) => error!(
-            event = "rotation.failed", cause = %refusal.cause(), remedy = %refusal.remedy(),
-            "the files of keys that have ended can't be removed"
-        ),
+    }
+}
+
+impl Outcome {
+    /// When what is due at `due` is tried. A clock that was set back is no reason to wait.
+    fn next_try(&self, due: Timestamp, now: Timestamp, most: Duration) -> Timestamp {
+        self.again_at.filter(|at| *at <= after(now, most)).map_or(due, |at| at.max(due))
+    }
+
+    /// Whether that is news.
+    fn fail(&mut self, refusal: &OperationError, now: Timestamp, again: Duration) -> bool {
+        (self.at, self.again_at) = (Some(now), Some(after(now, again)));
+        self.error = Some(refusal.cause());
+        self.code.replace(refusal.code()) != Some(refusal.code())
     }
 }
 
 fn attempt(audience: &Audience, kid: Option<String>) -> Attempt {
     let audience = Some(audience.to_string());
     Attempt { who: "schedule".to_owned(), via: "schedule", operation: "rotate", kid, audience }
-}
-
-fn refused(refusal: &OperationError) -> AttemptOutcome {
-    AttemptOutcome::Refused { code: refusal.code(), cause: refusal.cause() }
-}
-
-/// Takes up when the next rotations are.
-fn plan(status: &mut Vec<RotationStatus>, next: &[(Audience, Option<Timestamp>)]) {
-    let mut planned = Vec::with_capacity(next.len());
-    for (audience, next_at) in next {
-        let known = status.iter().find(|known| known.audience == *audience).cloned();
-        let known = known.unwrap_or_else(|| RotationStatus::of(audience.clone()));
-        planned.push(RotationStatus { next_at: *next_at, ..known });
-    }
-    *status = planned;
-}
-
-fn note(status: &mut [RotationStatus], tried: Tried, now: Timestamp) {
-    for (audience, outcome) in tried {
-        if let Some(known) = status.iter_mut().find(|known| known.audience == audience) {
-            known.last_at = Some(now);
-            known.error = outcome.err();
-        }
-    }
 }

@@ -198,8 +198,9 @@ impl Future for ResponseFuture {
         if self.version == Version::HTTP_2 {
             // hyper leaves out the body of an answer to HEAD in HTTP/1 alone.
             if self.is_head && !response.body().is_end_stream() {
-                let length = response.body().bytes().len();
-                response.headers_mut().insert(CONTENT_LENGTH, length.into());
+                if let Some(length) = response.body().size_hint().exact() {
+                    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+                }
                 *response.body_mut() = Body::empty();
             }
         } else if activity.shutdown() != ShutdownRequest::None {

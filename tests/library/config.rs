@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::daemon::jwksd;
 use jwksd::config::{ConfigError, Flags, LoadedConfig, Origin, Settings, load};
+use jwksd::keys::{Algorithm, Audience};
 use serde_json::json;
 use toml::Value;
 
@@ -242,10 +243,37 @@ fn discovery_members_are_free_and_checked_where_the_standards_say_what_they_are(
 }
 
 #[test]
-fn discovery_members_are_printed_as_they_can_be_read() {
+fn audiences_can_rotate_otherwise() {
+    let of_human = |text: &str| format!("drain = \"1s\"\n[rotation.audience.human]\n{text}");
+    let loaded = of_file(&of_human("every = \"30d\"\n[rotation]\nalgorithm = \"ES256\"")).unwrap();
+    let rotation = loaded.config.rotation;
+    let human = rotation.of(&Audience::new("human")).unwrap();
+    assert_eq!((human.every.as_secs(), human.algorithm), (30 * 86_400, Some(Algorithm::ES256)));
+    assert!(rotation.of(&Audience::new("client")).is_none() && rotation.is_on());
+    let of_all = "every = \"30d\"\nalgorithm = \"EdDSA\"\n[rotation]\nevery = \"90d\"";
+    let rotation = of_file(&of_human(of_all)).unwrap().config.rotation;
+    let days = |name| rotation.of(&Audience::new(name)).unwrap().every.as_secs() / 86_400;
+    assert_eq!([days("human"), days("client")], [30, 90]);
+    let other = of_human("every = \"30d\"").replace("human", "nobody");
+    for (wrong, said) in [
+        (other, "client, human"),
+        (of_human("every = \"5h\""), "propagation"),
+        (of_human("every = 30"), "every"),
+        (of_human("evry = \"30d\""), "did you mean rotation.audience.human.every?"),
+        (of_human("algorithm = \"HS256\""), "HS256"),
+    ] {
+        let error = of_file(&wrong).expect_err(&wrong);
+        assert!(error.what.contains("jwksd.toml, line 3"), "{wrong}: {error}");
+        assert!(error.to_string().contains(said), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn members_of_the_file_alone_are_printed_as_they_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("jwksd.toml");
-    let text = "[publish.discovery]\nscopes_supported = [\"openid\"]\nx_level = 3\n[log]\nlevel = \"warn\"";
+    let text = "[publish.discovery]\nscopes_supported = [\"openid\"]\nx_level = 3\n[log]\nlevel = \"warn\"\n\
+                [keys]\naudiences = \"directories\"\n[rotation.audience.\"a.b\"]\nevery = \"30d\"";
     fs::write(&file, text).unwrap();
     let print = || jwksd().args(["config", "--config"]).arg(&file).output().unwrap().stdout;
     let printed = String::from_utf8(print()).unwrap();

@@ -6,11 +6,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use jwksd::keys::Algorithm;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::common::daemon::{Connection, Daemon, eventually, jwksd};
+use crate::common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd, now};
+use crate::common::faults::{await_looks, count_log, jwk_of, namespace, new_pem, wrap_in};
 use crate::common::tokens::{sign, verifies};
+use crate::injected::clocks;
 
 const SETTINGS: [(&str, &str); 8] = [
     ("JWKSD_ROTATION_EVERY", "4s"),
@@ -28,9 +31,13 @@ fn with_settings(command: &mut Command) -> &mut Command {
 }
 
 fn issue(keys: &Path) {
+    issue_for(keys, "client");
+}
+
+fn issue_for(keys: &Path, audience: &str) {
     let mut command = jwksd();
-    command.args(["keys", "issue", "--audience", "client", "--algorithm", "ES256", "--keys"]);
-    assert!(with_settings(&mut command).arg(keys).status().unwrap().success());
+    command.args(["keys", "issue", "--audience", audience, "--algorithm", "ES256", "--keys"]);
+    assert!(command.arg(keys).output().unwrap().status.success());
 }
 
 fn private_files(keys: &Path) -> Vec<String> {
@@ -48,9 +55,20 @@ fn signer(keys: &Path) -> Option<(String, String)> {
     Some((told["keyId"].as_str()?.to_owned(), pem))
 }
 
-fn status(daemon: &Daemon) -> Value {
+fn ask(daemon: &Daemon, path: &str) -> Response {
     let mut connection = Connection::open(daemon.address_of("ops")).unwrap();
-    connection.request("GET", "/status", &[]).unwrap().json()
+    connection.request("GET", path, &[]).unwrap()
+}
+
+fn status(daemon: &Daemon) -> Value {
+    ask(daemon, "/status").json()
+}
+
+/// How the only scheduled rotation goes.
+fn rotation(daemon: &Daemon) -> Value {
+    let rotations = status(daemon)["rotation"].take();
+    assert!(rotations.as_array().unwrap().len() < 2, "{rotations}");
+    rotations[0].clone()
 }
 
 #[test]
@@ -122,4 +140,141 @@ fn a_schedule_that_leaves_no_time_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("rotation.every") && said.contains("propagation"), "{said}");
+}
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+/// With a rotation each 90 days and the daemon's defaults, so that it is due after 90 days less 3 h.
+fn quarterly(command: &mut Command) -> &mut Command {
+    command.env("JWKSD_KEYS_AUDIENCES", "client").env("JWKSD_ROTATION_EVERY", "90d");
+    command.env("JWKSD_KEYS_POLL_INTERVAL", "100ms")
+}
+
+#[test]
+fn the_next_rotation_is_shown_and_then_who_takes_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    issue(keys);
+    let daemon = Daemon::start_with(keys, quarterly);
+    let next = eventually("it is planned", || {
+        rotation(&daemon)["nextAt"].as_str()?.parse::<Timestamp>().ok()
+    });
+    let due = now() + HOUR * 24 * 90 - HOUR * 3;
+    assert!(next.duration_until(due).abs() < SignedDuration::from_mins(1), "{next}");
+    assert!(ask(&daemon, "/").text().contains("<dt>next rotation</dt>"));
+    let metric = "jwksd_rotation_next_timestamp_seconds{audience=\"client\"}";
+    assert!(ask(&daemon, "/metrics").text().contains(metric));
+    let timeline = |format| {
+        let mut command = jwksd();
+        command.args(["keys", "timeline", "--format", format, "--keys"]).arg(keys);
+        String::from_utf8(quarterly(&mut command).output().unwrap().stdout).unwrap()
+    };
+    let told: Value = serde_json::from_str(&timeline("json")).unwrap();
+    assert_eq!(told["rotations"], json!([{ "audience": "client", "nextAt": next.to_string() }]));
+    let line = format!("next rotation of client {next:.0} (in 89 d");
+    assert!(timeline("table").contains(&line), "{}", timeline("table"));
+
+    let mut rotate = jwksd();
+    rotate.args(["keys", "rotate", "--audience", "client", "--format", "json", "--keys"]).arg(keys);
+    let rotated: Value = serde_json::from_slice(&rotate.output().unwrap().stdout).unwrap();
+    eventually("it is planned", || {
+        (rotation(&daemon)["successor"] == rotated["keyId"]).then_some(())
+    });
+    assert_eq!(rotation(&daemon)["takesOverAt"], rotated["validFrom"]);
+    assert!(rotation(&daemon)["nextAt"].is_null());
+    assert!(ask(&daemon, "/").text().contains("<dt>successor takes over</dt>"));
+}
+
+#[test]
+fn an_audience_can_rotate_otherwise_than_others_and_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (keys, file) = (directory.path().join("keys"), directory.path().join("jwksd.toml"));
+    fs::create_dir(&keys).unwrap();
+    for audience in ["client", "human"] {
+        issue_for(&keys, audience);
+    }
+    fs::write(&file, "[rotation.audience.human]\nevery = \"4s\"\nalgorithm = \"EdDSA\"\n").unwrap();
+    let daemon = Daemon::start_with(&keys, |command| {
+        with_settings(command).arg("--config").arg(&file);
+        command.env_remove("JWKSD_ROTATION_EVERY").env("JWKSD_KEYS_AUDIENCES", "client,human")
+    });
+    daemon.kids();
+    let algorithms = |audience| {
+        let set = daemon.get(&format!("/{audience}/.well-known/jwks.json")).json();
+        let keys = set["keys"].as_array().unwrap().iter();
+        keys.map(|key| key["alg"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("it rotates", || algorithms("human").contains(&"EdDSA".to_owned()).then_some(()));
+    assert_eq!(algorithms("client"), ["ES256"]);
+    assert_eq!(rotation(&daemon)["audience"], "human");
+}
+
+#[test]
+fn a_clock_that_is_stepped_makes_no_second_successor() {
+    let Some(library) = clocks::library() else {
+        eprintln!("skipped: libfaketime is not installed, so no clock can be made to jump");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    fs::create_dir(&keys).unwrap();
+    issue(&keys);
+    let jump = |ahead| clocks::set(directory.path(), ahead);
+    jump(SignedDuration::ZERO);
+    let daemon = Daemon::start_with(&keys, |command| {
+        command.env("LD_PRELOAD", library).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.env("FAKETIME_TIMESTAMP_FILE", directory.path().join("clock"));
+        quarterly(command).env("FAKETIME_NO_CACHE", "1")
+    });
+    let signs = || eventually("somebody signs", || signer(&keys)).0;
+    let (first, quarter) = (signs(), HOUR * 24 * 90);
+    jump(quarter);
+    eventually("it is made up for", || (private_files(&keys).len() == 2).then_some(()));
+    for ahead in [SignedDuration::ZERO, quarter, -quarter, quarter + HOUR] {
+        jump(ahead);
+        await_looks(&daemon);
+        assert_eq!(private_files(&keys).len(), 2, "after a jump to {ahead:#}");
+        // Before it begins, a key is not to sign.
+        assert!(ahead.is_negative() || signs() == first, "after a jump to {ahead:#}");
+    }
+    jump(quarter + HOUR * 4);
+    eventually("the successor takes over", || (signer(&keys)?.0 != first).then_some(()));
+    jump(quarter + HOUR * 6);
+    eventually("what has ended is removed", || (private_files(&keys).len() == 1).then_some(()));
+    assert_eq!(daemon.audit().len(), 1, "{:?}", daemon.audit());
+}
+
+#[test]
+fn on_a_full_disk_the_key_goes_on_and_is_rotated_when_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let [made, keys] = ["made", "keys"].map(|name| directory.path().join(name));
+    for directory in [&made, &keys] {
+        fs::create_dir(directory).unwrap();
+    }
+    issue(&made);
+    let full = format!(
+        "mount -t tmpfs -o size=256k tmpfs '{keys}' && cp -a '{made}/.' '{keys}' && \
+         {{ cat /dev/zero > '{keys}/.ballast' 2> /dev/null || true; }}",
+        keys = keys.display(),
+        made = made.display()
+    );
+    let Some(namespace) = namespace(&full) else { return };
+    let daemon = Daemon::start_with(&keys, |command| wrap_in(with_settings(command), &namespace));
+    let seen = Path::new("/proc").join(daemon.pid().to_string()).join("root");
+    let seen = seen.join(keys.strip_prefix("/").unwrap());
+    let kids = daemon.kids();
+    let failed =
+        eventually("that is told", || rotation(&daemon)["error"].as_str().map(ToOwned::to_owned));
+    assert!(failed.to_lowercase().contains("no space"), "{failed}");
+    let failing = "jwksd_rotation_failing{audience=\"client\"} 1";
+    assert!(ask(&daemon, "/metrics").text().contains(failing));
+    let page = ask(&daemon, "/").text();
+    assert!(page.contains("The scheduled rotation of client fails"), "{page}");
+    let last = rotation(&daemon)["lastAt"].clone();
+    eventually("it is tried again", || (rotation(&daemon)["lastAt"] != last).then_some(()));
+    assert_eq!(daemon.kids(), kids);
+    assert_eq!(count_log(&daemon, &["rotation.failed"]), 1, "{:#?}", daemon.log());
+    fs::remove_file(seen.join(".ballast")).unwrap();
+    eventually("it is made up for", || (private_files(&seen).len() == 2).then_some(()));
+    eventually("that is told", || rotation(&daemon)["error"].is_null().then_some(()));
 }

@@ -133,24 +133,23 @@ impl Measured {
         if let Some(export) = &sources.export {
             family.alone(f64::from(u8::from(export.borrow().error.is_some())));
         }
-        let rotation = sources.rotation.as_ref().map(|rotation| rotation.borrow().clone());
-        let rotation = rotation.unwrap_or_default();
+        let rotations = sources.rotations();
         let family = self.family(
             "rotation_next_timestamp_seconds",
             "When the next key of an audience is issued by schedule; absent while one is planned",
         );
-        for one in &rotation {
-            if let Some(at) = one.next_at {
-                family.add([("audience", one.audience.as_str())], seconds(at));
+        for (audience, status) in &rotations {
+            if let Some(at) = status.next_at {
+                family.add([("audience", audience.as_str())], seconds(at));
             }
         }
         let family = self.family(
             "rotation_failing",
             "Whether the last scheduled rotation of an audience failed",
         );
-        for one in &rotation {
-            let is_failing = f64::from(u8::from(one.error.is_some()));
-            family.add([("audience", one.audience.as_str())], is_failing);
+        for (audience, status) in &rotations {
+            let is_failing = f64::from(u8::from(status.error.is_some()));
+            family.add([("audience", audience.as_str())], is_failing);
         }
         self.listeners(sources);
         self.certificates(sources);

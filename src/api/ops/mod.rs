@@ -12,6 +12,7 @@
 
 mod fleet;
 mod host;
+mod keys;
 mod measure;
 mod page;
 mod readiness;
@@ -36,7 +37,7 @@ use crate::clock::Clock;
 use crate::config::ListenAddress;
 use crate::ledger::fleet::Exchange;
 use crate::operations::OperationSettings;
-use crate::operations::schedule::RotationStatus;
+use crate::operations::schedule::Rotations;
 use crate::publish::export::ExportStatus;
 use crate::publish::snapshot::{Snapshot, SnapshotReader};
 use crate::publish::status::ReloadStatus;
@@ -71,7 +72,7 @@ pub struct OpsSources {
     /// How the export goes, where there is one.
     pub export: Option<watch::Receiver<ExportStatus>>,
     /// How scheduled rotations go, where there are any.
-    pub rotation: Option<watch::Receiver<Vec<RotationStatus>>>,
+    pub rotation: Option<watch::Receiver<Rotations>>,
     /// Absent where this is no replica of a fleet.
     pub fleet: Option<Exchange>,
 }
@@ -186,6 +187,10 @@ pub fn requests() -> Arc<Requests> {
 }
 
 impl OpsSources {
+    fn rotations(&self) -> Rotations {
+        self.rotation.as_ref().map(|rotation| rotation.borrow().clone()).unwrap_or_default()
+    }
+
     fn look(&self) -> OpsView {
         let now = self.clock.now();
         let view = self.view.borrow().clone();
@@ -209,8 +214,8 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The media type of `OpenMetrics` 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-fn text(status: StatusCode, media: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+fn text(status: StatusCode, media: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));

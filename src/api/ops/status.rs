@@ -1,24 +1,24 @@
 //! Everything there is to know, in JSON.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::fleet::FleetReport;
+use super::keys::{KeyStatus, Keys};
 use super::readiness::Readiness;
 use super::{OpsSources, OpsView};
 use crate::keys::Audience;
-use crate::keys::lifecycle::{Phase, Policy};
+use crate::keys::lifecycle::Policy;
 use crate::keys::refusal::Refused;
-use crate::ledger::{NamedKey, Overview, Persistence, Records};
+use crate::ledger::{Persistence, Records};
 use crate::operations::schedule::RotationStatus;
-use crate::operations::{KeyPair, unusual};
+use crate::operations::unusual;
 use crate::publish::document::Document;
 use crate::publish::export::ExportStatus;
 use crate::publish::layout::DocumentKind;
 use crate::publish::status::ReloadStatus;
 use crate::sandbox::{Confinement, Restriction};
+use crate::server::body::Body;
 use crate::server::tls;
 use crate::source::watch::WatchState;
 
@@ -47,9 +47,18 @@ pub(super) struct StatusReport {
     /// Null where nothing is exported.
     pub(super) export: Option<ExportReport>,
     /// By audience; empty where nothing rotates by itself.
-    pub(super) rotation: Vec<RotationStatus>,
+    pub(super) rotation: Vec<RotationReport>,
     /// Null where this is no replica of a fleet.
     pub(super) fleet: Option<FleetReport>,
+}
+
+/// How the scheduled rotation of an audience goes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RotationReport {
+    pub(super) audience: Audience,
+    #[serde(flatten)]
+    pub(super) status: RotationStatus,
 }
 
 /// The files that documents are written to.
@@ -114,21 +123,6 @@ pub(super) struct CurrentKey {
     pub(super) standby: usize,
 }
 
-/// A key, and where it comes from.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct KeyStatus {
-    #[serde(flatten)]
-    pub(super) pair: KeyPair,
-    pub(super) key_id_aliases: Vec<String>,
-    pub(super) slot: String,
-    pub(super) directory: String,
-    pub(super) has_private: bool,
-    pub(super) first_seen: Timestamp,
-    /// Why it is in the phase that it is in.
-    pub(super) reasons: Vec<String>,
-}
-
 /// A file that was refused.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,42 +147,49 @@ pub(super) struct ServedDocument {
     pub(super) next_end: Option<Timestamp>,
 }
 
-pub(super) fn to_json(sources: &OpsSources, view: &OpsView) -> String {
-    let mut text = serde_json::to_string_pretty(&report(sources, view)).unwrap_or_default();
+/// How many keys are told of in one piece. More are too many to be in memory at once.
+const IN_ONE_PIECE: usize = 1000;
+
+/// How large the pieces of those are, and a little more.
+const PIECE: usize = 16 * 1024;
+
+pub(super) fn to_json(sources: &OpsSources, view: &OpsView) -> Body {
+    let (report, mut keys) = report(sources, view);
+    let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');
-    text
+    let Some((before, after)) = text.split_once("\"keys\": []").filter(|_| keys.len() > 0) else {
+        return text.into();
+    };
+    let [mut before, after] = [format!("{before}\"keys\": ["), format!("\n  ]{after}")];
+    if keys.len() <= IN_ONE_PIECE {
+        keys.write(&mut before, usize::MAX);
+        return (before + &after).into();
+    }
+    let mut ends = [before, after].into_iter();
+    let mut piece = ends.next();
+    Body::made_of(std::iter::from_fn(move || {
+        let mut text = piece.take()?;
+        if keys.write(&mut text, PIECE) {
+            piece = Some(String::new());
+        } else if let Some(after) = ends.next() {
+            text += &after;
+        }
+        Some(text.into())
+    }))
 }
 
-/// The status at the instant of `sight`.
-pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
+/// The status at the instant of `sight`, without the keys, which are as many as they are.
+pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> (StatusReport, Keys) {
     let OpsView { now, view, snapshot, readiness } = sight;
     let terms = &sources.terms;
     let view = view.as_deref();
-    let records = view.map(|view| &view.records);
     let audiences = snapshot
         .as_ref()
         .map_or_else(|| terms.rules.audiences.listed(), |snapshot| snapshot.layout.audiences());
-    // Once for all keys: choosing looks at every one of them.
-    let overview = records.map(|records| Overview::of(records, *now, &terms.policy));
-    let overview = overview.unwrap_or_default();
-    let mut keys: Vec<KeyStatus> = records
-        .into_iter()
-        .flat_map(NamedKey::all)
-        .map(|named| KeyStatus::of(named, KeyPair::among(named, &overview, *now, terms)))
-        .collect();
-    keys.sort_unstable_by(|one, other| {
-        let of = |key: &KeyStatus| {
-            (key.pair.audience.clone(), key.pair.valid_from, key.pair.key_id.clone())
-        };
-        of(one).cmp(&of(other))
-    });
-    let mut standby: BTreeMap<&Audience, usize> = BTreeMap::new();
-    for key in keys.iter().filter(|key| key.stands_by()) {
-        *standby.entry(&key.pair.audience).or_default() += 1;
-    }
+    let (keys, standby, next_change) = Keys::of(sources, sight);
     let current = audiences.iter().map(|audience| CurrentKey {
         audience: audience.to_string(),
-        key_id: overview.current.get(audience).and_then(|kid| Some(kid.as_ref()?.to_string())),
+        key_id: keys.overview.current.get(audience).and_then(|kid| Some(kid.as_ref()?.to_string())),
         standby: standby.get(audience).copied().unwrap_or_default(),
     });
     let current = if view.is_some() { current.collect() } else { Vec::new() };
@@ -199,13 +200,15 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
             ServedDocument::of(layout.name(content), is_key_set, document)
         })
     });
-    StatusReport {
+    let rotations = sources.rotations().into_iter();
+    let no_records = Records::new();
+    let report = StatusReport {
         version: env!("CARGO_PKG_VERSION"),
         now: *now,
         ready: readiness.is_ready(),
         checks: readiness.clone(),
         last_good_scan: view.and_then(|view| view.last_good_scan),
-        next_change: keys.iter().filter_map(|key| key.pair.next_change).min(),
+        next_change,
         watcher: view.map_or(ComponentStatus::nothing_yet(), |view| {
             ComponentStatus::of_watcher(&view.watcher)
         }),
@@ -215,7 +218,7 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         }),
         sandbox: Sandbox::of(&sources.in_force),
         current,
-        keys,
+        keys: Vec::new(),
         refused: view.iter().flat_map(|view| &view.refused).map(RefusedFile::of).collect(),
         notes: view.map(|view| notes(view, *now, &terms.policy)).unwrap_or_default(),
         contradictions: view.map(contradictions).unwrap_or_default(),
@@ -223,12 +226,13 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> StatusReport {
         documents: documents.collect(),
         certificates: sources.certificates.iter().map(|served| served.as_ref().into()).collect(),
         export: sources.export.as_ref().map(|export| export.borrow().clone().into()),
-        rotation: sources.rotation.as_ref().map(|one| one.borrow().clone()).unwrap_or_default(),
-        fleet: sources
-            .fleet
-            .as_ref()
-            .map(|fleet| FleetReport::of(&fleet.status(), records.unwrap_or(&Records::new()))),
-    }
+        rotation: rotations.map(|(audience, status)| RotationReport { audience, status }).collect(),
+        fleet: sources.fleet.as_ref().map(|fleet| {
+            let records = view.map_or(&no_records, |view| &view.records);
+            FleetReport::of(&fleet.status(), records)
+        }),
+    };
+    (report, keys)
 }
 
 fn notes(view: &ReloadStatus, now: Timestamp, policy: &Policy) -> Vec<String> {
@@ -275,51 +279,6 @@ impl Sandbox {
         };
         let restrictions = in_force.restrictions.iter().map(restricted).collect();
         Self { landlock_abi: in_force.landlock_abi, restrictions }
-    }
-}
-
-impl KeyStatus {
-    /// Whether it can take over from the key that its audience signs with.
-    fn stands_by(&self) -> bool {
-        let KeyPair { phase, current, .. } = self.pair;
-        self.has_private && !current && matches!(phase, Phase::Announced | Phase::Active)
-    }
-
-    fn of(named: NamedKey<'_>, pair: KeyPair) -> Self {
-        let dates = named.dates();
-        let mut reasons = Vec::new();
-        if let Some(loss) = dates.loss {
-            reasons.push(format!("its files were gone or replaced at {:.0}", loss.at));
-        }
-        if let Some(end) = dates.order {
-            reasons.push(format!("an order invalidated it as of {:.0}", end.at));
-        }
-        if let Some(end) = dates.succession {
-            reasons.push(format!("its successor takes over at {:.0}", end.at));
-        }
-        if let Some(end) = dates.declaration {
-            reasons.push(format!("its attributes invalidate it as of {:.0}", end.at));
-        } else if named.key.declared.invalidated_at.is_some() {
-            reasons.push("an order took its invalidation back".to_owned());
-        }
-        if let Some(at) = dates.deleted_at {
-            reasons.push(format!("it was deleted at {at:.0}"));
-        }
-        let same_audience = named
-            .record
-            .names
-            .iter()
-            .map(|other| &other.name)
-            .filter(|other| other.audience == *named.audience() && other.kid != *named.kid());
-        Self {
-            key_id_aliases: same_audience.map(|other| other.kid.to_string()).collect(),
-            slot: named.key.slot.to_string(),
-            directory: named.key.slot.directory().display().to_string(),
-            has_private: named.can_sign(),
-            first_seen: named.key.first_seen,
-            reasons,
-            pair,
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::cli::screen::{Screen, ShownKids, color_of};
 use crate::keys::lifecycle::Phase;
 use crate::operations::relative::relative;
-use crate::operations::timeline::{Life, Timeline};
+use crate::operations::timeline::{Life, NextRotation, Timeline};
 
 /// How many characters stand for the time that is drawn, where the screen does not say.
 const WIDTH: usize = 60;
@@ -68,6 +68,10 @@ pub(super) fn draw(timeline: &Timeline, kids: &ShownKids, screen: Screen) -> Str
     let _ = writeln!(text, "\n░ announced  █ active  ▒ grace  │ now, {:.0}", timeline.now);
     if let Some(next) = timeline.next_change {
         let _ = writeln!(text, "next change {next:.0} ({})", relative(next, timeline.now));
+    }
+    for NextRotation { audience, next_at } in &timeline.rotations {
+        let when = relative(*next_at, timeline.now);
+        let _ = writeln!(text, "next rotation of {audience} {next_at:.0} ({when})");
     }
     text
 }

@@ -10,7 +10,9 @@ use crate::cli::screen::{DIM, Screen};
 use crate::cli::{DONE, Failure, Format, print};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keys::{Audience, Kid};
-use crate::operations::{KeyPair, OperationError, timeline};
+use crate::operations::schedule::RotationStatus;
+use crate::operations::timeline::NextRotation;
+use crate::operations::{KeyPair, OperationError, schedule, timeline};
 
 /// What is said where nothing was to be changed.
 fn not_shown(refusal: OperationError) -> Failure {
@@ -99,7 +101,14 @@ pub(super) fn timeline(shared: SharedFlags, window: [Option<Moment>; 2]) -> Resu
     let mut run = Run::new(shared)?;
     let records = run.operations.records(run.now).map_err(not_shown)?;
     let [from, to] = window.map(|end| end.map(|end| end.resolve(run.now)));
-    let timeline = timeline::of(&records, (from, to), run.now, &run.config.lifecycle.policy);
+    let policy = &run.config.lifecycle.policy;
+    let mut timeline = timeline::of(&records, (from, to), run.now, policy);
+    let (audiences, rotation) = (&run.config.keys.audiences, &run.config.rotation);
+    let planned = schedule::plan(&records, audiences, rotation, run.now, policy).into_iter();
+    let next = |(audience, status): (Audience, RotationStatus)| {
+        Some(NextRotation { audience, next_at: status.next_at? })
+    };
+    timeline.rotations = planned.filter_map(next).collect();
     let style = run.style_among(timeline.keys.iter().map(|life| life.key_id.clone()));
     run.print(&timeline, || drawing::draw(&timeline, &style.kids, style.screen))
 }

@@ -84,7 +84,7 @@ pub fn library() -> Option<PathBuf> {
     found.into_iter().find(|path| path.exists())
 }
 
-fn set(directory: &Path, ahead: SignedDuration) {
+pub fn set(directory: &Path, ahead: SignedDuration) {
     drop_by_rename(directory, "clock", format!("{:+}\n", ahead.as_secs()));
 }
 

@@ -17,6 +17,10 @@ pub(super) fn section(status: &StatusReport) -> Markup {
             .any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
     };
     let without = status.current.iter().filter(|current| current.key_id.is_none());
+    let failing = status
+        .rotation
+        .iter()
+        .filter_map(|rotation| Some((&rotation.audience, rotation.status.error.as_ref()?)));
     let is_large = |document: &&ServedDocument| {
         document.keys.is_some_and(|keys| keys > MANY_KEYS || document.bytes > LARGE_SET)
     };
@@ -26,6 +30,12 @@ pub(super) fn section(status: &StatusReport) -> Markup {
         }
         @for current in without.filter(|current| lacks_signer(&current.audience)) {
             li { (current.audience) " has no key to sign with." }
+        }
+        @for (audience, error) in failing.take(MOST) {
+            li {
+                "The scheduled rotation of " (audience.as_str()) " fails, and the key before it goes on: "
+                (error) "."
+            }
         }
         @for document in status.documents.iter().filter(is_large).take(MOST) {
             li {

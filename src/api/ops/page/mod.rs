@@ -16,7 +16,8 @@ use hyper::Uri;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::status::{self, KeyStatus, StatusReport};
+use super::keys::KeyStatus;
+use super::status::{self, RotationReport, StatusReport};
 use super::{OpsSources, OpsView, PublicListener};
 use crate::config::ListenAddress;
 use crate::encoding::{sha256, shell_word};
@@ -41,7 +42,9 @@ pub(super) fn content_security_policy() -> &'static str {
 
 /// The page. `host` is the name by which the client reached this listener, where it gave one.
 pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -> String {
-    let status = &status::report(sources, view);
+    let (mut status, keys) = status::report(sources, view);
+    status.keys = keys.collect();
+    let status = &status;
     let (class, state) = if status.ready { ("good", "ready") } else { ("bad", "not ready") };
     let public_url = host.and_then(|host| public_url(&sources.public, host));
     let body = html! {
@@ -110,10 +113,13 @@ fn signers(status: &StatusReport) -> Markup {
                     @let key = status.keys.iter().find(|key| {
                         key.pair.current && Some(key.pair.key_id.as_str()) == kid
                     });
+                    @let rotation = status.rotation.iter().find(|rotation| {
+                        rotation.audience.as_str() == current.audience
+                    });
                     article.lacking[kid.is_none()] {
                         h3 { (current.audience) }
                         @match key {
-                            Some(key) => { (signer(key, current.standby, status.now)) }
+                            Some(key) => { (signer(key, current.standby, rotation, status.now)) }
                             None => { p.kid.none { "no key to sign with" } }
                         }
                     }
@@ -123,7 +129,13 @@ fn signers(status: &StatusReport) -> Markup {
     }
 }
 
-fn signer(KeyStatus { pair, .. }: &KeyStatus, standby: usize, now: Timestamp) -> Markup {
+fn signer(
+    KeyStatus { pair, .. }: &KeyStatus,
+    standby: usize,
+    rotation: Option<&RotationReport>,
+    now: Timestamp,
+) -> Markup {
+    let planned = rotation.map(|rotation| (rotation.status.takes_over_at, rotation.status.next_at));
     let end = [pair.valid_to, pair.sign_until].into_iter().flatten().min();
     html! {
         p.kid { code { (pair.key_id.as_str()) } }
@@ -148,6 +160,11 @@ fn signer(KeyStatus { pair, .. }: &KeyStatus, standby: usize, now: Timestamp) ->
                         n => { (n) " keys" }
                     }
                 }
+            }
+            @match planned {
+                Some((Some(at), _)) => { div { dt { "successor takes over" } dd { (when(at, now)) } } }
+                Some((None, Some(at))) => { div { dt { "next rotation" } dd { (when(at, now)) } } }
+                _ => {}
             }
         }
     }

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::when;
-use crate::api::ops::status::{KeyStatus, StatusReport};
+use crate::api::ops::keys::KeyStatus;
+use crate::api::ops::status::StatusReport;
 use crate::keys::lifecycle::Phase;
 
 /// How many of anything are listed at most; `/status` has all.
