@@ -2,6 +2,7 @@
 //! of it. Writes nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -55,6 +56,9 @@ struct KeyLine {
     algorithm: Algorithm,
     phase: Phase,
     has_private: bool,
+    /// The reference to where it is used, in its attributes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer: Option<Arc<str>>,
     /// The file that the key is signed with, where it is in another entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     signed_from: Option<String>,
@@ -185,6 +189,7 @@ fn accepted<'a>(
                 .as_ref()
                 .map(|file| format!("published as {}, signed from {file}", key.kid)),
         );
+        notes.extend(key.private.signer.as_ref().map(|signer| format!("signed by {signer}")));
         Some(Line {
             slot: slot.to_string(),
             directory: slot.directory().display().to_string(),
@@ -199,6 +204,7 @@ fn accepted<'a>(
                 algorithm: named.key.algorithm,
                 phase: state.phase,
                 has_private: key.private.is_there(),
+                signer: key.private.signer.clone(),
                 signed_from,
                 published_until: state.published_until,
             }),

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -34,6 +35,11 @@ pub enum OperationError {
         kid: Kid,
         at: Timestamp,
     },
+    /// The private half of the audience's current key is used there.
+    SignedElsewhere {
+        audience: Audience,
+        signer: Arc<str>,
+    },
     /// The key's files are gone, and with them what could be reactivated.
     FilesMissing(Kid),
     ReadOnly {
@@ -61,6 +67,7 @@ impl OperationError {
             Self::UnsupportedAlgorithm(_) => "UNSUPPORTED_ALGORITHM",
             Self::KeyIdTaken(_) => "KEY_ID_TAKEN",
             Self::RotationPlanned { .. } => "ROTATION_PLANNED",
+            Self::SignedElsewhere { .. } => "SIGNED_ELSEWHERE",
             Self::FilesMissing(_) => "KEYPAIR_FILES_MISSING",
             Self::ReadOnly { .. } => "KEY_DIRECTORY_READ_ONLY",
             Self::Write { .. } => "STORAGE_UNAVAILABLE",
@@ -90,6 +97,10 @@ impl OperationError {
             Self::RotationPlanned { kid, at } => {
                 format!("a successor is planned: \"{kid}\" takes over at {at:.0}")
             }
+            Self::SignedElsewhere { audience, signer } => format!(
+                "the current key of {audience} is used elsewhere (signer \"{signer}\"), and one that is \
+                 issued here would lie on this disk"
+            ),
             Self::FilesMissing(kid) => {
                 format!("the files of the key \"{kid}\" are gone, so that nothing could sign by it")
             }
@@ -133,6 +144,11 @@ impl OperationError {
             }
             Self::KeyIdTaken(_) => "choose another id, or none to get a UUID",
             Self::RotationPlanned { .. } => "wait for it, or rotate all the same with --again",
+            Self::SignedElsewhere { .. } => {
+                "make its successor where that key is used, and drop the public half with a signer in \
+                 its STEM.meta.json; a key on this disk all the same: --software (over HTTP \
+                 \"software\": true)"
+            }
             Self::FilesMissing(_) => "put the key's files back, and then give this order again",
             Self::ReadOnly { .. } => {
                 "issue the key where the directory comes from (the Secret, the deployment), or name \

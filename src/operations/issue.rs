@@ -19,7 +19,7 @@ use crate::keys::entry::{self, SeenKey};
 use crate::keys::lifecycle::{End, Phase, after};
 use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
 use crate::ledger::record::Succession;
-use crate::ledger::{NamedKey, Overview, Record, Records, Step};
+use crate::ledger::{NamedKey, Overview, Record, Records, Step, current_key};
 use crate::source::Slot;
 use crate::source::scan::{EntryFiles, FileContent, FileRead};
 
@@ -36,6 +36,8 @@ pub struct Issue {
     pub replaces: Option<Duration>,
     /// Whether a rotation goes ahead though a successor is planned already.
     pub again: bool,
+    /// Whether a key on this disk is meant though the audience's current one is used elsewhere.
+    pub software: bool,
 }
 
 /// From when a new key may sign.
@@ -195,6 +197,10 @@ pub fn plan(
     if request.start == Start::WhenSafe && !request.again {
         refuse_second_rotation(request, records)?;
     }
+    if !request.software {
+        let current = current_key(records, &request.audience, *now, &terms.policy);
+        refuse_beside_signer(current)?;
+    }
     let (valid_from, warnings) = begin(request, records, *now, terms);
     let valid_to = check_window(valid_from, request.valid_to, *now, terms)?;
     let kid = match &request.kid {
@@ -215,6 +221,15 @@ fn refuse_second_rotation(request: &Issue, records: &Records) -> Result<(), Oper
         Some((kid, at)) => Err(OperationError::RotationPlanned { kid, at }),
         None => Ok(()),
     }
+}
+
+/// Whoever keeps an audience's keys in a KMS does not want one on a disk by mistake.
+pub(super) fn refuse_beside_signer(current: Option<NamedKey<'_>>) -> Result<(), OperationError> {
+    let signer = |current: NamedKey<'_>| {
+        let signer = current.signing_place()?.private.signer.clone()?;
+        Some(OperationError::SignedElsewhere { audience: current.audience().clone(), signer })
+    };
+    current.and_then(signer).map_or(Ok(()), Err)
 }
 
 /// The key that is to take over in an audience, which has these keys, and when.

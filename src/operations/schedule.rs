@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::issue::{NOTICED_WITHIN, planned_successor};
+use super::issue::{NOTICED_WITHIN, planned_successor, refuse_beside_signer};
 use super::key_pair::valid_from;
 use super::{
     Issue, Issued, OperationContext, OperationError, OperationSettings, Operations, Prepared,
@@ -122,6 +122,8 @@ impl Operations {
         };
         let current = choose(keys_of(&records, audience).into_iter(), now, &policy);
         let Some(current) = current.filter(|_| is_due(&records, now)) else { return Ok(None) };
+        // Before a key is generated.
+        refuse_beside_signer(Some(current))?;
         let request = Issue {
             audience: audience.clone(),
             algorithm: schedule.algorithm.unwrap_or(current.key.algorithm),
@@ -130,6 +132,7 @@ impl Operations {
             kid: None,
             replaces: Some(policy.default_grace),
             again: false,
+            software: false,
         };
         let prepared = Prepared::new(request, &self.terms, now)?;
         self.issue_if(&prepared, now, is_due)

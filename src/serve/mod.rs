@@ -250,6 +250,7 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
             kid: None,
             replaces: None,
             again: false,
+            software: false,
         };
         let terms = Arc::clone(operations.terms());
         let issued = Prepared::new(request, &terms, now)

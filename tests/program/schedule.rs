@@ -278,3 +278,27 @@ fn on_a_full_disk_the_key_goes_on_and_is_rotated_when_there_is_room() {
     eventually("it is made up for", || (private_files(&seen).len() == 2).then_some(()));
     eventually("that is told", || rotation(&daemon)["error"].is_null().then_some(()));
 }
+
+#[test]
+fn a_key_that_is_used_elsewhere_is_not_replaced_by_one_on_this_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    let attributes = json!({
+        "keyId": "hsm", "signer": "pkcs11:token=iam", "validFrom": "2026-01-01T00:00:00Z",
+    });
+    drop_by_rename(keys, "hsm.meta.json", attributes.to_string());
+    drop_by_rename(keys, "hsm.json", jwk_of(&new_pem(), "hsm").to_string());
+    let daemon = Daemon::start_with(keys, with_settings);
+    let failed =
+        eventually("that is told", || rotation(&daemon)["error"].as_str().map(ToOwned::to_owned));
+    assert!(failed.contains("pkcs11:token=iam"), "{failed}");
+    assert_eq!(daemon.kids(), ["hsm"]);
+    let listed = jwksd().args(["keys", "list", "--keys"]).arg(keys).output().unwrap().stdout;
+    assert!(String::from_utf8(listed).unwrap().contains("current, elsewhere"));
+    // A successor that is used elsewhere, too, is one.
+    let attributes = json!({ "keyId": "next", "signer": "pkcs11:token=next" });
+    drop_by_rename(keys, "next.meta.json", attributes.to_string());
+    drop_by_rename(keys, "next.json", jwk_of(&new_pem(), "next").to_string());
+    daemon.await_kids(&["hsm", "next"]);
+    eventually("nothing fails any more", || rotation(&daemon)["error"].is_null().then_some(()));
+}

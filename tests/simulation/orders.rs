@@ -215,6 +215,7 @@ impl World {
             kid: None,
             replaces: replaces.map(|grace| Duration::from_millis(grace.unsigned_abs())),
             again: true,
+            software: false,
         };
         let terms = &self.settings.terms;
         let plan = plan(known, &request, id, terms)?;

@@ -54,6 +54,10 @@ pub(super) struct IssueRequest {
     /// For how long those stay published after that; 0 where absent.
     #[serde(default)]
     invalidate_grace_period_sec: Option<Grace>,
+    /// Whether a key on the disk is meant though the audience's current one is used elsewhere, as
+    /// its signer says.
+    #[serde(default)]
+    software: Option<bool>,
 }
 
 /// How a key pair ends.
@@ -172,6 +176,7 @@ fn issue(request: &IssueRequest) -> Result<Call, ApiError> {
         kid: None,
         replaces: request.invalidate_current.unwrap_or(false).then_some(grace),
         again: false,
+        software: request.software.unwrap_or(false),
     }))
 }
 

@@ -170,6 +170,9 @@ pub(super) struct IssueFlags {
     /// Its id; a UUID by default
     #[arg(long, value_name = "ID", value_parser = kid)]
     key_id: Option<Kid>,
+    /// Issue it though the audience's current key is used elsewhere (signer)
+    #[arg(long)]
+    software: bool,
 }
 
 #[derive(Debug, Args)]
@@ -190,6 +193,9 @@ pub(super) struct RotateFlags {
     /// Rotate though a successor is planned already
     #[arg(long)]
     again: bool,
+    /// Rotate to a key on this disk though the current one is used elsewhere (signer)
+    #[arg(long)]
+    software: bool,
     /// Print what would happen when, and change nothing
     #[arg(long)]
     dry_run: bool,

@@ -30,6 +30,7 @@ pub(super) fn issue(mut shared: SharedFlags, order: IssueFlags) -> Result<u8, Fa
         kid: order.key_id,
         replaces: order.invalidate_current.then_some(grace),
         again: false,
+        software: order.software,
     };
     let directory = run.operations.terms().directory.clone();
     let was_missing = !directory.exists();
@@ -58,6 +59,7 @@ pub(super) fn rotate(shared: SharedFlags, order: &RotateFlags) -> Result<u8, Fai
         kid: None,
         replaces: Some(grace),
         again: order.again,
+        software: order.software,
     };
     run.issue("rotate", request, order.dry_run)
 }

@@ -27,10 +27,12 @@ pub(super) fn list(pairs: &[KeyPair], style: &Style) -> String {
     let header =
         ["KEY ID", "AUDIENCE", "ALGORITHM", "PHASE", "SIGNS", "PUBLISHED UNTIL", "NEXT CHANGE"];
     let rows = pairs.iter().map(|pair| {
-        let signs = match (pair.current, pair.active) {
-            (true, _) => Cell::colored("current", GREEN),
-            (false, true) => "may".into(),
-            (false, false) => Cell::colored("no", DIM),
+        let signs = match (pair.current, pair.active, &pair.signer) {
+            (true, _, None) => Cell::colored("current", GREEN),
+            (true, _, Some(_)) => Cell::colored("current, elsewhere", GREEN),
+            (false, true, None) => "may".into(),
+            (false, true, Some(_)) => "may, elsewhere".into(),
+            (false, false, _) => Cell::colored("no", DIM),
         };
         let until = pair.published_until;
         let until = Cell::from(moment(until, *now, "open"))

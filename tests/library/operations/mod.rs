@@ -200,6 +200,7 @@ fn plain_issue() -> Issue {
         kid: None,
         replaces: None,
         again: true,
+        software: false,
     }
 }
 

@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{KEY_PAIRS, Served, of_key, refused, text};
-use crate::common::daemon::{Connection, eventually, now};
-use crate::common::faults::{AtomicWriter, drop_key, new_pem, remove_key};
+use crate::common::daemon::{Connection, drop_by_rename, eventually, now};
+use crate::common::faults::{AtomicWriter, drop_key, jwk_of, new_pem, remove_key};
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
@@ -45,6 +45,23 @@ fn an_id_of_no_key_is_not_found() {
     // As it stands in the path, it is not an id but another path.
     refused(&served.call("GET", &of_key("../..", ""), &Value::Null), 404, "NOT_FOUND");
     assert_eq!(served.daemon.kids().len(), 1);
+}
+
+#[test]
+fn beside_a_key_that_is_used_elsewhere_one_on_this_disk_has_to_be_meant() {
+    let served = Served::start();
+    let attributes = json!({ "keyId": "hsm", "signer": "pkcs11:token=iam" });
+    drop_by_rename(&served.keys(), "hsm.meta.json", attributes.to_string());
+    drop_by_rename(&served.keys(), "hsm.json", jwk_of(&new_pem(), "hsm").to_string());
+    served.daemon.await_kids(&["hsm"]);
+    let pair = served.done("GET", &of_key("hsm", ""), &Value::Null);
+    assert_eq!((&pair["signer"], &pair["current"]), (&json!("pkcs11:token=iam"), &json!(true)));
+    let mut issue = json!({ "audience": "client", "algorithm": "EdDSA" });
+    let detail = refused(&served.call("POST", KEY_PAIRS, &issue), 409, "SIGNED_ELSEWHERE");
+    assert!(detail.contains("pkcs11:token=iam") && detail.contains("\"software\""), "{detail}");
+    issue["software"] = true.into();
+    served.done("POST", KEY_PAIRS, &issue);
+    assert_eq!(served.daemon.kids().len(), 2);
 }
 
 #[test]

@@ -278,10 +278,18 @@ fn a_key_that_is_used_elsewhere_signs_by_its_reference() {
     assert_eq!(told["keyId"], "local");
     assert!(told.get("signer").is_none(), "{told}");
     assert_eq!(world.signs_from("client").unwrap(), "local.pem");
-    // Rotated like any other: the reference is a private half.
+    // Rotated like any other, where a key on this disk is meant: the reference is a private half.
     world.order(&["reactivate", "hsm"]);
     assert_eq!(world.signs("client").unwrap(), "hsm");
-    let rotated = world.order(&["rotate", "--audience", "client"]);
+    let rotate = ["rotate", "--audience", "client"];
+    for order in [&rotate[..], &["issue", "--audience", "client", "--algorithm", "ES256"]] {
+        let refused = world.command(order);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(reference) && said.contains("--software"), "{said}");
+    }
+    assert_eq!(world.published(), ["hsm", "local"]);
+    let rotated = world.order(&[&rotate[..], &["--software"]].concat());
     assert_eq!(rotated["replaced"].as_array().unwrap().len(), 2, "{rotated}");
     world.at(P + MINUTE);
     assert_eq!(world.signs("client").as_deref(), rotated["keyId"].as_str());

@@ -141,6 +141,9 @@ fn signer(
         p.kid { code { (pair.key_id.as_str()) } }
         dl {
             div { dt { "algorithm" } dd { (pair.algorithm) } }
+            @if let Some(signer) = &pair.signer {
+                div { dt { "signed by" } dd { code { (shortened(signer)) } } }
+            }
             @if let Some(safe) = pair.safe_to_sign_from {
                 div {
                     dt { (if safe <= now { "safe since" } else { "safe to sign" }) }

@@ -98,6 +98,7 @@ fn row(
                 code { (pair.key_id.as_str()) }
                 small {
                     (pair.algorithm) ", from " code { (slot) }
+                    @if let Some(signer) = &pair.signer { ", signed by " code { (signer) } }
                     @for alias in key_id_aliases { ", also " code { (alias) } }
                 }
                 @for warning in &pair.warnings { small.warn { "Beware: " (warning) "." } }
