@@ -264,6 +264,19 @@ impl<S: Read + Write> Connection<S> {
         let empty = is_head || matches!(status, 204 | 304);
         let mut body = vec![0; if empty { 0 } else { length.unwrap_or(0) }];
         self.0.read_exact(&mut body)?;
+        let is_chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
+        while is_chunked && !empty {
+            line.clear();
+            self.0.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim_end(), 16);
+            let size = size.map_err(|_| broken("no size of a chunk"))?;
+            let mut chunk = vec![0; size + 2];
+            self.0.read_exact(&mut chunk)?;
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                break;
+            }
+        }
         Ok(Response { status, headers, body })
     }
 }

@@ -335,6 +335,32 @@ fn more_keys_than_monitoring_takes_are_counted_and_not_listed() {
 }
 
 #[test]
+fn a_status_of_many_keys_is_sent_as_it_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let expected: Vec<String> = (0..2010).map(|number| format!("k{number:04}")).collect();
+    for kid in &expected {
+        fs::write(directory.path().join(format!("{kid}.pem")), new_pem()).unwrap();
+    }
+    let daemon = Daemon::start_with(directory.path(), |command| {
+        command.env("JWKSD_KEYS_KEY_ID", "file-name").env("JWKSD_KEYS_MAX_KEYS", "3000")
+    });
+    assert_eq!(daemon.kids().len(), 2010);
+    let status = eventually("all are told of", || {
+        let answer = ask(&daemon, "/status");
+        (answer.header("transfer-encoding") == "chunked").then_some(answer)
+    });
+    let status = status.json();
+    let keys = status["keys"].as_array().unwrap().iter();
+    let kids: Vec<&str> = keys.map(|key| key["keyId"].as_str().unwrap()).collect();
+    assert_eq!(kids, expected);
+    assert_eq!(status["current"][0]["standby"], 2009);
+    // What follows the keys is whole as well.
+    assert!(status["documents"].is_array() && status["rotation"].is_array());
+    let page = ask(&daemon, "/").text();
+    assert!(page.contains("Keys of further audiences, 10: "), "the page has a bound");
+}
+
+#[test]
 fn over_loopback_a_name_that_was_made_to_lead_here_gets_nothing() {
     let directory = tempfile::tempdir().unwrap();
     drop_key(directory.path(), "client");

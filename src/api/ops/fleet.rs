@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::OpsView;
-use super::measure::{Measured, seconds};
+use super::family::{Measured, seconds};
 use crate::ledger::fleet::FleetStatus;
 use crate::ledger::fleet::object::MAX_SIZE;
 use crate::ledger::{NamedKey, Records};

@@ -42,7 +42,8 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// With how many can take over in each audience, and when anything changes next.
+    /// With how many can take over in each audience of which any is published, and when anything changes
+    /// next.
     pub(super) fn of(
         sources: &OpsSources,
         OpsView { now, view, .. }: &OpsView,
@@ -52,18 +53,19 @@ impl Keys {
         // Once for all keys: choosing looks at every one of them.
         let overview = records.map(|records| Overview::of(records, now, &terms.policy));
         let overview = overview.unwrap_or_default();
-        let (mut standby, mut next_change) = (HashMap::new(), None::<Timestamp>);
+        let (mut published, mut next_change) = (HashMap::new(), None::<Timestamp>);
         let mut order = Vec::new();
         for (key, record) in records.into_iter().flatten() {
             for (index, named) in record.named().enumerate() {
                 let dates = named.dates();
                 let state = dates.at(now, &terms.policy);
                 next_change = next_change.into_iter().chain(state.next_change).min();
-                if named.can_sign()
-                    && matches!(state.phase, Phase::Announced | Phase::Active)
-                    && !overview.is_current(named.name())
-                {
-                    *standby.entry(named.audience().clone()).or_default() += 1;
+                if state.phase.is_published() {
+                    let stands_by = named.can_sign()
+                        && matches!(state.phase, Phase::Announced | Phase::Active)
+                        && !overview.is_current(named.name());
+                    *published.entry(named.audience().clone()).or_default() +=
+                        usize::from(stands_by);
                 }
                 order.push((named.audience(), valid_from(named), named.kid(), *key, index));
             }
@@ -71,7 +73,7 @@ impl Keys {
         order.sort_unstable();
         let order: Vec<_> = order.into_iter().map(|(_, _, _, key, index)| (key, index)).collect();
         let (view, order) = (view.clone(), order.into_iter());
-        (Self { view, overview, terms, now, order, is_first: true }, standby, next_change)
+        (Self { view, overview, terms, now, order, is_first: true }, published, next_change)
     }
 
     /// Writes as many as `text` has room for below `most` bytes, as members of a list. Whether there are

@@ -3,19 +3,19 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
-use super::{OpsSources, OpsView};
+use super::family::{Measured, seconds};
+use super::{OpsSources, OpsView, fleet};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Dates, KeyState, Phase, Policy};
 use crate::keys::material::certificate_end;
+use crate::ledger::fleet::Exchange;
 use crate::ledger::{NamedKey, Overview, Persistence, WarningKind};
 use crate::logging;
 use crate::publish::layout::DocumentKind;
@@ -23,30 +23,36 @@ use crate::publish::status::ReloadStatus;
 use crate::sandbox::Restriction;
 use crate::source::watch::WatchState;
 
-/// All measurements, as they are at the instant of `sight`, and `more`.
-pub(super) fn encode(
-    sources: &OpsSources,
-    sight: &OpsView,
-    more: impl FnOnce(&mut Measured),
-) -> String {
-    let mut measured = Measured::default();
-    measured.build(sources, sight);
-    more(&mut measured);
+/// All measurements, as they are at the instant of `sight`.
+pub(super) fn encode(sources: &Arc<OpsSources>, sight: OpsView) -> String {
     let mut registry = Registry::with_prefix("jwksd");
-    registry.register_collector(Box::new(measured));
+    registry.register_collector(Box::new(Measurable { sources: Arc::clone(sources), sight }));
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = text::encode(&mut text, &registry);
     text
 }
 
-/// A name, an explanation, and a value for each set of labels.
-#[derive(Debug)]
-pub(super) struct Family {
-    name: &'static str,
-    help: &'static str,
-    is_counter: bool,
-    values: Vec<(Vec<(&'static str, String)>, f64)>,
+/// What is measured when it is encoded.
+struct Measurable {
+    sources: Arc<OpsSources>,
+    sight: OpsView,
+}
+
+impl fmt::Debug for Measurable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Measurable").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Measurable {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut measured = Measured::new(encoder);
+        measured.build(&self.sources, &self.sight);
+        let fleet = self.sources.fleet.as_ref().map(Exchange::status);
+        fleet::measure(&mut measured, fleet.as_ref(), &self.sight);
+        measured.finish()
+    }
 }
 
 /// A key with its dates and what holds for it now.
@@ -55,49 +61,7 @@ type MeasuredKey<'a> = (NamedKey<'a>, Dates, KeyState);
 /// How many published keys of an audience have series of their own.
 const MOST_KEYS: usize = 100;
 
-#[derive(Debug, Default)]
-pub(super) struct Measured(Vec<Family>);
-
-impl Collector for Measured {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for Family { name, help, is_counter, values } in &self.0 {
-            let kind = if *is_counter { MetricType::Counter } else { MetricType::Gauge };
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for (labels, value) in values {
-                let is_alone = labels.is_empty();
-                let of_labels = if is_alone { None } else { Some(family.encode_family(labels)?) };
-                match (of_labels, is_counter) {
-                    (Some(encoder), true) => ConstCounter::new(*value).encode(encoder)?,
-                    (Some(encoder), false) => ConstGauge::new(*value).encode(encoder)?,
-                    // It is the only one.
-                    (None, true) => {
-                        ConstCounter::new(*value).encode(family)?;
-                        break;
-                    }
-                    (None, false) => {
-                        ConstGauge::new(*value).encode(family)?;
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Measured {
-    pub(super) fn family(&mut self, name: &'static str, help: &'static str) -> &mut Family {
-        self.0.push(Family { name, help, is_counter: false, values: Vec::new() });
-        let last = self.0.len() - 1;
-        &mut self.0[last]
-    }
-
-    fn counter(&mut self, name: &'static str, help: &'static str) -> &mut Family {
-        let family = self.family(name, help);
-        family.is_counter = true;
-        family
-    }
-
+impl Measured<'_> {
     fn build(&mut self, sources: &OpsSources, sight: &OpsView) {
         let policy = &sources.terms.policy;
         self.family("build_info", "The version of this program")
@@ -416,29 +380,6 @@ impl Measured {
             }
         }
     }
-}
-
-impl Family {
-    pub(super) fn add<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: f64) {
-        let labels = labels.map(|(name, value)| (name, value.to_owned()));
-        self.values.push((labels.into(), value));
-    }
-
-    pub(super) fn alone(&mut self, value: f64) {
-        self.values.push((Vec::new(), value));
-    }
-
-    fn of_key(&mut self, named: NamedKey<'_>, value: Option<f64>) {
-        if let Some(value) = value {
-            let labels = [("audience", named.audience().as_str()), ("kid", named.kid().as_str())];
-            self.add(labels, value);
-        }
-    }
-}
-
-/// An instant in seconds since the epoch.
-pub(super) fn seconds(instant: Timestamp) -> f64 {
-    instant.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53, which is exact")]

@@ -10,6 +10,7 @@
 //!
 //! It shows and changes nothing, and holds nothing secret.
 
+mod family;
 mod fleet;
 mod host;
 mod keys;
@@ -131,13 +132,7 @@ impl OpsHandler {
                     if view.readiness.is_ready() { ok } else { StatusCode::SERVICE_UNAVAILABLE };
                 text(status, TEXT, view.readiness.to_text())
             }
-            "/metrics" => {
-                let status = sources.fleet.as_ref().map(Exchange::status);
-                let fleet = |measured: &mut measure::Measured| {
-                    fleet::measure(measured, status.as_ref(), &view);
-                };
-                text(ok, OPEN_METRICS, measure::encode(sources, &view, fleet))
-            }
+            "/metrics" => text(ok, OPEN_METRICS, measure::encode(&self.0, view)),
             "/status" => text(ok, JSON, status::to_json(sources, &view)),
             _ => {
                 let mut response = text(ok, HTML, page::render(sources, &view, host(request)));

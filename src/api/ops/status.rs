@@ -121,6 +121,9 @@ pub(super) struct CurrentKey {
     pub(super) key_id: Option<String>,
     /// How many keys can take over from it.
     pub(super) standby: usize,
+    /// Whether any key of it is published.
+    #[serde(skip)]
+    pub(super) is_published: bool,
 }
 
 /// A file that was refused.
@@ -186,11 +189,12 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> (StatusReport, Ke
     let audiences = snapshot
         .as_ref()
         .map_or_else(|| terms.rules.audiences.listed(), |snapshot| snapshot.layout.audiences());
-    let (keys, standby, next_change) = Keys::of(sources, sight);
+    let (keys, published, next_change) = Keys::of(sources, sight);
     let current = audiences.iter().map(|audience| CurrentKey {
         audience: audience.to_string(),
         key_id: keys.overview.current.get(audience).and_then(|kid| Some(kid.as_ref()?.to_string())),
-        standby: standby.get(audience).copied().unwrap_or_default(),
+        standby: published.get(audience).copied().unwrap_or_default(),
+        is_published: published.contains_key(audience),
     });
     let current = if view.is_some() { current.collect() } else { Vec::new() };
     let documents = snapshot.iter().flat_map(|snapshot| {

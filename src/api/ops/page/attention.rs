@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::fleet;
+use super::tables;
 use crate::api::ops::status::{ServedDocument, StatusReport};
 use crate::publish::log::{LARGE_SET, MANY_KEYS};
 
@@ -10,13 +11,8 @@ use crate::publish::log::{LARGE_SET, MANY_KEYS};
 const MOST: usize = 5;
 
 pub(super) fn section(status: &StatusReport) -> Markup {
-    let lacks_signer = |audience: &str| {
-        status
-            .keys
-            .iter()
-            .any(|key| key.pair.audience.as_str() == audience && key.pair.phase.is_published())
-    };
-    let without = status.current.iter().filter(|current| current.key_id.is_none());
+    let without = status.current.iter();
+    let without = without.filter(|current| current.key_id.is_none() && current.is_published);
     let failing = status
         .rotation
         .iter()
@@ -28,7 +24,7 @@ pub(super) fn section(status: &StatusReport) -> Markup {
         @for check in status.checks.checks().iter().filter(|check| !check.holds) {
             li { "Not ready: " (check.detail) "." }
         }
-        @for current in without.filter(|current| lacks_signer(&current.audience)) {
+        @for current in without.take(tables::MOST) {
             li { (current.audience) " has no key to sign with." }
         }
         @for (audience, error) in failing.take(MOST) {

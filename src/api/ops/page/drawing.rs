@@ -1,7 +1,7 @@
 //! The timeline as SVG. Positions are percentages of the width, so that a drawing fits every screen
 //! and nothing in it is distorted; words stand in HTML beside it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -13,11 +13,11 @@ pub(super) const MOST_LIVES: usize = 40;
 
 /// The lives that are drawn: those that are published at some time of it, and of too many those
 /// that are published now, first those of the `current` keys.
-pub(super) fn shown<'a>(drawn: &'a Timeline, current: &[&str]) -> Vec<&'a Life> {
+pub(super) fn shown<'a>(drawn: &'a Timeline, current: &HashSet<&str>) -> Vec<&'a Life> {
     let mut lives: Vec<&Life> = drawn.keys.iter().filter(|life| !life.spans.is_empty()).collect();
     if lives.len() > MOST_LIVES {
         lives.retain(|life| life.phase.is_published());
-        lives.sort_by_key(|life| !current.contains(&life.key_id.as_str()));
+        lives.sort_by_key(|life| !current.contains(life.key_id.as_str()));
         lives.truncate(MOST_LIVES);
         lives.sort_by(|one, other| one.audience.cmp(&other.audience));
     }
@@ -30,7 +30,7 @@ pub(super) fn chart(
     drawn: &Timeline,
     lives: &[&Life],
     safe: &HashMap<&str, Timestamp>,
-    current: &[&str],
+    current: &HashSet<&str>,
 ) -> Markup {
     html! {
         div.chart {
@@ -40,7 +40,7 @@ pub(super) fn chart(
                 ul.lives {
                     @for life in group {
                         @let kid = life.key_id.as_str();
-                        @let signs = current.contains(&kid);
+                        @let signs = current.contains(kid);
                         li {
                             p.label {
                                 code { (kid) }

@@ -6,7 +6,7 @@ mod drawing;
 mod fleet;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -40,11 +40,14 @@ pub(super) fn content_security_policy() -> &'static str {
     &POLICY
 }
 
+/// How many keys are told of; `/status` has all.
+const MOST_KEYS: usize = 2000;
+
 /// The page. `host` is the name by which the client reached this listener, where it gave one.
 pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -> String {
-    let (mut status, keys) = status::report(sources, view);
-    status.keys = keys.collect();
-    let status = &status;
+    let (mut status, mut keys) = status::report(sources, view);
+    status.keys = keys.by_ref().take(MOST_KEYS).collect();
+    let (status, left_out) = (&status, keys.len());
     let (class, state) = if status.ready { ("good", "ready") } else { ("bad", "not ready") };
     let public_url = host.and_then(|host| public_url(&sources.public, host));
     let body = html! {
@@ -61,7 +64,7 @@ pub(super) fn render(sources: &OpsSources, view: &OpsView, host: Option<&str>) -
                 h2 #timeline { "Timeline" }
                 (timeline(status, sources, view))
             }
-            (tables::keys(status))
+            (tables::keys(status, left_out))
             @if status.refused.is_empty() { (tables::refused(status)) }
             (tables::documents(status, public_url.as_deref()))
             @if let Some(fleet) = &status.fleet { (fleet::section(fleet, status.now)) }
@@ -108,7 +111,7 @@ fn signers(status: &StatusReport) -> Markup {
         section.plain aria-labelledby="signers" {
             h2 #signers { "Current signers" }
             div.cards {
-                @for current in &status.current {
+                @for current in status.current.iter().take(tables::MOST) {
                     @let kid = current.key_id.as_deref();
                     @let key = status.keys.iter().find(|key| {
                         key.pair.current && Some(key.pair.key_id.as_str()) == kid
@@ -125,6 +128,7 @@ fn signers(status: &StatusReport) -> Markup {
                     }
                 }
             }
+            (tables::more(status.current.len()))
         }
     }
 }
@@ -187,7 +191,7 @@ fn timeline(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> Mark
             }
         };
     };
-    let current: Vec<&str> =
+    let current: HashSet<&str> =
         status.current.iter().filter_map(|current| current.key_id.as_deref()).collect();
     let lives = drawing::shown(&drawn, &current);
     let safe: HashMap<&str, Timestamp> = status
@@ -246,7 +250,8 @@ fn next_change(status: &StatusReport, sources: &OpsSources, view: &OpsView) -> M
     let records = view.view.as_ref().map(|known| &known.records);
     html! {
         p {
-            b { "Next change" } " " (relative(next, status.now)) ", at " (clock(next)) ":"
+            b { "Next change" } " " (relative(next, status.now)) ", at " (clock(next))
+            @if !changing.is_empty() { ":" }
             @for (index, KeyStatus { pair, .. }) in changing.iter().take(3).enumerate() {
                 @let named = records.and_then(|records| NamedKey::all(records).find(|named| {
                     *named.kid() == pair.key_id && *named.audience() == pair.audience

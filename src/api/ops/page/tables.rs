@@ -9,9 +9,10 @@ use crate::api::ops::status::StatusReport;
 use crate::keys::lifecycle::Phase;
 
 /// How many of anything are listed at most; `/status` has all.
-const MOST: usize = 200;
+pub(super) const MOST: usize = 200;
 
-pub(super) fn keys(status: &StatusReport) -> Markup {
+/// With how many keys are not in this status.
+pub(super) fn keys(status: &StatusReport, left_out: usize) -> Markup {
     let has_ended =
         |phase: Phase| matches!(phase, Phase::Retired | Phase::Expired | Phase::Deleted);
     let (ended, alive): (Vec<&KeyStatus>, Vec<&KeyStatus>) =
@@ -27,6 +28,9 @@ pub(super) fn keys(status: &StatusReport) -> Markup {
                 @for keys in alive.chunk_by(|one, other| one.pair.audience == other.pair.audience) {
                     (folded(keys, status.now))
                 }
+            }
+            @if left_out > 0 {
+                p { "Keys of further audiences, " (left_out) ": " a href="/status" { "status" } " has them all." }
             }
             @if !ended.is_empty() {
                 details {
@@ -145,7 +149,7 @@ pub(super) fn documents(status: &StatusReport, base: Option<&str>) -> Markup {
             h2 #served { "Served to everybody" }
             @if status.documents.is_empty() { p { "Nothing yet." } } @else {
                 ul.documents {
-                    @for document in &status.documents {
+                    @for document in status.documents.iter().take(MOST) {
                         li {
                             p {
                                 @match base {
@@ -174,11 +178,12 @@ pub(super) fn documents(status: &StatusReport, base: Option<&str>) -> Markup {
                     }
                 }
             }
+            (more(status.documents.len()))
         }
     }
 }
 
-fn more(all: usize) -> Markup {
+pub(super) fn more(all: usize) -> Markup {
     html! {
         @if all > MOST {
             p { "And " (all - MOST) " more: " a href="/status" { "status" } " has them all." }
