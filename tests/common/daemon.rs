@@ -265,7 +265,8 @@ impl<S: Read + Write> Connection<S> {
         let mut body = vec![0; if empty { 0 } else { length.unwrap_or(0) }];
         self.0.read_exact(&mut body)?;
         let is_chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
-        while is_chunked && !empty {
+        let mut is_more = is_chunked && !empty;
+        while is_more {
             line.clear();
             self.0.read_line(&mut line)?;
             let size = usize::from_str_radix(line.trim_end(), 16);
@@ -273,9 +274,7 @@ impl<S: Read + Write> Connection<S> {
             let mut chunk = vec![0; size + 2];
             self.0.read_exact(&mut chunk)?;
             body.extend_from_slice(&chunk[..size]);
-            if size == 0 {
-                break;
-            }
+            is_more = size > 0;
         }
         Ok(Response { status, headers, body })
     }

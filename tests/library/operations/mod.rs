@@ -14,6 +14,7 @@ mod naming;
 mod properties;
 mod returning;
 mod rotating;
+mod schedule;
 mod successions;
 mod together;
 
