@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd, now};
 use crate::common::faults::{await_looks, count_log, jwk_of, namespace, new_pem, wrap_in};
 use crate::common::tokens::{sign, verifies};
-use crate::injected::clocks;
+use crate::injected::{clocks, pass};
 
 const SETTINGS: [(&str, &str); 8] = [
     ("JWKSD_ROTATION_EVERY", "4s"),
@@ -126,6 +126,28 @@ fn what_was_missed_is_made_up_for_once_however_many_try() {
     let refused = with_settings(&mut rotate).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("a successor is planned"), "{said}");
+}
+
+#[test]
+fn a_crash_at_any_instant_leaves_one_successor() {
+    for round in 0..8 {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = directory.path();
+        let attributes = json!({ "keyId": "old", "validFrom": "2026-01-01T00:00:00Z" });
+        drop_by_rename(keys, "old.meta.json", attributes.to_string());
+        drop_by_rename(keys, "old.pem", new_pem());
+        // It is due when it is seen.
+        let daemon = Daemon::start_with(keys, quarterly);
+        pass(Duration::from_millis(15 * round));
+        daemon.crash();
+        let daemon = Daemon::start_with(keys, quarterly);
+        eventually("it is made up for", || rotation(&daemon)["successor"].as_str().map(drop));
+        await_looks(&daemon);
+        let names = fs::read_dir(keys).unwrap().map(|entry| entry.unwrap().file_name());
+        let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        assert_eq!(names.len(), 5, "one pair more, and the ledger: {names:?}");
+        assert_eq!(daemon.kids().len(), 2, "{names:?}");
+    }
 }
 
 #[test]
@@ -270,6 +292,7 @@ fn on_a_full_disk_the_key_goes_on_and_is_rotated_when_there_is_room() {
     assert!(ask(&daemon, "/metrics").text().contains(failing));
     let page = ask(&daemon, "/").text();
     assert!(page.contains("The scheduled rotation of client fails"), "{page}");
+    assert!(page.contains("<dt>last rotation failed</dt>"), "{page}");
     let last = rotation(&daemon)["lastAt"].clone();
     eventually("it is tried again", || (rotation(&daemon)["lastAt"] != last).then_some(()));
     assert_eq!(daemon.kids(), kids);

@@ -49,6 +49,7 @@ fn is_what_was_asked(call: &str, method: &Method, path: &str, body: &[u8]) {
             "validTo",
             "invalidateCurrent",
             "invalidateGracePeriodSec",
+            "software",
         ],
         // No body belongs there; the listener refuses one before this.
         _ => return,

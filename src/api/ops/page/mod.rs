@@ -140,6 +140,8 @@ fn signer(
     now: Timestamp,
 ) -> Markup {
     let planned = rotation.map(|rotation| (rotation.status.takes_over_at, rotation.status.next_at));
+    let last =
+        rotation.and_then(|rotation| Some((rotation.status.last_at?, &rotation.status.error)));
     let end = [pair.valid_to, pair.sign_until].into_iter().flatten().min();
     html! {
         p.kid { code { (pair.key_id.as_str()) } }
@@ -172,6 +174,12 @@ fn signer(
                 Some((Some(at), _)) => { div { dt { "successor takes over" } dd { (when(at, now)) } } }
                 Some((None, Some(at))) => { div { dt { "next rotation" } dd { (when(at, now)) } } }
                 _ => {}
+            }
+            @if let Some((at, error)) = last {
+                div {
+                    dt { (if error.is_some() { "last rotation failed" } else { "last rotation" }) }
+                    dd.warn[error.is_some()] { (when(at, now)) }
+                }
             }
         }
     }
