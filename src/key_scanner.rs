@@ -16,8 +16,8 @@ use crate::ledger::UnreadableSubtree;
 use crate::ledger::{Observation, Records};
 use crate::source::Slot;
 use crate::source::scan::{
-    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, PassedOver, Scan,
-    ScanLimits, Unreadable, scan, scan_part,
+    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, Part, PassedOver,
+    Scan, ScanLimits, Unreadable, scan, scan_part, slot_of,
 };
 
 /// Scans the key directories, and parses again only those entries whose bytes changed.
@@ -47,6 +47,8 @@ pub struct KeyScan {
     pub directories_read: usize,
     /// The audiences that directories name, where every directory names one.
     pub audiences: BTreeSet<Audience>,
+    /// Whether what happens to one file may concern other entries.
+    concerns_more: bool,
 }
 
 impl KeyScanner {
@@ -98,22 +100,84 @@ impl KeyScanner {
         let is_whole = before.directories_read == self.directories.len()
             && before.observation.unreadable.is_empty()
             && !before.is_unsettled;
-        let parts = self.parts(paths).filter(|parts| {
-            is_whole && parts.len() < MOST_PARTS && MANY_DIRECTORIES < before.directories.len()
+        let parts = self.parts(paths, &before).filter(|Parts { directories, files }| {
+            let has_many = |parts: usize, all: usize, many| parts == 0 || many < all;
+            is_whole
+                && has_many(directories.len(), before.directories.len(), MANY_DIRECTORIES)
+                && has_many(files.len(), before.observation.entries.len(), MANY_ENTRIES)
+                && (files.is_empty() || !before.concerns_more)
         });
-        let partial = parts.and_then(|parts| self.look_at(parts, before, remembered));
+        let partial = parts.and_then(|Parts { directories, files }| {
+            let look = self.look_at(directories, before, remembered)?;
+            self.look_at_entries(files, look, remembered)
+        });
         partial.unwrap_or_else(|| self.look(remembered))
     }
 
-    /// The first-level directories that the paths lie in; none where one lies in no such.
-    fn parts(&self, paths: &BTreeSet<PathBuf>) -> Option<BTreeSet<(Arc<Path>, String)>> {
-        let part = |path: &PathBuf| {
+    /// The first-level directories that the paths lie in, and the files at the top; none where it is not
+    /// as simple as that.
+    fn parts(&self, paths: &BTreeSet<PathBuf>, before: &KeyScan) -> Option<Parts> {
+        let mut parts = Parts::default();
+        for path in paths {
             let directory =
                 self.directories.iter().find(|directory| path.starts_with(directory))?;
-            let first = path.strip_prefix(directory).ok()?.iter().next()?.to_str()?;
-            (!first.starts_with('.')).then(|| (Arc::clone(directory), first.to_owned()))
-        };
-        paths.iter().map(part).collect()
+            let mut below = path.strip_prefix(directory).ok()?.iter();
+            let first = below.next()?.to_str()?;
+            let is_file = below.next().is_none()
+                && !before.directories.iter().any(|known| known.path == *path);
+            if first.starts_with('.') {
+                // One that is passed over; with two dots it is a volume's.
+                if is_file && !first.starts_with("..") && !before.concerns_more {
+                    continue;
+                }
+                return None;
+            }
+            if is_file {
+                let files = parts.files.entry(Arc::clone(directory)).or_default();
+                files.insert(first.to_owned());
+            } else {
+                parts.directories.insert((Arc::clone(directory), first.to_owned()));
+            }
+            if parts.len() >= MOST_PARTS {
+                return None;
+            }
+        }
+        Some(parts)
+    }
+
+    /// Looks at entries at the top, and takes the rest over.
+    fn look_at_entries(
+        &mut self,
+        files: BTreeMap<Arc<Path>, BTreeSet<String>>,
+        mut look: KeyScan,
+        remembered: &Records,
+    ) -> Option<KeyScan> {
+        let mut room = Room::new(remembered, self.rules.max_keys);
+        for (directory, names) in files {
+            let known = |slot: &Slot| self.is_known(slot, &room);
+            let scan = scan_part(&directory, Some(Part::Entries(&names)), &self.limits, &known);
+            let scan = scan.ok()?;
+            let is_same = scan.directories.is_subset(&look.directories);
+            if !is_same || scan.concerns_more || !scan.notes.is_empty() {
+                return None;
+            }
+            let paths: BTreeSet<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
+            look.passed_over.retain(|passed_over| !paths.contains(&passed_over.path));
+            let passed_over = scan.passed_over.iter().filter(|it| paths.contains(&it.path));
+            look.passed_over.extend(passed_over.cloned());
+            let scan = Scan { passed_over: Vec::new(), ..scan };
+            let slots: BTreeSet<Slot> =
+                names.iter().map(|name| slot_of(&directory, name)).collect();
+            for slot in &slots {
+                look.observation.entries.remove(slot);
+            }
+            let parsed = look.take_up(&directory, scan, self, &mut room);
+            for slot in &slots {
+                self.parsed.remove(slot);
+            }
+            self.parsed.extend(parsed);
+        }
+        Some(look)
     }
 
     fn look_at(
@@ -125,7 +189,8 @@ impl KeyScanner {
         let mut room = Room::new(remembered, self.rules.max_keys);
         for (directory, name) in parts {
             let known = |slot: &Slot| self.is_known(slot, &room);
-            let scan = scan_part(&directory, Some(&name), &self.limits, &known).ok()?;
+            let only = Some(Part::Directory(&name));
+            let scan = scan_part(&directory, only, &self.limits, &known).ok()?;
             let root = directory.join(&name);
             let is_of_part = |slot: &Slot| {
                 *slot.directory() == directory && slot.first_component() == Some(&name)
@@ -187,7 +252,22 @@ impl KeyScanner {
 
 /// What is looked at by itself has to be a small part of many directories: else everything is.
 const MANY_DIRECTORIES: usize = 100;
+const MANY_ENTRIES: usize = 1000;
 const MOST_PARTS: usize = 20;
+
+/// Where something happened.
+#[derive(Default)]
+struct Parts {
+    directories: BTreeSet<(Arc<Path>, String)>,
+    /// Names at the top of each key directory.
+    files: BTreeMap<Arc<Path>, BTreeSet<String>>,
+}
+
+impl Parts {
+    fn len(&self) -> usize {
+        self.directories.len() + self.files.values().map(BTreeSet::len).sum::<usize>()
+    }
+}
 
 /// How many more keys may be adopted.
 struct Room<'a> {
@@ -239,6 +319,7 @@ impl KeyScan {
         self.audiences.extend(scanner.audiences_in(directory, &scan.directories));
         self.directories.extend(scan.directories);
         self.notes.extend(scan.notes);
+        self.concerns_more |= scan.concerns_more;
         self.passed_over.extend(scan.passed_over);
         for Unreadable { path, problem } in scan.unreadable {
             self.see_nothing(directory, path, RefusalReason::File(problem));

@@ -2,11 +2,13 @@
 
 use crate::common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd};
-use common::faults::new_pem;
+use common::faults::{Opens, await_log, new_pem};
 use serde_json::{Value, json};
 
 fn put(keys: &Path, tenant: &str, kid: &str) {
@@ -195,6 +197,55 @@ fn commands_know_the_audiences_of_the_directories() {
     assert!(hand_off(keys, "beta").is_some() && hand_off(keys, "acme").is_some());
     let wrong = run(&["keys", "issue", "--audience", "Beta", "--algorithm", "ES256"]);
     assert!(!wrong.status.success());
+}
+
+/// Among many keys only those files are read to which something happened.
+#[test]
+fn a_change_among_many_keys_is_seen_wherever_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    for number in 0..1010 {
+        fs::write(keys.join(format!("k{number}.pem")), new_pem()).unwrap();
+    }
+    let daemon = Daemon::start_with(keys, |command| {
+        let command = command.env("JWKSD_KEYS_POLL_INTERVAL", "10m");
+        let command = command.env("JWKSD_KEYS_MAX_KEYS", "2000");
+        command.env("JWKSD_KEYS_KEY_ID", "file-name").env("JWKSD_LIFECYCLE_ON_REMOVAL", "drop")
+    });
+    let await_others = |others: &[&str]| {
+        eventually(&format!("{others:?} beside the many"), || {
+            let kids = daemon.kids().into_iter().filter(|kid| !kid.starts_with('k'));
+            (kids.collect::<BTreeSet<_>>().iter().eq(others)).then_some(())
+        });
+    };
+    await_others(&[]);
+    let opens = Opens::of(keys);
+    // Until the look after the arming is over.
+    let mut last = Instant::now();
+    eventually("it settles", || {
+        last = if opens.count() == 0 { last } else { Instant::now() };
+        (last.elapsed() > Duration::from_millis(500)).then_some(())
+    });
+    drop_by_rename(keys, "a.pem", new_pem());
+    await_others(&["a"]);
+    drop_by_rename(keys, "a.meta.json", json!({ "keyId": "b" }).to_string());
+    await_others(&["b"]);
+    fs::remove_file(keys.join("a.pem")).unwrap();
+    fs::remove_file(keys.join("a.meta.json")).unwrap();
+    await_others(&[]);
+    assert!(opens.count() < 500, "it does not read everything");
+    // Directories and links are looked at with everything else.
+    fs::create_dir(keys.join("human")).unwrap();
+    drop_by_rename(&keys.join("human"), "c.pem", new_pem());
+    await_others(&["c"]);
+    drop_by_rename(keys, ".d", new_pem());
+    std::os::unix::fs::symlink(".d", keys.join("d.pem")).unwrap();
+    await_others(&["c", "d"]);
+    fs::rename(keys.join("human"), keys.join("client")).unwrap();
+    await_log(&daemon, &["audience", "client", "\"c\""]);
+    // The target is passed over by its name, and another key may not have the link's kid.
+    fs::write(keys.join(".d"), new_pem()).unwrap();
+    await_log(&daemon, &["key.refused", "kid-taken"]);
 }
 
 /// Among many directories only those are looked at in which something happened.

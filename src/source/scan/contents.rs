@@ -33,6 +33,9 @@ pub struct Scan {
     pub passed_over: Vec<PassedOver>,
     /// The directories that were read, by which a watcher can tell what to watch.
     pub directories: BTreeSet<DirectoryIdentity>,
+    /// Whether what happens to one file may concern others, for there are links; of a scan of some entries
+    /// also where there are directories beside them, or too many files.
+    pub(crate) concerns_more: bool,
 }
 
 /// A file or directory that was passed over by its name.

@@ -86,7 +86,7 @@ impl Walk<'_> {
     }
 
     fn classify(
-        &self,
+        &mut self,
         listing: &mut Listing,
         opened: BorrowedFd<'_>,
         location: &Location,
@@ -96,6 +96,7 @@ impl Walk<'_> {
         if kind.is_dir() {
             listing.subdirectories.insert(name.to_owned(), OpenMethod::ByName);
         } else if kind.is_symlink() {
+            self.found.concerns_more = true;
             let (leads_to_directory, method) = self.follow(opened, location, name);
             // Nothing tells what a dangling link once led to. Without an ending it may have been a
             // directory, and what lay below that is not gone but unknown.

@@ -45,13 +45,22 @@ pub fn scan(
     scan_part(directory, None, limits, known)
 }
 
-/// The same for what lies in the first-level directory `only`, where there is one.
+/// A part of a key directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part<'a> {
+    /// A first-level directory.
+    Directory(&'a str),
+    /// The entries at the top that have files of these names.
+    Entries(&'a BTreeSet<String>),
+}
+
+/// The same for what lies in `only` a part of it, where there is one.
 ///
 /// # Errors
 /// As [`scan`].
 pub(crate) fn scan_part(
     directory: &Arc<Path>,
-    only: Option<&str>,
+    only: Option<Part<'_>>,
     limits: &ScanLimits,
     known: &dyn Fn(&Slot) -> bool,
 ) -> Result<Scan, ScanError> {
@@ -78,6 +87,7 @@ pub(crate) fn scan_part(
         notes: found.notes,
         passed_over: found.passed_over,
         directories: found.directories,
+        concerns_more: found.concerns_more,
     })
 }
 
@@ -106,6 +116,11 @@ fn admitted(
         files <= max_files
     });
     fitting.map(|entry| entry.slot.clone()).collect()
+}
+
+/// The slot of a file at the top of a key directory.
+pub(crate) fn slot_of(directory: &Arc<Path>, name: &str) -> Slot {
+    Slot::new(Arc::clone(directory), names::stem(name))
 }
 
 /// Whether a file of this name, in the directory of the slot, belongs to its entry.

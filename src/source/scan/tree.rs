@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::contents::{DirectoryIdentity, EntryFiles, PassedOver, ScanLimits, Unreadable};
 use super::error::{DirectoryProblem, FileProblem, ScanError};
-use super::read;
+use super::{Part, read};
 use crate::source::Slot;
 
 /// The link that kubelet's `AtomicWriter` swaps, and whose target is the directory.
@@ -25,8 +25,8 @@ pub(super) struct Walk<'a> {
     pub(super) root: &'a Dir,
     pub(super) directory: &'a Arc<Path>,
     pub(super) limits: &'a ScanLimits,
-    /// The one first-level directory that is looked at; without it, all of the key directory.
-    pub(super) only: Option<&'a str>,
+    /// What is looked at; without it, all of the key directory.
+    pub(super) only: Option<Part<'a>>,
     /// The entries that may be opened; without it, all until there are too many.
     pub(super) admitted: Option<&'a BTreeSet<Slot>>,
     pub(super) found: WalkResult,
@@ -41,6 +41,7 @@ pub(super) struct WalkResult {
     pub(super) directories: BTreeSet<DirectoryIdentity>,
     pub(super) files: usize,
     pub(super) names: usize,
+    pub(super) concerns_more: bool,
 }
 
 pub(super) enum WalkError {
@@ -102,6 +103,7 @@ impl WalkResult {
         self.notes.append(&mut more.notes);
         self.passed_over.append(&mut more.passed_over);
         self.directories.append(&mut more.directories);
+        self.concerns_more |= more.concerns_more;
         self.files = more.files;
         self.names = more.names;
     }

@@ -13,9 +13,10 @@ use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, readlinkat, statat};
 use rustix::io::Errno;
 
+use super::Part;
 use super::contents::{DirectoryIdentity, EntryFiles, FileContent, FileRead, Unreadable};
 use super::error::FileProblem;
-use super::names::{is_attributes, is_public_part, name_slot};
+use super::names::{is_attributes, is_public_part, name_slot, stem};
 use super::owners::{foreign_files, is_own, is_shared};
 use super::read::{self, FileStatus, Mount, Owner};
 use super::tree::{DATA, Location, OpenMethod, Walk, WalkError, read_error};
@@ -106,9 +107,20 @@ impl Walk<'_> {
         location: &Location,
     ) -> Result<(), WalkError> {
         let mut listing = self.list(opened, location)?;
-        if let Some(only) = self.only.filter(|_| location.depth == 0) {
-            listing.entries.clear();
-            listing.subdirectories.retain(|name, _| name == only);
+        match self.only.filter(|_| location.depth == 0) {
+            None => {}
+            Some(Part::Directory(only)) => {
+                listing.entries.clear();
+                listing.subdirectories.retain(|name, _| name == only);
+            }
+            Some(Part::Entries(names)) => {
+                let stems: BTreeSet<&str> = names.iter().map(|name| stem(name)).collect();
+                let files = listing.entries.values().map(Vec::len).sum::<usize>();
+                self.found.concerns_more |=
+                    files > self.limits.max_files || !listing.subdirectories.is_empty();
+                listing.entries.retain(|stem, _| stems.contains(&**stem));
+                listing.subdirectories.clear();
+            }
         }
         let mount = read::status(opened, "").ok().map(|status| status.mount);
         let is_shared = is_shared(opened);
