@@ -261,9 +261,7 @@ impl Update<'_> {
             }
             let mut next =
                 self.declare(record, &names_before, name, &place.slot, &deciding, claims);
-            if let Some(fleet) = self.context.fleet
-                && !self.is_news(fleet, key, known, &mut next)
-            {
+            if !self.is_news(key, known, &mut next) {
                 names.push(next);
                 continue;
             }

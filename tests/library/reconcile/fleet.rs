@@ -2,6 +2,51 @@
 
 use jwksd::ledger::fleet::{Exchange, ReplicaId};
 
+use super::*;
+
+impl World {
+    /// Looks as a replica of a fleet, or decides as a command beside one. The records were `known` before
+    /// the scan; without that, others have changed them since.
+    fn decide(&mut self, fleet: Option<&str>, known: Option<Records>) -> &KeyName {
+        let fleet = fleet.map(ReplicaId::from);
+        let context = ReconcileContext {
+            now: at(0),
+            policy: &self.policy,
+            grace_on_removal: secs(GRACE),
+            missed_before: &BTreeSet::new(),
+            retention: secs(RETENTION),
+            max_keys: 1000,
+            forgets: false,
+            known: known.as_ref(),
+            is_served: fleet.is_some(),
+            fleet: fleet.as_ref(),
+        };
+        self.records = reconcile(&self.records, &self.observation, context).records;
+        &self.records[&thumbprint(1)].names[0]
+    }
+
+    fn look_in_fleet(&mut self) -> &KeyName {
+        let known = self.records.clone();
+        self.decide(Some("a"), Some(known))
+    }
+}
+
+fn until(seconds: i64) -> SeenKey {
+    let valid_to = Some(at(seconds));
+    SeenKey { declared: Declared { valid_to, ..Declared::default() }, ..seen("k", 1) }
+}
+
+#[test]
+fn a_command_beside_files_that_are_behind_takes_nothing_back() {
+    let mut world = World::default();
+    world.put("k", vec![until(DAY)]).look_in_fleet();
+    world.put("k", vec![until(2 * DAY)]).look_in_fleet();
+    let newest = world.put("k", vec![until(DAY)]).decide(None, None);
+    assert_eq!((newest.declared.valid_to, newest.generation), (Some(at(2 * DAY)), 1));
+    let newer = world.put("k", vec![until(3 * DAY)]).decide(None, None);
+    assert_eq!((newer.declared.valid_to, newer.generation), (Some(at(3 * DAY)), 2));
+}
+
 #[test]
 fn who_has_just_begun_does_not_decide_alone() {
     let exchange = Exchange::new("a Secret".to_owned(), &ReplicaId::from("a"));
