@@ -2,6 +2,7 @@
 //! lost, or the other replicas of the fleet are asked whether they still see it.
 
 use super::change::ChangeKind;
+use super::claims::Claim;
 use super::dispute::ReplicaId;
 use super::reconcile::{Missed, Update};
 use super::record::{KeyName, Record};
@@ -75,6 +76,22 @@ impl Update<'_> {
         *next = KeyName { dispute: Some(dispute), ..known.clone() };
         self.ask(fleet, key, next, seen);
         false
+    }
+
+    /// A record that was changed since the scan. What the others of a fleet lost and the scan showed here
+    /// is not lost: neither sets nor signers go by that until the next scan.
+    pub(super) fn note_outdated(&mut self, record: &mut Record, claims: &[Claim<'_>]) {
+        self.outcome.is_outdated = true;
+        if self.context.fleet.is_none() || record.deleted_at.is_some() {
+            return;
+        }
+        for KeyName { name, loss, .. } in &mut record.names {
+            let declares = |claim: &Claim<'_>| {
+                claim.seen.audience == name.audience
+                    && claim.seen.kids().any(|kid| *kid == name.kid)
+            };
+            *loss = loss.filter(|_| !claims.iter().any(declares));
+        }
     }
 
     /// Asks the other replicas whether they still see `name`, which this one would have like `unseen`.

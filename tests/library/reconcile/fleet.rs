@@ -52,3 +52,17 @@ fn who_has_just_begun_does_not_decide_alone() {
     let exchange = Exchange::new("a Secret".to_owned(), &ReplicaId::from("a"));
     assert!(exchange.view().is_connected && !exchange.status().is_connected);
 }
+
+#[test]
+fn a_loss_that_others_told_counts_nowhere_where_the_entry_lies() {
+    let mut world = World::default();
+    world.put("k", vec![until(DAY)]).look_in_fleet();
+    let record = world.records.get_mut(&thumbprint(1)).unwrap();
+    let name = &mut Arc::make_mut(record).names[0];
+    (name.loss, name.generation) = (Some(End::noticed(at(0), secs(0))), 1);
+    let lost = world.records.clone();
+    let kept = world.decide(Some("a"), Some(Records::new()));
+    assert_eq!((kept.loss, kept.generation), (None, 2));
+    world.records = lost;
+    assert!(world.remove("k").decide(Some("a"), Some(Records::new())).loss.is_some());
+}
