@@ -225,6 +225,7 @@ impl Exchange {
         if offer.version != *version {
             offer.verdicts.clear();
         }
+        object.note_returned(offer);
         let replacement = object.with(offer, replica);
         if replacement.is_none() {
             *told = offer.changes;

@@ -99,6 +99,15 @@ impl SharedObject {
         shared
     }
 
+    /// What is back though it was not over was not taken out because it had been.
+    pub fn note_returned(&mut self, offer: &Offer) {
+        let records = &self.records;
+        self.removed.retain(|key| {
+            let back = records.get(key);
+            back.is_none_or(|record| offer.is_over(record, Duration::ZERO))
+        });
+    }
+
     fn data(&self) -> Vec<(String, String)> {
         let data = self.object.get("data").and_then(Value::as_object);
         let texts = data
