@@ -1,5 +1,6 @@
 //! What one replica of a fleet makes of what it sees and of what the others told.
 
+use jwksd::ledger::dispute::Question;
 use jwksd::ledger::fleet::{Exchange, ReplicaId};
 
 use super::*;
@@ -65,4 +66,16 @@ fn a_loss_that_others_told_counts_nowhere_where_the_entry_lies() {
     assert_eq!((kept.loss, kept.generation), (None, 2));
     world.records = lost;
     assert!(world.remove("k").decide(Some("a"), Some(Records::new())).loss.is_some());
+}
+
+#[test]
+fn what_is_declared_anew_is_not_disputed_yet() {
+    let mut world = World::default();
+    world.put("k", vec![until(DAY)]).look_in_fleet();
+    let record = world.records.get_mut(&thumbprint(1)).unwrap();
+    let dispute = Arc::make_mut(record).names[0].dispute.as_mut().unwrap();
+    dispute.questions.insert("b".into(), Question { count: 1, is_open: true });
+    dispute.objections.insert("a".into(), 1);
+    let dispute = world.put("k", vec![until(2 * DAY)]).look_in_fleet().dispute.clone().unwrap();
+    assert!(dispute.questions.is_empty() && dispute.objections.is_empty());
 }
