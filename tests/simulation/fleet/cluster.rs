@@ -259,6 +259,7 @@ impl Cluster {
         } else if !is_linked {
             *linked = None;
         }
+        self.rules.spread(self.now);
         self.rules.disturbed_at = self.now;
     }
 
@@ -529,13 +530,16 @@ impl Cluster {
             .flat_map(|member| member.mount.entries.values())
             .map(|lying| lying.material)
             .collect();
+        // What can't be read may hold anything.
+        let is_dark = self.members.iter().any(|member| member.mount.is_dark);
         for key in self.rules.keys.values_mut() {
-            if everywhere.contains(&key.material) {
+            if is_dark || everywhere.contains(&key.material) {
                 key.gone_since = None;
             } else {
                 key.gone_since.get_or_insert(self.now);
             }
         }
+        self.rules.spread(self.now);
         self.rules.disturbed_at = self.now;
     }
 

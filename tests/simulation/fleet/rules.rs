@@ -50,8 +50,10 @@ pub struct Key {
     /// What its files say in their newest version, and said in those before.
     pub newest: Attributes,
     earlier: Vec<Attributes>,
-    /// Whether an earlier version may count again: it says the same as the newest one, or somebody who
-    /// was alone took it for the newest.
+    /// Whether anybody who is connected sees the newest.
+    is_newest_seen: bool,
+    /// Excuse "an earlier version may count again": it says the same as the newest one, somebody who was
+    /// alone took it for the newest, or for a while nobody saw the newest any more.
     pub is_unsure: bool,
 }
 
@@ -90,12 +92,14 @@ impl Rules {
             gone_since: None,
             newest: said,
             earlier: Vec::new(),
+            is_newest_seen: false,
             is_unsure: false,
         });
         key.names_an_end |= names_an_end;
         if key.newest != said {
             let before = std::mem::replace(&mut key.newest, said);
             key.earlier.push(before);
+            key.is_newest_seen = false;
             key.is_unsure = key.earlier.contains(&said);
         }
     }
@@ -119,6 +123,15 @@ impl Rules {
 
     /// Who is connected tells and hears everything within a second.
     pub fn spread(&mut self, now: Ms) {
+        for key in self.keys.values_mut() {
+            let sees = |(said, linked): (&BTreeMap<u8, (Attributes, Ms)>, &Option<Ms>)| {
+                let said = said.get(&key.material).filter(|_| linked.is_some());
+                said.is_some_and(|(said, _)| *said == key.newest)
+            };
+            let is_seen = self.said.iter().zip(&self.linked).any(sees);
+            key.is_unsure |= key.is_newest_seen && !is_seen;
+            key.is_newest_seen = is_seen;
+        }
         for fact in &mut self.facts {
             let since = fact.holders.iter().filter_map(|holder| self.linked[*holder]).min();
             let told = since.map(|linked| linked.max(fact.since) + SECOND);
