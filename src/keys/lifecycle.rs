@@ -324,6 +324,11 @@ impl End {
         Self { at, is_reached: self.is_reached || at <= instant, ..self }
     }
 
+    /// The same end after a clock showed `instant` that is not the one that it was noted by.
+    pub fn reached_at(self, instant: Timestamp) -> Self {
+        Self { is_reached: self.is_reached || self.at <= instant, ..self }
+    }
+
     /// The end that this one and a further order to end make together. It is never later than
     /// either of them.
     pub fn and(self, other: Self) -> Self {

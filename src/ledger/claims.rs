@@ -310,11 +310,12 @@ impl Claim<'_> {
 }
 
 impl NamedKey<'_> {
-    /// Of keys that have one kid, which comes of two ledgers, the one of the lowest rank has it.
-    pub(crate) fn kid_rank(&self) -> impl Ord + use<> {
-        let KeyName { loss, first_published, first_seen, .. } = self.key;
+    /// Of keys that have one kid, which comes of two ledgers, the one of the lowest rank has it, for as long
+    /// as it is remembered: the one that was published first.
+    fn kid_rank(&self) -> impl Ord + use<> {
+        let KeyName { first_published, first_seen, .. } = self.key;
         let published = (first_published.is_none(), *first_published);
-        (loss.is_some(), published, *first_seen, self.record.public_key.thumbprint())
+        (published, *first_seen, self.record.public_key.thumbprint())
     }
 
     /// Until when the kid can't be another key's, where the key was ended.
@@ -322,6 +323,33 @@ impl NamedKey<'_> {
         let dates = self.dates();
         let ended = dates.invalidated_at().and(dates.published_until());
         Some(after(self.record.deleted_at.or(ended)?, retention))
+    }
+}
+
+/// The key that has each of the kids that several keys have: two replicas may have been given them at the
+/// same time. Everywhere the same one is published and signs.
+#[derive(Debug, Default)]
+pub(crate) struct KidHolders<'a>(HashMap<&'a Kid, NamedKey<'a>>);
+
+impl<'a> KidHolders<'a> {
+    pub(crate) fn of(records: &'a Records) -> Self {
+        let mut first: HashMap<&Kid, NamedKey<'_>> = HashMap::with_capacity(records.len());
+        let mut holders = HashMap::new();
+        for named in NamedKey::all(records) {
+            let known = *first.entry(named.kid()).or_insert(named);
+            if known.record.public_key != named.record.public_key {
+                let holder = if named.kid_rank() < known.kid_rank() { named } else { known };
+                first.insert(named.kid(), holder);
+                holders.insert(holder.kid(), holder);
+            }
+        }
+        Self(holders)
+    }
+
+    /// Whether the kid is another key's.
+    pub(crate) fn refuse(&self, named: &NamedKey<'_>) -> bool {
+        let holder = self.0.get(named.kid());
+        holder.is_some_and(|holder| holder.record.public_key != named.record.public_key)
     }
 }
 

@@ -93,6 +93,15 @@ pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
     serde_json::from_str(envelope.key.get()).map_err(not_a_record)
 }
 
+/// Whether the bytes are what some version of this program wrote, unchanged.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    match serde_json::from_slice::<Envelope<'_>>(bytes) {
+        Ok(envelope) => envelope.format != FORMAT || checksum(envelope.key) == envelope.checksum,
+        // Of another format nothing is known but its number.
+        Err(_) => serde_json::from_slice(bytes).is_ok_and(|FormatOnly { format }| format != FORMAT),
+    }
+}
+
 fn checksum(key: &RawValue) -> String {
     hex(&sha256(key.get().as_bytes()))
 }

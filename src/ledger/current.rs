@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
+use super::claims::KidHolders;
 use super::record::{NamedKey, Records};
 use crate::keys::Audience;
 use crate::keys::lifecycle::{Candidate, Dates, Policy, current};
@@ -14,8 +15,9 @@ pub(super) fn current_keys<'a>(
     now: Timestamp,
     policy: &Policy,
 ) -> HashMap<&'a Audience, NamedKey<'a>> {
+    let holders = KidHolders::of(records);
     let mut by_audience: HashMap<&Audience, Vec<NamedKey<'_>>> = HashMap::new();
-    for named in NamedKey::all(records) {
+    for named in NamedKey::all(records).filter(|named| !holders.refuse(named)) {
         by_audience.entry(named.audience()).or_default().push(named);
     }
     let chosen = by_audience
@@ -30,7 +32,9 @@ pub fn current_key<'a>(
     now: Timestamp,
     policy: &Policy,
 ) -> Option<NamedKey<'a>> {
-    let of_audience = NamedKey::all(records).filter(|named| named.audience() == audience);
+    let holders = KidHolders::of(records);
+    let of_audience = NamedKey::all(records)
+        .filter(|named| named.audience() == audience && !holders.refuse(named));
     choose(of_audience, now, policy)
 }
 

@@ -13,6 +13,26 @@ use serde::{Deserialize, Serialize};
 /// The name of a replica: unique in its fleet.
 pub type ReplicaId = Arc<str>;
 
+/// Whether the clock of a replica agrees with the others'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClockStanding {
+    /// It was not compared since the program began.
+    #[default]
+    Unknown,
+    Right,
+    /// It notes no dates.
+    Wrong,
+}
+
+/// This replica's part in its fleet, as it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct FleetContext<'a> {
+    pub replica: &'a ReplicaId,
+    /// Whether it hears the others: they are asked what it does not see.
+    pub is_heard: bool,
+    pub clock: ClockStanding,
+}
+
 /// How many earlier declarations of a name are known as earlier ones.
 const KNOWN_DECLARATIONS: usize = 16;
 

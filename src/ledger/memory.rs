@@ -67,8 +67,13 @@ impl Memory {
     pub fn join(&mut self, shared: &Records, before: &Records) {
         for (key, theirs) in shared {
             let is_joined = before.get(key).is_some_and(|known| Arc::ptr_eq(known, theirs));
+            // One that is declared somewhere is back.
+            let is_over = || {
+                theirs.deleted_at.is_some() || theirs.names.iter().all(|name| name.loss.is_some())
+            };
             let is_forgotten = || {
-                self.forgotten.get(key).is_some_and(|first_seen| theirs.first_seen <= *first_seen)
+                let first_seen = self.forgotten.get(key);
+                first_seen.is_some_and(|first_seen| theirs.first_seen <= *first_seen) && is_over()
             };
             let joined = match self.records.get(key) {
                 Some(_) if is_joined => continue,

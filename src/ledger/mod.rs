@@ -38,6 +38,7 @@ pub mod verdict;
 
 pub use change::{Change, ChangeKind};
 pub use claims::Contradiction;
+pub(crate) use claims::KidHolders;
 pub(crate) use current::choose;
 pub use current::current_key;
 pub use journal::CommitError;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::claims::KidHolders;
 use super::record::{NamedKey, Records};
 use crate::keys::lifecycle::{Candidate, Dates, Phase, Policy, before, current};
 use crate::keys::refusal::replace_controls;
@@ -65,7 +66,8 @@ impl WarningKind {
 impl Overview {
     pub fn of(records: &Records, now: Timestamp, policy: &Policy) -> Self {
         let mut by_audience: BTreeMap<&Audience, Vec<(NamedKey<'_>, Dates)>> = BTreeMap::new();
-        for named in NamedKey::all(records) {
+        let holders = KidHolders::of(records);
+        for named in NamedKey::all(records).filter(|named| !holders.refuse(named)) {
             by_audience.entry(named.audience()).or_default().push((named, named.dates()));
         }
         let mut overview = Self::default();

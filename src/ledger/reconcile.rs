@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::change::{Change, ChangeKind};
 use super::claims::{Claim, Claims, Contradiction, RefusedPart, first, ignore_unfinished};
-use super::dispute::ReplicaId;
+use super::dispute::{ClockStanding, FleetContext};
 use super::observation::Observation;
 use super::record::{KeyName, NamedKey, Place, Record, Records};
 use super::succession;
@@ -44,8 +44,7 @@ pub struct ReconcileContext<'a> {
     pub known: Option<&'a Records>,
     /// Whether the result is served, so that first publications count.
     pub is_served: bool,
-    /// This replica, where it hears the others of its fleet: they are asked what it does not see.
-    pub fleet: Option<&'a ReplicaId>,
+    pub fleet: Option<FleetContext<'a>>,
 }
 
 /// What was there before, and a scan does not show. A single scan may fall between the two halves of
@@ -158,17 +157,16 @@ impl Update<'_> {
 
     /// Brings the record of a key up to date, or forgets it.
     fn remembered(&mut self, key: Thumbprint, record: &Arc<Record>, claims: &[Claim<'_>]) {
-        let now = self.context.now;
         if self.is_as_before(key, record, claims) {
             self.outcome.records.insert(key, Arc::clone(record));
             return;
         }
         let mut next = Record::clone(record);
-        if let Some(end) = next.orders.end.filter(|end| end.observed_at(now) != *end) {
-            Arc::make_mut(&mut next.orders).end = Some(end.observed_at(now));
+        if let Some(end) = next.orders.end.filter(|end| self.context.observe(*end) != *end) {
+            Arc::make_mut(&mut next.orders).end = Some(self.context.observe(end));
         }
         for name in &mut next.names {
-            name.loss = name.loss.map(|loss| loss.observed_at(now));
+            name.loss = name.loss.map(|loss| self.context.observe(loss));
         }
         let is_known = self.context.known.is_none_or(|known| known.get(&key) == Some(record));
         if !is_known {
@@ -194,7 +192,7 @@ impl Update<'_> {
                 && name.declared == claim.seen.declared
                 && name.declared.invalidated_at.is_none()
                 && name.certificates == claim.seen.certificates
-                && (self.context.fleet.is_none() || name.is_undisputed())
+                && (self.context.heard().is_none() || name.is_undisputed())
         };
         record.deleted_at.is_none()
             && record.orders.end.is_none()
@@ -256,7 +254,7 @@ impl Update<'_> {
         for (name, place) in &declared {
             let known = names_before.iter().find(|known| known.name == *name);
             if let Some(known) = known.filter(|_| !is_shown(name)) {
-                names.push(self.miss(key, record, known.clone()));
+                names.push(self.miss(key, record, known.clone(), true));
                 continue;
             }
             let mut next =
@@ -286,7 +284,8 @@ impl Update<'_> {
         }
         for name in names_before {
             if !declared.contains_key(&name.name) {
-                names.push(self.miss(key, record, name));
+                let was_here = places_before.iter().any(|place| place.declares(&name.name));
+                names.push(self.miss(key, record, name, was_here));
             }
         }
         names.sort_unstable_by(|one, other| one.name.cmp(&other.name));
@@ -416,9 +415,9 @@ impl Update<'_> {
 fn note_publications(
     outcome: &mut Reconciliation,
     before: &Records,
-    ReconcileContext { now, policy, is_served, .. }: ReconcileContext<'_>,
+    ReconcileContext { now, policy, is_served, fleet, .. }: ReconcileContext<'_>,
 ) {
-    if !is_served {
+    if !is_served || fleet.is_some_and(|fleet| fleet.clock == ClockStanding::Wrong) {
         return;
     }
     for (key, record) in &mut outcome.records {

@@ -3,23 +3,36 @@
 
 use super::change::ChangeKind;
 use super::claims::Claim;
-use super::dispute::ReplicaId;
-use super::reconcile::{Missed, Update};
+use super::dispute::{ClockStanding, ReplicaId};
+use super::reconcile::{Missed, ReconcileContext, Update};
 use super::record::{KeyName, Record};
 use super::verdict::Verdict;
 use crate::keys::Thumbprint;
+use crate::keys::lifecycle::{End, after};
 
 impl Update<'_> {
     /// A name that no entry shows: it is lost where the scan before missed it as well, and in a fleet
     /// where no other replica sees it.
-    pub(super) fn miss(&mut self, key: Thumbprint, record: &Record, mut name: KeyName) -> KeyName {
-        if let Some(fleet) = self.context.fleet {
+    pub(super) fn miss(
+        &mut self,
+        key: Thumbprint,
+        record: &Record,
+        mut name: KeyName,
+        was_here: bool,
+    ) -> KeyName {
+        if let Some(fleet) = self.context.heard() {
             if name.loss.is_none() && self.observation.unreadable.is_empty() {
                 let mut lost = name.clone();
                 lost.lose(&record.orders, self.context.now, self.context.grace_on_removal);
                 lost.begin_generation();
                 self.ask(fleet, key, &mut name, lost);
             }
+        } else if self
+            .context
+            .fleet
+            .is_some_and(|fleet| !was_here || fleet.clock == ClockStanding::Wrong)
+        {
+            // Nobody can be asked, and somebody else saw it, or the instant is not known.
         } else if name.loss.is_none() && self.is_confirmed(Missed::Name(key, name.name.clone())) {
             name.lose(&record.orders, self.context.now, self.context.grace_on_removal);
             let taken = self.observation.entries.get(&name.slot);
@@ -39,9 +52,10 @@ impl Update<'_> {
         known: Option<&KeyName>,
         next: &mut KeyName,
     ) -> bool {
-        let Some(fleet) = self.context.fleet else {
-            // A command asks nobody: files that are behind take nothing back by an order.
-            let kept = known.filter(|known| !self.context.is_served && known.loss.is_none());
+        let Some(fleet) = self.context.heard() else {
+            // A command asks nobody, and nor does who hears nobody: files that are behind take nothing back.
+            let is_alone = self.context.fleet.is_none() && self.context.is_served;
+            let kept = known.filter(|known| !is_alone && known.loss.is_none());
             let kept = kept.filter(|known| known.was_declared_before(&next.digest()));
             if let Some(kept) = kept {
                 next.clone_from(kept);
@@ -82,7 +96,7 @@ impl Update<'_> {
     /// is not lost: neither sets nor signers go by that until the next scan.
     pub(super) fn note_outdated(&mut self, record: &mut Record, claims: &[Claim<'_>]) {
         self.outcome.is_outdated = true;
-        if self.context.fleet.is_none() || record.deleted_at.is_some() {
+        if self.context.heard().is_none() || record.deleted_at.is_some() {
             return;
         }
         for KeyName { name, loss, .. } in &mut record.names {
@@ -106,6 +120,23 @@ impl Update<'_> {
             name.dispute.get_or_insert_default().ask(fleet);
         }
         self.outcome.unseen.push(Verdict { key, name: unseen });
+    }
+}
+
+impl<'a> ReconcileContext<'a> {
+    /// This replica, where it hears the others of its fleet.
+    pub(super) fn heard(&self) -> Option<&'a ReplicaId> {
+        self.fleet.filter(|fleet| fleet.is_heard).map(|fleet| fleet.replica)
+    }
+
+    /// The end after the clock was seen now. In a fleet, clocks may differ by `clock_skew`: an end that another
+    /// one has reached already is no sign that this clock was set back, and nor is one that this clock may be
+    /// too wrong to judge.
+    pub(super) fn observe(&self, end: End) -> End {
+        let is_judged = self.fleet.is_none_or(|fleet| {
+            fleet.clock == ClockStanding::Right && end.at > after(self.now, self.policy.clock_skew)
+        });
+        if is_judged { end.observed_at(self.now) } else { end.reached_at(self.now) }
     }
 }
 

@@ -19,8 +19,8 @@ use super::layout::{DocumentKind, Layout, LayoutSettings};
 use crate::encoding::{hex, sha256};
 use crate::keys::jwk::Jwk;
 use crate::keys::lifecycle::{Phase, Policy};
-use crate::keys::{Algorithm, Audience, Kid, Name, PublicKey};
-use crate::ledger::{NamedKey, Record, Records};
+use crate::keys::{Algorithm, Audience, Kid, Name};
+use crate::ledger::{KidHolders, NamedKey, Record, Records};
 
 /// A document as it is served.
 #[derive(Debug, Clone)]
@@ -100,16 +100,14 @@ pub fn published_keys(
     before: &[PublishedKey],
 ) -> Vec<PublishedKey> {
     let before: HashMap<&Name, &PublishedKey> = before.iter().map(|key| (&key.name, key)).collect();
-    let holders = holders(records, now, policy);
+    let holders = KidHolders::of(records);
     let mut keys = Vec::new();
     for (record, named) in
         records.values().flat_map(|record| record.named().map(move |named| (record, named)))
     {
         let dates = named.dates();
         let state = dates.at(now, policy);
-        if !state.phase.is_published()
-            || holders.get(named.kid()).is_some_and(|key| **key != record.public_key)
-        {
+        if !state.phase.is_published() || holders.refuse(&named) {
             continue;
         }
         let known = before.get(named.name()).filter(|key| Arc::ptr_eq(&key.record, record));
@@ -123,28 +121,6 @@ pub fn published_keys(
         (from, &key.name.kid, &key.name).cmp(&(other_from, &other.name.kid, &other.name))
     });
     keys.into_iter().map(|(_, key)| key).collect()
-}
-
-/// The key that has each of the kids that several published keys have: two replicas may have been given
-/// them at the same time. Everywhere the same one is published.
-fn holders<'a>(
-    records: &'a Records,
-    now: Timestamp,
-    policy: &Policy,
-) -> HashMap<&'a Kid, &'a PublicKey> {
-    let mut first: HashMap<&Kid, NamedKey<'_>> = HashMap::with_capacity(records.len());
-    let mut holders = HashMap::new();
-    for named in NamedKey::all(records) {
-        let known = *first.entry(named.kid()).or_insert(named);
-        let is_published = |named: NamedKey<'_>| named.dates().at(now, policy).phase.is_published();
-        if known.record.public_key != named.record.public_key && is_published(named) {
-            let is_before = !is_published(known) || named.kid_rank() < known.kid_rank();
-            let holder = if is_before { named } else { known };
-            first.insert(named.kid(), holder);
-            holders.insert(holder.kid(), &holder.record.public_key);
-        }
-    }
-    holders
 }
 
 fn jwk(named: &NamedKey<'_>, certificates: bool) -> Arc<str> {

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
 use crate::keys::lifecycle::{Policy, before};
+use crate::ledger::dispute::FleetContext;
 use crate::ledger::fleet::{Membership, SharedView};
 use crate::ledger::verdict::Verdicts;
 use crate::ledger::{
@@ -97,7 +98,11 @@ impl Reconciler {
             known: Some(known.unwrap_or(&none_known)),
             is_served: true,
             // Who hears nobody goes on by itself.
-            fleet: fleet.filter(|(_, shared)| shared.is_connected).map(|(fleet, _)| &fleet.replica),
+            fleet: fleet.map(|(fleet, shared)| FleetContext {
+                replica: &fleet.replica,
+                is_heard: shared.is_connected,
+                clock: shared.clock,
+            }),
         };
         let mut outcome = reconcile(records, observation, context);
         match fleet {

@@ -187,6 +187,7 @@ pub fn become_keeper(config: &Config) -> Result<(), ServeError> {
 #[derive(Debug, Default)]
 pub(super) struct FleetNeeds {
     pub(super) files: Vec<PathBuf>,
+    pub(super) fixed_files: Vec<PathBuf>,
     pub(super) port: Option<u16>,
 }
 
@@ -195,6 +196,7 @@ pub(super) fn confine(config: &Config, issues: bool, fleet: FleetNeeds) -> Confi
     let issues = issues || config.rotation.is_on() || is_pending(&state_directory(config));
     let mut access = sandbox_access(config, issues);
     access.read_files.extend(fleet.files);
+    access.fixed_files.extend(fleet.fixed_files);
     access.connect = fleet.port;
     let opener = sandbox::start_opener(&access);
     let in_force = sandbox::confine(&access);

@@ -6,18 +6,16 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::ServeError;
-use super::assembly::{FleetNeeds, state_directory};
+use super::assembly::FleetNeeds;
 use crate::clock::Clock;
 use crate::config::{Config, FleetStore};
 use crate::encoding::random_uuid;
 #[cfg(feature = "fleet")]
-use crate::ledger::fleet::kubernetes::{Store, StoreSettings};
+use crate::ledger::fleet::access::{StoreNeeds, StoreSettings};
+#[cfg(feature = "fleet")]
+use crate::ledger::fleet::kubernetes::Store;
 use crate::ledger::fleet::{Exchange, Membership, ReplicaId};
 use crate::publish::reload::Signal;
-use crate::source::OpenedDirectory;
-
-/// The file of the state directory with the name of this replica.
-const REPLICA: &str = "replica";
 
 /// What this replica is of a fleet, where it is in one, and what it needs for that.
 ///
@@ -28,44 +26,24 @@ pub(super) fn take_part(config: &Config) -> Result<(Option<Membership>, FleetNee
     if fleet.store == FleetStore::None {
         return Ok((None, FleetNeeds::default()));
     }
-    let (files, port) = needs(config).map_err(ServeError::Fleet)?;
-    let replica = replica_id(config);
+    let needs = needs(config).map_err(ServeError::Fleet)?;
+    let replica = replica_id();
     let membership = Membership {
         exchange: Exchange::new(format!("Secret {}", fleet.name), &replica),
         replica,
         quiet: fleet.quiet,
         start_patience: fleet.start_patience,
     };
-    Ok((Some(membership), FleetNeeds { files, port: Some(port) }))
+    Ok((Some(membership), needs))
 }
 
-/// The name that the state directory has for it, or a new one. Pods that are replaced have other ones.
-fn replica_id(config: &Config) -> ReplicaId {
-    let state = OpenedDirectory::make_trusted(&state_directory(config)).ok();
-    let known = state.as_ref().and_then(|state| state.read(REPLICA, 256).ok());
-    let known = known.and_then(|bytes| String::from_utf8(bytes).ok());
-    let is_name = |name: &String| {
-        let is_right = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-        (1..=200).contains(&name.len()) && name.bytes().all(is_right)
-    };
-    if let Some(known) = known.filter(is_name) {
-        return known.into();
-    }
+/// A name of its own for each start: a volume may be copied, or be mounted by two.
+fn replica_id() -> ReplicaId {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let is_name = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '-';
+    let host: String = host.chars().filter(is_name).take(60).collect();
     let unique = random_uuid().map_or_else(|_| String::new(), |uuid| uuid.simple().to_string());
-    let host: String = host
-        .chars()
-        .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-')
-        .take(60)
-        .collect();
-    let name = format!("{host}-{}", unique.get(..8).unwrap_or("0"));
-    // Where it can't be kept, the next start makes another one.
-    if let Some(state) = state {
-        let temporary = format!("{REPLICA}.tmp");
-        let written = state.write(&temporary, name.as_bytes());
-        let _ = written.and_then(|_| state.rename(&temporary, REPLICA));
-    }
-    name.into()
+    format!("{host}-{}", unique.get(..8).unwrap_or("0")).into()
 }
 
 /// Starts to keep the shared ledger. Returns what is known of it.
@@ -111,15 +89,16 @@ fn store_settings(config: &Config) -> StoreSettings {
     }
 }
 
-/// The files and the port that the process must keep access to.
+/// What the process must keep access to.
 #[cfg(feature = "fleet")]
-fn needs(config: &Config) -> io::Result<(Vec<PathBuf>, u16)> {
-    store_settings(config).needs()
+fn needs(config: &Config) -> io::Result<FleetNeeds> {
+    let StoreNeeds { files, fixed_files, port } = store_settings(config).needs()?;
+    Ok(FleetNeeds { files, fixed_files, port: Some(port) })
 }
 
 /// A build without the Kubernetes client refuses the setting that needs it.
 #[cfg(not(feature = "fleet"))]
-fn needs(_: &Config) -> io::Result<(Vec<PathBuf>, u16)> {
+fn needs(_: &Config) -> io::Result<FleetNeeds> {
     Err(io::Error::other("this build has no Kubernetes client (cargo feature \"fleet\")"))
 }
 

@@ -272,7 +272,9 @@ mod shared {
         let gone = SharedObject::read(written(&shared, &late).unwrap(), &shared);
         assert!(gone.records.is_empty());
         // Another replica's file of it lies there still: without the record its key would come back.
-        let back = written(&gone, &offer(records(deleted.clone()), 1200)).unwrap();
+        let kept = |now| offer(records(deleted.clone()), now);
+        assert!(written(&gone, &kept(1200)).is_none(), "this one may forget it in a moment");
+        let back = written(&gone, &kept(1800)).unwrap();
         let back = SharedObject::read(back, &gone);
         assert_eq!(back.records.len(), 1);
         assert!(written(&back, &late).is_none(), "nobody takes it out a second time");

@@ -2,7 +2,6 @@
 //! read.
 
 use std::future::poll_fn;
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,21 +18,10 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::access::StoreSettings;
 use super::{Exchange, ReplicaId};
 use crate::clock::Clock;
 use crate::encoding::random_uuid;
-
-/// Where the shared ledger is, and how it is reached.
-#[derive(Debug, Clone)]
-pub struct StoreSettings {
-    pub name: String,
-    /// The one of the pod, or of the kubeconfig, where absent.
-    pub namespace: Option<String>,
-    /// Outside of a cluster.
-    pub kubeconfig: Option<PathBuf>,
-    /// A clock that is off by more writes no dates.
-    pub clock_skew: Duration,
-}
 
 /// How long one watch lasts: so that a connection that is frozen is noticed.
 const WATCH: Duration = Duration::from_secs(9);
@@ -64,67 +52,6 @@ enum StoreError {
     #[error("the watch was ended: {0}")]
     Ended(String),
 }
-
-impl StoreSettings {
-    /// What the process must keep access to: the files that are read, and the port of the API.
-    ///
-    /// # Errors
-    /// Where it is not told how the API is reached.
-    pub fn needs(&self) -> std::io::Result<(Vec<PathBuf>, u16)> {
-        let unusable = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
-        let Some(file) = &self.kubeconfig else {
-            let config = Config::incluster().map_err(|error| unusable(&error))?;
-            return Ok((
-                vec![PathBuf::from(SERVICE_ACCOUNT).join("token")],
-                port(&config.cluster_url),
-            ));
-        };
-        let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(&error))?;
-        let contexts = &kubeconfig.contexts;
-        let current =
-            contexts.iter().find(|one| Some(&one.name) == kubeconfig.current_context.as_ref());
-        let context = current.and_then(|current| current.context.as_ref());
-        let context = context.ok_or_else(|| unusable(&"the kubeconfig has no current context"))?;
-        let cluster = kubeconfig.clusters.iter().find(|one| one.name == context.cluster);
-        let cluster = cluster.and_then(|cluster| cluster.cluster.as_ref());
-        let server = cluster.and_then(|cluster| cluster.server.as_deref());
-        let server = server.ok_or_else(|| unusable(&"the kubeconfig names no server"))?;
-        let server = server.parse().map_err(|error| unusable(&error))?;
-        let mut files = vec![file.clone()];
-        files.extend(
-            cluster.and_then(|cluster| cluster.certificate_authority.as_ref()).map(PathBuf::from),
-        );
-        let has_own = |cluster: &&kube::config::Cluster| {
-            cluster.certificate_authority.is_some() || cluster.certificate_authority_data.is_some()
-        };
-        if !cluster.is_some_and(|cluster| has_own(&cluster)) {
-            files.push(PathBuf::from(SYSTEM_AUTHORITIES));
-        }
-        let user =
-            kubeconfig.auth_infos.iter().find(|one| Some(&one.name) == context.user.as_ref());
-        if let Some(user) = user.and_then(|user| user.auth_info.as_ref()) {
-            if user.exec.is_some() {
-                let why = "the kubeconfig has a program run for its credentials, which jwksd does not do: \
-                           name a token file instead";
-                return Err(unusable(&why));
-            }
-            let named = [&user.token_file, &user.client_certificate, &user.client_key];
-            files.extend(named.into_iter().flatten().map(PathBuf::from));
-        }
-        Ok((files, port(&server)))
-    }
-}
-
-fn port(server: &hyper::Uri) -> u16 {
-    let default = if server.scheme_str() == Some("http") { 80 } else { 443 };
-    server.port_u16().unwrap_or(default)
-}
-
-/// The authorities that the system trusts, where a kubeconfig names none.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
-
-/// Where a pod finds its token, the API's CA and its namespace.
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Keeps the shared copy, until the program ends.
 pub struct Store {
@@ -268,7 +195,7 @@ impl Store {
             if !has_seen {
                 self.read(client, path).await?;
             }
-            self.exchange.is_heard(self.clock.now());
+            self.is_heard();
         }
     }
 
@@ -299,6 +226,8 @@ impl Store {
     ) -> Result<std::convert::Infallible, StoreError> {
         let path = format!("{path}/{}", self.settings.name);
         let mut told = None;
+        let [shortest, longest] = PAUSES;
+        let mut pause = shortest;
         loop {
             let is_right = !self.exchange.is_clock_off();
             let next = is_right.then(|| self.exchange.replacement(&self.replica)).flatten();
@@ -316,6 +245,14 @@ impl Store {
                 Ok(response) => {
                     let object = timeout(REQUEST, json(response)).await;
                     self.heard(object.map_err(|error| unreachable(&error))??);
+                    self.note_write(None);
+                    pause = shortest;
+                }
+                // What may be read and not written is read on.
+                Err(error @ StoreError::Refused { .. }) => {
+                    self.note_write(Some(&error));
+                    sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(longest);
                 }
                 Err(StoreError::Conflict) => {
                     sleep(jittered(CONFLICT)).await;
@@ -329,12 +266,29 @@ impl Store {
     }
 
     fn heard(&self, object: Value) {
-        let now = self.clock.now();
-        if self.exchange.is_failing() {
+        if self.exchange.heard(object, self.clock.now()) {
+            (self.news)();
+        }
+    }
+
+    fn is_heard(&self) {
+        if self.exchange.is_heard(self.clock.now()) {
             info!(event = "fleet.joined", "the shared ledger can be used again");
         }
-        if self.exchange.heard(object, now) {
-            (self.news)();
+    }
+
+    /// Notes whether the last write was refused, and why.
+    fn note_write(&self, refused: Option<&StoreError>) {
+        let why = refused.map(ToString::to_string);
+        if self.exchange.unwritable(why.as_deref(), self.clock.now()) {
+            if let Some(cause) = &why {
+                warn!(
+                    event = "fleet.failed", %cause,
+                    "the shared ledger can't be written; this replica tells the others nothing"
+                );
+            } else {
+                info!(event = "fleet.joined", "the shared ledger can be written again");
+            }
         }
     }
 
@@ -359,7 +313,7 @@ impl Store {
         self.compare_clocks(&response, sent);
         match response.status() {
             status if status.is_success() => {
-                self.exchange.is_heard(self.clock.now());
+                self.is_heard();
                 Ok(response)
             }
             StatusCode::CONFLICT => Err(StoreError::Conflict),

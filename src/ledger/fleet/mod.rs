@@ -5,6 +5,8 @@
 //! shared copy as it is kept.
 
 #[cfg(feature = "fleet")]
+pub mod access;
+#[cfg(feature = "fleet")]
 pub mod kubernetes;
 pub mod object;
 
@@ -16,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
 use self::object::SharedObject;
-pub use super::dispute::ReplicaId;
+pub use super::dispute::{ClockStanding, ReplicaId};
 use super::record::Records;
 use super::verdict::Verdict;
 
@@ -56,6 +58,8 @@ pub struct SharedView {
     /// Counts what was read; 0 before the first time.
     pub version: u64,
     pub is_connected: bool,
+    /// Whether this clock agrees with the server's.
+    pub clock: ClockStanding,
 }
 
 /// What an operator should know of the fleet.
@@ -101,6 +105,8 @@ struct ExchangeState {
     offer: Option<Offer>,
     /// The change that the others know.
     told: Option<u64>,
+    /// Since when nothing can be written, and why.
+    unwritable: Option<(Timestamp, String)>,
     status: FleetStatus,
 }
 
@@ -125,6 +131,11 @@ impl Exchange {
             version: state.version,
             // Who has just begun is not alone: its files may be older than what it remembers.
             is_connected: state.is_connected() || is_recent(state.began),
+            clock: match (state.status.clock_off, state.heard) {
+                (Some(_), _) => ClockStanding::Wrong,
+                (None, Some(_)) => ClockStanding::Right,
+                (None, None) => ClockStanding::Unknown,
+            },
         }
     }
 
@@ -136,6 +147,7 @@ impl Exchange {
                 replacement.map_or(0, |replacement| replacement.changed)
             });
         FleetStatus {
+            failing: state.status.failing.clone().or_else(|| state.unwritable.clone()),
             is_connected: state.is_connected(),
             not_yet_told: untold.unwrap_or_default(),
             ..state.status.clone()
@@ -177,14 +189,14 @@ impl Exchange {
             state.object = object;
             state.version += 1;
         }
-        state.is_heard(now);
+        let _ = state.is_heard(now);
         self.0.first_read.notify_all();
         is_news
     }
 
-    /// Notes that the server answered.
-    pub fn is_heard(&self, now: Timestamp) {
-        self.state().is_heard(now);
+    /// Notes that the server answered. Returns whether it had failed before.
+    pub fn is_heard(&self, now: Timestamp) -> bool {
+        self.state().is_heard(now)
     }
 
     /// Notes that it could not be reached, or refused. Returns whether that is news.
@@ -196,8 +208,13 @@ impl Exchange {
         is_news
     }
 
-    pub fn is_failing(&self) -> bool {
-        self.state().status.failing.is_some()
+    /// Notes that a write was refused, or by none that none is. Returns whether that is news.
+    pub fn unwritable(&self, why: Option<&str>, now: Timestamp) -> bool {
+        let known = &mut self.state().unwritable;
+        let is_news = known.as_ref().map(|(_, why)| why.as_str()) != why;
+        let since = known.as_ref().map_or(now, |(since, _)| *since);
+        *known = why.map(|why| (since, why.to_owned()));
+        is_news
     }
 
     pub fn is_clock_off(&self) -> bool {
@@ -227,7 +244,7 @@ impl Exchange {
         }
         object.note_returned(offer);
         let replacement = object.with(offer, replica);
-        if replacement.is_none() {
+        if replacement.is_none() && object.untold(offer) == 0 {
             *told = offer.changes;
         }
         let replacement = replacement?;
@@ -245,9 +262,9 @@ impl ExchangeState {
         is_recent(self.heard)
     }
 
-    fn is_heard(&mut self, now: Timestamp) {
+    fn is_heard(&mut self, now: Timestamp) -> bool {
         self.heard = Some(Instant::now());
         self.status.last_heard = Some(now);
-        self.status.failing = None;
+        self.status.failing.take().is_some()
     }
 }

@@ -18,7 +18,7 @@ use super::{Offer, ReplicaId};
 use crate::keys::Thumbprint;
 use crate::keys::lifecycle::{after, before};
 use crate::ledger::codec::{self, Damage};
-use crate::ledger::record::{Record, Records};
+use crate::ledger::record::{KeyName, NamedKey, Record, Records};
 use crate::source::Slot;
 
 const KEY: &str = "key.";
@@ -28,7 +28,7 @@ const REPLICA: &str = "replica.";
 pub const MAX_SIZE: usize = 900 * 1024;
 
 /// A replica that has written nothing for this long is not shown any more.
-const REPLICA_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+const REPLICA_RETENTION: Duration = Duration::from_secs(86_400);
 
 /// What is about to be forgotten is not told any more: clocks differ.
 const ABOUT_TO: Duration = Duration::from_secs(600);
@@ -41,6 +41,8 @@ pub struct SharedObject {
     pub replicas: BTreeMap<ReplicaId, Timestamp>,
     /// Members that should be records and are none, and why.
     pub damaged: BTreeMap<String, Damage>,
+    /// Those of them that are whole: another version of this program wrote them.
+    foreign: BTreeSet<String>,
     pub size: usize,
     /// The keys whose records were taken out by somebody. Who keeps one for longer, because its files lie
     /// there, puts it back, and then it stays.
@@ -83,8 +85,20 @@ impl SharedObject {
                 }
                 let bytes = STANDARD.decode(value).unwrap_or_default();
                 match codec::decode(&bytes, &format!("{key}{}", codec::RECORD)) {
-                    Ok((key, record)) => drop(records.insert(key, Arc::new(record))),
-                    Err(damage) => drop(shared.damaged.insert(name.clone(), damage)),
+                    // Where keys lie is nobody else's to say.
+                    Ok((key, record)) if has_sane_counts(&record) => {
+                        records.insert(key, Arc::new(as_told(&record)));
+                    }
+                    Ok(_) => {
+                        let damage = Damage::NotARecord("its counts are none".to_owned());
+                        shared.damaged.insert(name.clone(), damage);
+                    }
+                    Err(damage) => {
+                        if codec::is_whole(&bytes) {
+                            shared.foreign.insert(name.clone());
+                        }
+                        shared.damaged.insert(name.clone(), damage);
+                    }
                 }
             } else if let Some(replica) = name.strip_prefix(REPLICA)
                 && let Ok(bytes) = STANDARD.decode(value)
@@ -106,6 +120,14 @@ impl SharedObject {
             let back = records.get(key);
             back.is_none_or(|record| offer.is_over(record, Duration::ZERO))
         });
+    }
+
+    /// How many records the others do not know though they are to.
+    pub fn untold(&self, offer: &Offer) -> usize {
+        let is_untold = |(key, record): &(&Thumbprint, &Arc<Record>)| {
+            !self.records.contains_key(*key) && !offer.is_over(record, ABOUT_TO)
+        };
+        offer.records.iter().filter(is_untold).count()
     }
 
     fn data(&self) -> Vec<(String, String)> {
@@ -130,13 +152,23 @@ impl SharedObject {
         let mut joined = Records::clone(&self.records);
         for (key, record) in &offer.records {
             let known = joined.get(key);
-            let is_about_to_be_over =
-                || offer.is_over(record, ABOUT_TO) && !offer.is_over(record, Duration::ZERO);
-            if known.is_none() && is_about_to_be_over() {
+            // Others forget it at about this time; who keeps it for longer says so later.
+            if known.is_none()
+                && offer.is_over(record, ABOUT_TO)
+                && !offer.has_been_over(record, ABOUT_TO)
+            {
                 continue;
             }
             let told = Arc::new(as_told(record));
-            let told = known.map_or_else(|| Arc::clone(&told), |known| known.joined_with(&told));
+            let mut told =
+                known.map_or_else(|| Arc::clone(&told), |known| known.joined_with(&told));
+            let is_forgotten = |name: &KeyName| {
+                record.name(&name.name).is_none() && offer.is_name_over(&told, name)
+            };
+            if told.names.len() > record.names.len() && told.names.iter().any(is_forgotten) {
+                let names = told.names.iter().filter(|name| !is_forgotten(name)).cloned();
+                told = Arc::new(Record { names: names.collect(), ..Record::clone(&told) });
+            }
             joined.insert(*key, told);
         }
         for verdict in &offer.verdicts {
@@ -164,17 +196,15 @@ impl SharedObject {
             let encoded = || codec::encode(&**record).len().div_ceil(3) * 4;
             name.len() + known.unwrap_or_else(encoded)
         };
-        let left_out = leave_out(&mut joined, size);
+        let left_out = leave_out(&mut joined, &self.records, size);
         let is_same =
             |key: &Thumbprint, record: &Arc<Record>| self.records.get(key) == Some(record);
         let changed: Vec<(&Thumbprint, &Arc<Record>)> =
             joined.iter().filter(|(key, record)| !is_same(key, record)).collect();
         let removed: Vec<&Thumbprint> =
             self.records.keys().filter(|key| !joined.contains_key(key)).collect();
-        // What a newer version of this program wrote is not overwritten.
-        let is_ours = |key: &Thumbprint| {
-            !matches!(self.damaged.get(&format!("{KEY}{key}")), Some(Damage::OtherFormat(_)))
-        };
+        // What another version of this program wrote is not overwritten.
+        let is_ours = |key: &Thumbprint| !self.foreign.contains(&format!("{KEY}{key}"));
         let changed: Vec<_> = changed.into_iter().filter(|(key, _)| is_ours(key)).collect();
         if changed.is_empty() && removed.is_empty() {
             return None;
@@ -204,6 +234,25 @@ impl SharedObject {
     }
 }
 
+/// Whether nothing was counted that would not be in all the time that there is.
+fn has_sane_counts(record: &Record) -> bool {
+    const MOST: u64 = 1 << 53;
+    let dispute = |name: &KeyName| {
+        let dispute = name.dispute.as_deref().into_iter();
+        let counts = dispute.flat_map(|dispute| {
+            let questions = dispute.questions.values().map(|question| question.count);
+            questions
+                .chain(dispute.objections.values().copied())
+                .chain(dispute.history.values().copied())
+        });
+        counts.max().unwrap_or_default()
+    };
+    let names = record.names.iter();
+    let names = names.map(|name| name.generation.max(name.publications).max(dispute(name)));
+    let counts = [record.orders.number, record.orders.end_number].into_iter().chain(names);
+    counts.max().unwrap_or_default() < MOST
+}
+
 /// The record without what only this host knows: where the key lies.
 fn as_told(record: &Record) -> Record {
     let mut told = record.clone();
@@ -225,17 +274,24 @@ fn elsewhere(slot: &Slot) -> Slot {
     Slot::new(std::path::Path::new("").into(), slot.path())
 }
 
-/// Takes out what there is no space for: those that ended first. Returns how many.
-fn leave_out(records: &mut Records, size: impl Fn(&Thumbprint, &Arc<Record>) -> usize) -> usize {
+/// Takes out what there is no space for: what is not `shared` yet, then what ended first, so that replicas
+/// that know of different keys do not put in and take out in turn. Returns how many.
+fn leave_out(
+    records: &mut Records,
+    shared: &Records,
+    size: impl Fn(&Thumbprint, &Arc<Record>) -> usize,
+) -> usize {
     let mut total: usize = records.iter().map(|(key, record)| size(key, record)).sum();
     if total <= MAX_SIZE {
         return 0;
     }
-    let mut ended: Vec<(Option<Timestamp>, Thumbprint)> =
-        records.iter().map(|(key, record)| (ended_at(record), *key)).collect();
-    ended.sort_unstable_by_key(|(at, key)| (at.unwrap_or(Timestamp::MAX), *key));
+    let rank = |(key, record): (&Thumbprint, &Arc<Record>)| {
+        (shared.contains_key(key), ended_at(record).unwrap_or(Timestamp::MAX), *key)
+    };
+    let mut ended: Vec<(bool, Timestamp, Thumbprint)> = records.iter().map(rank).collect();
+    ended.sort_unstable();
     let mut left_out = 0;
-    for (_, key) in ended {
+    for (_, _, key) in ended {
         if total <= MAX_SIZE {
             break;
         }
@@ -252,6 +308,23 @@ fn ended_at(record: &Record) -> Option<Timestamp> {
 }
 
 impl Offer {
+    /// Whether the record was forgotten, or could have been, `ago`.
+    fn has_been_over(&self, record: &Record, ago: Duration) -> bool {
+        let earlier = Self {
+            now: before(self.now, ago),
+            records: Records::new(),
+            verdicts: Vec::new(),
+            ..*self
+        };
+        earlier.is_over(record, Duration::ZERO)
+    }
+
+    /// Whether a name of the record is forgotten though the key is not.
+    fn is_name_over(&self, record: &Record, name: &KeyName) -> bool {
+        let until = NamedKey { record, key: name }.dates().published_until();
+        name.loss.is_some() && until.is_some_and(|until| after(until, self.retention) <= self.now)
+    }
+
     /// Whether the record is forgotten, or will be within `soon`.
     fn is_over(&self, record: &Record, soon: Duration) -> bool {
         let is_gone =

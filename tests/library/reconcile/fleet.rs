@@ -1,6 +1,7 @@
 //! What one replica of a fleet makes of what it sees and of what the others told.
 
 use jwksd::ledger::dispute::Question;
+use jwksd::ledger::dispute::{ClockStanding, FleetContext};
 use jwksd::ledger::fleet::{Exchange, ReplicaId};
 
 use super::*;
@@ -20,7 +21,11 @@ impl World {
             forgets: false,
             known: known.as_ref(),
             is_served: fleet.is_some(),
-            fleet: fleet.as_ref(),
+            fleet: fleet.as_ref().map(|replica| FleetContext {
+                replica,
+                is_heard: true,
+                clock: ClockStanding::Right,
+            }),
         };
         self.records = reconcile(&self.records, &self.observation, context).records;
         &self.records[&thumbprint(1)].names[0]
