@@ -168,7 +168,9 @@ impl Cluster {
         );
         let of_store: BTreeMap<String, Value> =
             of_store.records.iter().map(|(key, record)| (key.to_string(), told(record))).collect();
-        if one != of_store {
+        // Excuse "dated by a wrong clock": such a clock dates a loss anew, and tells that once it is right.
+        let is_misdated = self.was_off && is_short;
+        if one != of_store && !is_misdated {
             self.violate("the shared copy is not what the replicas remember".to_owned());
         }
         let lying = |material: u8| -> Option<&Lying> {
