@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::change::{Change, ChangeKind};
 use super::claims::{Claim, Claims, Contradiction, RefusedPart, first, ignore_unfinished};
 use super::dispute::ReplicaId;
+use super::fleet::SharedView;
 use super::observation::Observation;
 use super::record::{KeyName, NamedKey, Place, Record, Records};
 use super::succession;
@@ -46,6 +47,8 @@ pub struct ReconcileContext<'a> {
     pub is_served: bool,
     /// This replica, where it hears the others of its fleet: they are asked what it does not see.
     pub fleet: Option<&'a ReplicaId>,
+    /// In a fleet, the shared copy as it was read last.
+    pub shared: Option<&'a SharedView>,
 }
 
 /// What was there before, and a scan does not show. A single scan may fall between the two halves of
@@ -158,18 +161,12 @@ impl Update<'_> {
 
     /// Brings the record of a key up to date, or forgets it.
     fn remembered(&mut self, key: Thumbprint, record: &Arc<Record>, claims: &[Claim<'_>]) {
-        let now = self.context.now;
         if self.is_as_before(key, record, claims) {
             self.outcome.records.insert(key, Arc::clone(record));
             return;
         }
         let mut next = Record::clone(record);
-        if let Some(end) = next.orders.end.filter(|end| end.observed_at(now) != *end) {
-            Arc::make_mut(&mut next.orders).end = Some(end.observed_at(now));
-        }
-        for name in &mut next.names {
-            name.loss = name.loss.map(|loss| loss.observed_at(now));
-        }
+        self.observe_ends(key, &mut next);
         let is_known = self.context.known.is_none_or(|known| known.get(&key) == Some(record));
         if !is_known {
             self.outcome.is_outdated = true;

@@ -1,14 +1,40 @@
 //! What becomes of a name that the entries here do not show, or show as it was declared earlier: it is
 //! lost, or the other replicas of the fleet are asked whether they still see it.
 
+use std::sync::Arc;
+
 use super::change::ChangeKind;
 use super::dispute::ReplicaId;
 use super::reconcile::{Missed, Update};
 use super::record::{KeyName, Record};
 use super::verdict::Verdict;
 use crate::keys::Thumbprint;
+use crate::keys::lifecycle::End;
 
 impl Update<'_> {
+    /// Dates the ends of a key by this clock, where it was set back behind them. One that the rest of
+    /// a fleet knows is dated by a clock that was right, and this one is not.
+    pub(super) fn observe_ends(&self, key: Thumbprint, record: &mut Record) {
+        let shared = self.context.shared;
+        let told = shared.and_then(|shared| shared.records.get(&key));
+        let observed = |end: End, theirs: Option<End>| {
+            let observed = end.observed_at(self.context.now);
+            let is_told = shared.is_some_and(|shared| shared.version == 0)
+                || theirs.is_some_and(|theirs| theirs.at == end.at);
+            if observed.at != end.at && is_told { end } else { observed }
+        };
+        if let Some(end) = record.orders.end {
+            let observed = observed(end, told.and_then(|told| told.orders.end));
+            if observed != end {
+                Arc::make_mut(&mut record.orders).end = Some(observed);
+            }
+        }
+        for name in &mut record.names {
+            let theirs = told.and_then(|told| told.name(&name.name)).and_then(|told| told.loss);
+            name.loss = name.loss.map(|loss| observed(loss, theirs));
+        }
+    }
+
     /// A name that no entry shows: it is lost where the scan before missed it as well, and in a fleet
     /// where no other replica sees it.
     pub(super) fn miss(&mut self, key: Thumbprint, record: &Record, mut name: KeyName) -> KeyName {

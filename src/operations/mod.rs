@@ -409,6 +409,7 @@ fn known(
         // Only a daemon publishes.
         is_served: false,
         fleet: None,
+        shared: None,
     };
     reconcile(remembered, observation, context).records
 }

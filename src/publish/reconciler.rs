@@ -98,6 +98,7 @@ impl Reconciler {
             is_served: true,
             // Who hears nobody goes on by itself.
             fleet: fleet.filter(|(_, shared)| shared.is_connected).map(|(fleet, _)| &fleet.replica),
+            shared: fleet.map(|(_, shared)| shared),
         };
         let mut outcome = reconcile(records, observation, context);
         match fleet {

@@ -61,6 +61,7 @@ pub fn inspect(config: &Config, now: Timestamp) -> Result<Inspection, ServeError
         known: None,
         is_served: true,
         fleet: None,
+        shared: None,
     };
     let outcome = reconcile(&remembered, &scan.observation, context);
     Ok(Inspection { scan, outcome })

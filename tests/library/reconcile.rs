@@ -17,6 +17,7 @@ use jwksd::keys::entry::{Declared, Entry, PrivateHalf, SeenKey};
 use jwksd::keys::lifecycle::{End, Phase, Policy};
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Algorithm, Audience, Name, Thumbprint};
+use jwksd::ledger::fleet::SharedView;
 use jwksd::ledger::record::Succession;
 use jwksd::ledger::{
     Change, ChangeKind, KeyName, Missed, NamedKey, Observation, Orders, Overview, ReconcileContext,
@@ -69,6 +70,8 @@ struct World {
     policy: Policy,
     /// The default grace where absent.
     on_removal: Option<Duration>,
+    /// The copy of a fleet.
+    shared: Option<SharedView>,
     last: Reconciliation,
 }
 
@@ -80,6 +83,7 @@ impl Default for World {
             missed: BTreeSet::new(),
             policy: policy(),
             on_removal: None,
+            shared: None,
             last: Reconciliation::default(),
         }
     }
@@ -141,6 +145,7 @@ impl World {
             known: None,
             is_served: true,
             fleet: None,
+            shared: self.shared.as_ref(),
         };
         let mut outcome = reconcile(&self.records, &self.observation, context);
         self.records.clone_from(&outcome.records);
@@ -1121,6 +1126,7 @@ fn half_of_an_entry_is_no_refusal_while_others_are_at_its_key() {
             known: Some(known),
             is_served: true,
             fleet: None,
+            shared: None,
         };
         let refused = reconcile(&world.records, &world.observation, context).refused;
         refused.iter().map(|refused| refused.slot.path().to_owned()).collect::<Vec<_>>()

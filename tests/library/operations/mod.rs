@@ -100,6 +100,7 @@ impl World {
             known: None,
             is_served: true,
             fleet: None,
+            shared: None,
         };
         self.missed = self.ledger.update(|records| {
             let outcome = reconcile(records, &observation, context);

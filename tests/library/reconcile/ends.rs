@@ -178,6 +178,30 @@ fn a_loss_noted_by_a_clock_an_hour_ahead_counts_its_grace_from_the_corrected_clo
 }
 
 #[test]
+fn an_end_that_the_fleet_knows_keeps_its_instant_under_a_clock_that_is_behind() {
+    // Before the others are heard, and then.
+    for is_heard in [false, true] {
+        let mut world = World::default();
+        world.put("a", vec![seen("a", 1)]).put("b", vec![seen("b", 2)]).look(0);
+        world.end(2, End::planned(at(DAY), secs(GRACE)));
+        world.remove("a").look(DAY);
+        let records = if is_heard { world.records.clone() } else { super::Records::new() };
+        let version = u64::from(is_heard);
+        world.shared =
+            Some(super::SharedView { records: Arc::new(records), version, is_connected: is_heard });
+        world.look(DAY - HOUR);
+        for kid in ["a", "b"] {
+            assert_eq!(world.phase(kid, DAY - HOUR), Phase::Grace, "{kid}");
+        }
+        world.look(DAY + 60);
+        for kid in ["a", "b"] {
+            assert_eq!(world.phase(kid, DAY + GRACE - 1), Phase::Grace, "{kid}");
+            assert_eq!(world.phase(kid, DAY + GRACE), Phase::Retired, "{kid}");
+        }
+    }
+}
+
+#[test]
 fn a_key_that_is_back_is_safe_as_before_within_its_grace_and_new_after_it() {
     for (away, safe) in [(HOUR / 2, DAY + HOUR / 2), (2 * HOUR, DAY + 2 * HOUR + PROPAGATION)] {
         let mut world = World::default();
