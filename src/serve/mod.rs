@@ -77,9 +77,8 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     make_state_directory(config);
     // While there is one thread: those that are made from here on inherit it. And before anything is
     // read or completed that somebody else may have written.
-    let issues = init || !admin.listeners.is_empty();
     let (membership, needs) = fleet::take_part(config)?;
-    let in_force = confine(config, issues, needs);
+    let in_force = confine(config, init || !admin.listeners.is_empty(), needs);
     log.start();
     operations(config).recover();
     if init {
@@ -90,8 +89,7 @@ pub fn run(loaded: &LoadedConfig, init: bool) -> Result<(), ServeError> {
     let (signals, received) = mpsc::channel();
     let exchange = fleet::start(config, membership.as_ref(), &clock, &signals)?;
     let ReloadLoop { thread, view, ended } =
-        start_reload_loop(config, &clock, publisher, membership, (&signals, received))
-            .map_err(ServeError::System)?;
+        start_reload_loop(config, &clock, publisher, membership, (&signals, received))?;
     runtime.spawn(systemd::notify_ready(view.clone()));
     let export = export::spawn(&runtime, config, &reader, &view, &clock);
     let rotation = rotation::spawn(&runtime, config, &view, &clock, &signals);
@@ -181,7 +179,7 @@ fn start_reload_loop(
     publisher: Publisher,
     membership: Option<Membership>,
     (signals, received): (&mpsc::Sender<Signal>, mpsc::Receiver<Signal>),
-) -> io::Result<ReloadLoop> {
+) -> Result<ReloadLoop, ServeError> {
     let reload = Reload::new(
         Arc::clone(clock),
         reload_settings(config),
@@ -198,7 +196,8 @@ fn start_reload_loop(
         // Dropped however the loop ends.
         let _alive = alive;
         reload.run(&received);
-    })?;
+    });
+    let thread = thread.map_err(ServeError::System)?;
     Ok(ReloadLoop { thread, view, ended })
 }
 

@@ -165,6 +165,10 @@ def all_clients(here, built):
                Cache(3600, 3600, "1 h; unknown kid: at once, but not for the token that brings it",
                      until_miss=True),
                Cache(TTL, TTL, "sasl.oauthbearer.jwks.endpoint.refresh.ms")),
+        # With max-age below its cool-down, that never matters.
+        Client("libjwt", "C libjwt", lambda _: Program(built / "c" / "libjwt"),
+               Cache(20, 0, "Cache-Control, 20 s here; unknown kid: 60 s after the last fetch",
+                     revoked=20), None),
         Client("rust", "Rust jsonwebtoken", lambda _: Program(built / "rust" / "debug" / "interop"),
                Cache(10, 600, "ours: 600 s; unknown kid: 10 s after the last fetch"),
                Cache(TTL, TTL, "ours", survives=False), refuses=frozenset({"ES512"})),

@@ -76,6 +76,20 @@ def rust(here, built):
                             CARGO_TARGET_DIR=str(target)))
 
 
+def libjwt(here, built):
+    """What the distribution, or whoever runs this, has: no registry has one that knows JWK Sets by URL."""
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libjwt", "jansson"],
+                           stdout=subprocess.PIPE, text=True).stdout.split()
+    source = here / "c" / "libjwt.c"
+    once(built, "c", [source], lambda target: run(
+        "cc", "-O1", "-Wall", "-Werror", source, "-o", target / "libjwt", *flags))
+
+
+def has_libjwt():
+    asked = ["pkg-config", "--atleast-version=3.6", "libjwt"]
+    return shutil.which(asked[0]) is not None and subprocess.run(asked).returncode == 0
+
+
 def debian(*packages):
     print(f"installing: {packages[0]} (Debian)", flush=True)
     # At run level 1 a package does not start an instance of its own.
@@ -123,6 +137,9 @@ PINS = {
 
 def version(name, here):
     """The version of a client: as it is pinned, or as Debian has it."""
+    if name == "libjwt":
+        return subprocess.run(["pkg-config", "--modversion", "libjwt"],
+                              stdout=subprocess.PIPE, text=True).stdout.strip()
     if name == "apache":
         return subprocess.run(
             ["dpkg-query", "-W", "-f", "${Version}", "libapache2-mod-auth-openidc"],
@@ -135,7 +152,7 @@ NEEDS = {
     "jose": node, "browser": browser, "jwks-rsa": node, "pyjwt": python, "joserfc": python, "envoy": python,
     "cryptojwt": python, "kafka": java,
     "go-oidc": go, "jwx": go, "keyfunc": go, "nimbus": java, "spring": java, "rust": rust,
-    "apache": apache, "kube-apiserver": kube,
+    "apache": apache, "kube-apiserver": kube, "libjwt": libjwt,
 }
 
 
