@@ -13,7 +13,8 @@ use crate::keys::lifecycle::End;
 
 impl Update<'_> {
     /// Dates the ends of a key by this clock, where it was set back behind them. One that the rest of
-    /// a fleet knows is dated by a clock that was right, and this one is not.
+    /// a fleet knows is dated by a clock that was right, and this one is not. (Without a grace the key is
+    /// over by either date, but by the later one not yet for this clock.)
     pub(super) fn observe_ends(&self, key: Thumbprint, record: &mut Record) {
         let shared = self.context.shared;
         let told = shared.and_then(|shared| shared.records.get(&key));
@@ -21,7 +22,8 @@ impl Update<'_> {
             let observed = end.observed_at(self.context.now);
             let is_told = shared.is_some_and(|shared| shared.version == 0)
                 || theirs.is_some_and(|theirs| theirs.at == end.at);
-            if observed.at != end.at && is_told { end } else { observed }
+            let is_dated_anew = observed.at != end.at && !end.grace.is_zero();
+            if is_dated_anew && is_told { end } else { observed }
         };
         if let Some(end) = record.orders.end {
             let observed = observed(end, told.and_then(|told| told.orders.end));

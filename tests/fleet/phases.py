@@ -233,6 +233,11 @@ def clock(world):
     world.fresh()
     replica = world.replicas[0]
     lost = lose(world, replica)
+    # And one that an order has ended, which no clock brings back.
+    ended = world.drop(replica, 0)
+    world.until("served by all", 5, lambda: world.everywhere(ended))
+    world.end_by_order(replica, ended)
+    world.until("the order is obeyed", 5, lambda: world.nowhere(ended))
     def until(one):
         return next((key["publishedUntil"] for key in one.status().get("keys", []) if key["keyId"] == lost), None)
     before = until(replica)

@@ -182,8 +182,10 @@ fn an_end_that_the_fleet_knows_keeps_its_instant_under_a_clock_that_is_behind() 
     // Before the others are heard, and then.
     for is_heard in [false, true] {
         let mut world = World::default();
-        world.put("a", vec![seen("a", 1)]).put("b", vec![seen("b", 2)]).look(0);
+        world.put("a", vec![seen("a", 1)]).put("b", vec![seen("b", 2)]);
+        world.put("c", vec![seen("c", 3)]).look(0);
         world.end(2, End::planned(at(DAY), secs(GRACE)));
+        world.end(3, End::planned(at(DAY), Duration::ZERO));
         world.remove("a").look(DAY);
         let records = if is_heard { world.records.clone() } else { super::Records::new() };
         let version = u64::from(is_heard);
@@ -193,6 +195,7 @@ fn an_end_that_the_fleet_knows_keeps_its_instant_under_a_clock_that_is_behind() 
         for kid in ["a", "b"] {
             assert_eq!(world.phase(kid, DAY - HOUR), Phase::Grace, "{kid}");
         }
+        assert_eq!(world.phase("c", DAY - HOUR), Phase::Retired);
         world.look(DAY + 60);
         for kid in ["a", "b"] {
             assert_eq!(world.phase(kid, DAY + GRACE - 1), Phase::Grace, "{kid}");
