@@ -34,7 +34,7 @@ serve_debian() {
 }
 stop_debian() { kill -TERM "$daemon"; wait "$daemon" || fail "SIGTERM did not end it with 0"; daemon=; }
 install_deb before.deb
-[ "$(inside stat -c %a:%U:%G /etc/jwksd/keys)" = 2750:root:jwksd ] || fail "the key directory is another's"
+[ "$(inside stat -c %a:%U:%G /etc/jwksd/keys)" = 2750:jwksd:jwksd ] || fail "the key directory is another's"
 openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$scratch/new.pem"
 install -m 0640 "$scratch/new.pem" "$debian/etc/jwksd/keys/client.new"
 inside chgrp jwksd /etc/jwksd/keys/client.new

@@ -33,7 +33,8 @@ grep -q -- --software "$scratch/refused" || { cat "$scratch/refused"; fail "it i
 deploy/pkcs11/new-key iam two client "$hsm/keys"
 await 2
 signed=0
-for _ in $(seq 100); do
+end=$((SECONDS + 60))
+while [ $SECONDS -lt $end ]; do
     kid=$(kid_of)
     token=$(deploy/pkcs11/sign "$hsm/state" client "$(claims)")
     verify "$token" || fail "a token is refused during the rotation"
@@ -41,7 +42,7 @@ for _ in $(seq 100); do
     [ "$kid" = one ] || break
 done
 [ "$kid" = two ] || fail "the next key does not take over"
-JWKSD_ACCEPT_RISK=default_grace "$binary" keys invalidate one --grace 2s --keys "$hsm/keys" --state "$hsm/state" > /dev/null 2>&1
+JWKSD_ACCEPT_RISK=default_grace "$binary" keys invalidate one --grace 5s --keys "$hsm/keys" --state "$hsm/state" > /dev/null
 verify "$first" || fail "a token of the key before is refused in its grace"
 await 1
 if verify "$first"; then fail "a token of the key before is accepted after its grace"; fi

@@ -169,7 +169,7 @@ impl Update<'_> {
         self.observe_ends(key, &mut next);
         let is_known = self.context.known.is_none_or(|known| known.get(&key) == Some(record));
         if !is_known {
-            self.outcome.is_outdated = true;
+            self.note_outdated(&mut next, claims);
         } else if record.deleted_at.is_none() {
             self.adopt(key, &mut next, claims);
         }
@@ -258,9 +258,7 @@ impl Update<'_> {
             }
             let mut next =
                 self.declare(record, &names_before, name, &place.slot, &deciding, claims);
-            if let Some(fleet) = self.context.fleet
-                && !self.is_news(fleet, key, known, &mut next)
-            {
+            if !self.is_news(key, known, &mut next) {
                 names.push(next);
                 continue;
             }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::change::ChangeKind;
+use super::claims::Claim;
 use super::dispute::ReplicaId;
 use super::reconcile::{Missed, Update};
 use super::record::{KeyName, Record};
@@ -58,15 +59,23 @@ impl Update<'_> {
         name
     }
 
-    /// Whether what the entries say now of a name counts in a fleet. Where it is what was declared of the
+    /// Whether what the entries say now of a name counts. In a fleet, where it is what was declared of the
     /// name earlier, `next` becomes as `known` again, and the other replicas are asked.
     pub(super) fn is_news(
         &mut self,
-        fleet: &ReplicaId,
         key: Thumbprint,
         known: Option<&KeyName>,
         next: &mut KeyName,
     ) -> bool {
+        let Some(fleet) = self.context.fleet else {
+            // A command asks nobody: files that are behind take nothing back by an order.
+            let kept = known.filter(|known| !self.context.is_served && known.loss.is_none());
+            let kept = kept.filter(|known| known.was_declared_before(&next.digest()));
+            if let Some(kept) = kept {
+                next.clone_from(kept);
+            }
+            return kept.is_none();
+        };
         let digest = next.digest();
         let mut dispute = next.dispute.take().unwrap_or_default();
         let Some(known) = known.filter(|known| known.loss.is_none()) else {
@@ -84,7 +93,7 @@ impl Update<'_> {
             next.dispute = Some(dispute);
             return true;
         }
-        let is_earlier = dispute.history.get(&digest).is_some_and(|at| *at < known.generation);
+        let is_earlier = known.was_declared_before(&digest);
         let mut seen = KeyName { dispute: Some(dispute.clone()), ..next.clone() };
         seen.begin_generation();
         seen.dispute.get_or_insert_default().note(digest, seen.generation);
@@ -95,6 +104,22 @@ impl Update<'_> {
         *next = KeyName { dispute: Some(dispute), ..known.clone() };
         self.ask(fleet, key, next, seen);
         false
+    }
+
+    /// A record that was changed since the scan. What the others of a fleet lost and the scan showed here
+    /// is not lost: neither sets nor signers go by that until the next scan.
+    pub(super) fn note_outdated(&mut self, record: &mut Record, claims: &[Claim<'_>]) {
+        self.outcome.is_outdated = true;
+        if self.context.fleet.is_none() || record.deleted_at.is_some() {
+            return;
+        }
+        for KeyName { name, loss, .. } in &mut record.names {
+            let declares = |claim: &Claim<'_>| {
+                claim.seen.audience == name.audience
+                    && claim.seen.kids().any(|kid| *kid == name.kid)
+            };
+            *loss = loss.filter(|_| !claims.iter().any(declares));
+        }
     }
 
     /// Asks the other replicas whether they still see `name`, which this one would have like `unseen`.
@@ -109,5 +134,13 @@ impl Update<'_> {
             name.dispute.get_or_insert_default().ask(fleet);
         }
         self.outcome.unseen.push(Verdict { key, name: unseen });
+    }
+}
+
+impl KeyName {
+    /// Whether something else was declared of it in the fleet since it was declared like this.
+    pub(super) fn was_declared_before(&self, digest: &str) -> bool {
+        let history = self.dispute.as_ref().map(|dispute| &dispute.history);
+        history.and_then(|history| history.get(digest)).is_some_and(|at| *at < self.generation)
     }
 }

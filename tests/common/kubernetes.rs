@@ -35,6 +35,7 @@ struct State {
     /// The status with which everything is refused.
     refusal: Option<u16>,
     writes: usize,
+    watches: usize,
     /// What the `Date` field is ahead by, in seconds.
     clock_ahead: i64,
 }
@@ -86,6 +87,10 @@ impl ApiServer {
 
     pub fn writes(&self) -> usize {
         self.state().writes
+    }
+
+    pub fn watches(&self) -> usize {
+        self.state().watches
     }
 
     /// Replaces the Secret as somebody else would.
@@ -194,6 +199,7 @@ impl Shared {
         let end = Instant::now() + Duration::from_secs(9);
         let mut told = 0;
         let mut state = self.state.lock().unwrap();
+        state.watches += 1;
         while is_open && Instant::now() < end && !state.is_away && state.refusal.is_none() {
             if told < state.version {
                 told = state.version;

@@ -76,7 +76,7 @@ prop_compose! {
     /// A copy of a record, somewhere in its life.
     fn copies()(
         names in prop::collection::vec(names(), 0..4), revision in 0..4_u64, has_place in any::<bool>(),
-        number in 0..3_u64, back in 0..3_u64, end in ends(), masks in any::<bool>(),
+        number in prop::sample::select(vec![0_u64, 1, 2, 10]), back in 0..3_u64, end in ends(), masks in any::<bool>(),
         deleted in prop::option::weighted(0.2, 0..50_i64), first_seen in 0..9_i64,
     ) -> Arc<Record> {
         let slot = Slot::new(Path::new("/keys").into(), "a");
@@ -133,6 +133,7 @@ proptest! {
         for copy in [&one, &two] {
             prop_assert!(both.deleted_at <= copy.deleted_at || copy.deleted_at.is_none());
             prop_assert!(both.deleted_at.is_some() || copy.deleted_at.is_none());
+            prop_assert!(both.first_seen <= copy.first_seen);
             prop_assert!(both.orders.number >= copy.orders.number);
             prop_assert!(both.orders.end_number >= copy.orders.end_number);
             if let Some(end) = copy.orders.end.filter(|_| both.orders.end_number == copy.orders.end_number) {
@@ -145,6 +146,10 @@ proptest! {
                 prop_assert!(joined.was_published || !name.was_published);
                 prop_assert!(joined.publications >= name.publications);
                 prop_assert!(joined.first_seen <= name.first_seen);
+                let known = [&one, &two].into_iter().filter_map(|copy| copy.name(&name.name));
+                let latest = known.filter(|known| known.publications == joined.publications);
+                let published = latest.filter_map(|known| known.first_published).min();
+                prop_assert_eq!(joined.first_published, published, "of the latest stint the earliest");
                 let is_tie = joined.generation == name.generation;
                 prop_assert!(!is_tie || name.loss.is_some() || joined.loss.is_none(), "present beats lost");
             }
@@ -267,10 +272,16 @@ mod shared {
         let gone = SharedObject::read(written(&shared, &late).unwrap(), &shared);
         assert!(gone.records.is_empty());
         // Another replica's file of it lies there still: without the record its key would come back.
-        let back = written(&gone, &offer(records(deleted), 1200)).unwrap();
+        let back = written(&gone, &offer(records(deleted.clone()), 1200)).unwrap();
         let back = SharedObject::read(back, &gone);
         assert_eq!(back.records.len(), 1);
         assert!(written(&back, &late).is_none(), "nobody takes it out a second time");
+        // What was wiped, and is back before it is over, is taken out in its time.
+        let early = offer(records(deleted), 200);
+        let wiped = SharedObject::read(json!({}), &shared);
+        let mut back = SharedObject::read(written(&wiped, &early).unwrap(), &wiped);
+        back.note_returned(&early);
+        assert!(written(&back, &late).is_some());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::common;
 
 mod copies;
 mod ends;
+mod fleet;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};

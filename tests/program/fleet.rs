@@ -202,10 +202,17 @@ fn a_replica_whose_clock_is_off_writes_nothing() {
     let api = ApiServer::start();
     let replicas = fleet_of(2, &api);
     api.set_clock_ahead(3600);
-    eventually("it is noticed", || replicas[0].fleet()["clockOffSeconds"].as_i64());
+    for replica in &replicas {
+        eventually("it is noticed", || replica.fleet()["clockOffSeconds"].as_i64());
+    }
     let writes = api.writes();
     drop_key(replicas[0].keys(), "a");
     eventually("published here", || (replicas[0].published() == ["a"]).then_some(()));
+    let told = replicas[0].fleet()["notYetTold"].clone();
+    assert!(told.as_u64().is_some_and(|untold| untold > 0), "{told}");
+    // What is to be written would be, after the next watch at the latest.
+    let watches = api.watches();
+    eventually("two more watches", || (api.watches() > watches + 2).then_some(()));
     assert_eq!(api.writes(), writes);
     assert!(replicas[1].published().is_empty());
     api.set_clock_ahead(0);

@@ -29,6 +29,7 @@ mod consumers;
 mod directory;
 mod excuses;
 mod fetching;
+mod fleet;
 mod orders;
 mod random;
 mod replica;
@@ -95,29 +96,29 @@ fn explain(seed: u64) -> String {
     )
 }
 
-#[test]
-fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
-    if let Some(seed) = number("JWKSD_SEED") {
-        let story = explain(seed);
-        println!("{story}");
-        assert!(story.contains("nothing is wrong"), "{story}");
-        return;
-    }
+/// How often what was checked, in all seeds together.
+type Counts = BTreeMap<&'static str, u64>;
+
+/// Plays every seed that is to be tried, on all processors. Returns how many those are, what was checked
+/// and the seeds in which something went wrong.
+fn play_all(
+    play_one: &(dyn Fn(u64) -> (Counts, Option<String>) + Sync),
+) -> (u64, Counts, Vec<u64>) {
     let seeds = number("JWKSD_SEEDS").unwrap_or(SEEDS);
     let first = number("JWKSD_FIRST_SEED").unwrap_or(0);
     let at_most = number("JWKSD_FAILURES").unwrap_or(1);
     let next = AtomicU64::new(first);
     let failed = AtomicU64::new(0);
     let play = || {
-        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let mut counts: Counts = BTreeMap::new();
         let mut failures = Vec::new();
         while failed.load(Ordering::Relaxed) < at_most {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if first + seeds <= seed {
                 break;
             }
-            let (world, wrong) = run(seed, false, &BTreeSet::new());
-            for (what, count) in world.tally.counts {
+            let (found, wrong) = play_one(seed);
+            for (what, count) in found {
                 *counts.entry(what).or_default() += count;
             }
             if let Some(wrong) = wrong {
@@ -128,7 +129,7 @@ fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
         }
         (counts, failures)
     };
-    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut counts: Counts = BTreeMap::new();
     let mut failures = Vec::new();
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -142,6 +143,21 @@ fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
         }
     });
     failures.sort_unstable();
+    (seeds, counts, failures)
+}
+
+#[test]
+fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
+    if let Some(seed) = number("JWKSD_SEED") {
+        let story = explain(seed);
+        println!("{story}");
+        assert!(story.contains("nothing is wrong"), "{story}");
+        return;
+    }
+    let (seeds, counts, failures) = play_all(&|seed| {
+        let (world, wrong) = run(seed, false, &BTreeSet::new());
+        (world.tally.counts, wrong)
+    });
     println!("{counts:#?}");
     if let Some(seed) = failures.first() {
         panic!("{}", explain(*seed));

@@ -96,6 +96,7 @@ struct Shared {
 struct ExchangeState {
     object: SharedObject,
     version: u64,
+    began: Option<Instant>,
     heard: Option<Instant>,
     offer: Option<Offer>,
     /// The change that the others know.
@@ -106,9 +107,11 @@ struct ExchangeState {
 impl Exchange {
     pub fn new(store: String, replica: &ReplicaId) -> Self {
         let exchange = Self::default();
-        let status = &mut exchange.state().status;
-        (status.store, status.replica) = (store, Some(Arc::clone(replica)));
-        exchange.clone()
+        let mut state = exchange.state();
+        state.began = Some(Instant::now());
+        (state.status.store, state.status.replica) = (store, Some(Arc::clone(replica)));
+        drop(state);
+        exchange
     }
 
     fn state(&self) -> MutexGuard<'_, ExchangeState> {
@@ -120,7 +123,8 @@ impl Exchange {
         SharedView {
             records: Arc::clone(&state.object.records),
             version: state.version,
-            is_connected: state.is_connected(),
+            // Who has just begun is not alone: its files may be older than what it remembers.
+            is_connected: state.is_connected() || is_recent(state.began),
         }
     }
 
@@ -221,6 +225,7 @@ impl Exchange {
         if offer.version != *version {
             offer.verdicts.clear();
         }
+        object.note_returned(offer);
         let replacement = object.with(offer, replica);
         if replacement.is_none() {
             *told = offer.changes;
@@ -231,9 +236,13 @@ impl Exchange {
     }
 }
 
+fn is_recent(instant: Option<Instant>) -> bool {
+    instant.is_some_and(|instant| instant.elapsed() < HEARD_FOR)
+}
+
 impl ExchangeState {
     fn is_connected(&self) -> bool {
-        self.heard.is_some_and(|heard| heard.elapsed() < HEARD_FOR)
+        is_recent(self.heard)
     }
 
     fn is_heard(&mut self, now: Timestamp) {

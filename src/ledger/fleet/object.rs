@@ -4,7 +4,7 @@
 //! host knows, and `replica.ID` for each replica, when it wrote last. What else is there is not ours,
 //! and stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,14 +70,15 @@ impl SharedObject {
         let Value::Object(object) = object else { return Self::default() };
         let mut shared = Self { object, ..Self::default() };
         let mut records = Records::new();
+        let known: HashMap<String, _> =
+            before.records.iter().map(|known| (known.0.to_string(), known)).collect();
         for (name, value) in &shared.data() {
             shared.size += name.len() + value.len();
             if let Some(key) = name.strip_prefix(KEY) {
-                let known = before.member(name).filter(|known| *known == value);
-                let known = known
-                    .and_then(|_| before.records.iter().find(|(one, _)| one.to_string() == key));
-                if let Some((key, record)) = known {
-                    records.insert(*key, Arc::clone(record));
+                if let Some((key, record)) = known.get(key)
+                    && before.member(name) == Some(value)
+                {
+                    records.insert(**key, Arc::clone(record));
                     continue;
                 }
                 let bytes = STANDARD.decode(value).unwrap_or_default();
@@ -96,6 +97,15 @@ impl SharedObject {
         shared.removed = before.removed.iter().chain(gone).copied().collect();
         shared.records = Arc::new(records);
         shared
+    }
+
+    /// What is back though it was not over was not taken out because it had been.
+    pub fn note_returned(&mut self, offer: &Offer) {
+        let records = &self.records;
+        self.removed.retain(|key| {
+            let back = records.get(key);
+            back.is_none_or(|record| offer.is_over(record, Duration::ZERO))
+        });
     }
 
     fn data(&self) -> Vec<(String, String)> {
@@ -146,7 +156,15 @@ impl SharedObject {
             let is_kept = offer.records.contains_key(key) || self.removed.contains(key);
             is_kept || !offer.is_over(record, Duration::ZERO)
         });
-        let left_out = leave_out(&mut joined);
+        // Of what is as it was read the size is known.
+        let size = |key: &Thumbprint, record: &Arc<Record>| {
+            let name = format!("{KEY}{key}");
+            let known = self.records.get(key).filter(|known| Arc::ptr_eq(known, record));
+            let known = known.and_then(|_| self.member(&name)).map(str::len);
+            let encoded = || codec::encode(&**record).len().div_ceil(3) * 4;
+            name.len() + known.unwrap_or_else(encoded)
+        };
+        let left_out = leave_out(&mut joined, size);
         let is_same =
             |key: &Thumbprint, record: &Arc<Record>| self.records.get(key) == Some(record);
         let changed: Vec<(&Thumbprint, &Arc<Record>)> =
@@ -208,9 +226,8 @@ fn elsewhere(slot: &Slot) -> Slot {
 }
 
 /// Takes out what there is no space for: those that ended first. Returns how many.
-fn leave_out(records: &mut Records) -> usize {
-    let size = |record: &Record| codec::encode(record).len().div_ceil(3) * 4 + KEY.len() + 44;
-    let mut total: usize = records.values().map(|record| size(record)).sum();
+fn leave_out(records: &mut Records, size: impl Fn(&Thumbprint, &Arc<Record>) -> usize) -> usize {
+    let mut total: usize = records.iter().map(|(key, record)| size(key, record)).sum();
     if total <= MAX_SIZE {
         return 0;
     }
@@ -222,7 +239,7 @@ fn leave_out(records: &mut Records) -> usize {
         if total <= MAX_SIZE {
             break;
         }
-        total -= records.remove(&key).map_or(0, |record| size(&record));
+        total -= records.remove(&key).map_or(0, |record| size(&key, &record));
         left_out += 1;
     }
     left_out
