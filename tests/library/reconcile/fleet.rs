@@ -21,6 +21,7 @@ impl World {
             known: known.as_ref(),
             is_served: fleet.is_some(),
             fleet: fleet.as_ref(),
+            shared: None,
         };
         self.records = reconcile(&self.records, &self.observation, context).records;
         &self.records[&thumbprint(1)].names[0]
