@@ -136,6 +136,8 @@ impl<'a> ReconcileContext<'a> {
         let is_judged = self.fleet.is_none_or(|fleet| {
             fleet.clock == ClockStanding::Right && end.at > after(self.now, self.policy.clock_skew)
         });
+        // Without a grace the key is over by either date, but by the later one not yet for this clock.
+        let is_judged = is_judged || end.grace.is_zero();
         if is_judged { end.observed_at(self.now) } else { end.reached_at(self.now) }
     }
 }

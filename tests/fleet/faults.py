@@ -192,7 +192,7 @@ class Faults:
         next(fault, None)
 
     def round(self):
-        running, world = [], self.world
+        running, shared, world = [], [], self.world
         self.busy = set()
         if self.random.random() < 0.15:
             (replica,) = self.random.sample(world.replicas, 1)
@@ -217,12 +217,13 @@ class Faults:
                 kind = self.random.choice(self.OF_ALL)
                 if not (kind is Faults.compacted and self.busy):
                     world.alone.update(dict.fromkeys(world.replicas, float("inf")))
-                    running.append(self.begin(kind))
+                    shared = [self.begin(kind)]
         for _ in range(self.random.choice([0, 1, 1, 2])):
             self.act()
         time.sleep(self.random.choice([0.02, 0.2, 0.5, 1.0, 2.0]) * self.random.uniform(0.5, 1.5))
         self.random.shuffle(running)
-        for fault in running:
+        # The others' repairs may need the API server.
+        for fault in shared + running:
             self.repair(fault)
             if self.random.random() < 0.5:
                 self.act()

@@ -115,19 +115,24 @@ def rollout(world, rounds):
     return f"{counts['refused']} of {counts['tokens']} tokens refused"
 
 
+def lose(world, replica):
+    """A key in its grace, of which no file is left."""
+    kid = world.drop(replica, 0)
+    world.until("served by all", 5, lambda: world.everywhere(kid))
+    world.files = {name: pair for name, pair in world.files.items() if pair[1] != kid}
+    world.deliver(replica, 0)
+    gone = lambda: all(any(key["keyId"] == kid and key["phase"] == "grace" for key in r.status().get("keys", []))
+                       for r in world.replicas)
+    world.until("the lost key is in its grace everywhere", 25, gone)
+    return kid
+
+
 def amnesia(world):
     """All states are deleted, and all replicas restarted: the same set."""
     world.kubelet.wait()
     world.until("all alike before", 15, world.alike)
     lost = world.random.choice(world.replicas)
-    # A key in its grace, of which no file is left.
-    kid = world.drop(lost, 0)
-    world.until("served by all", 5, lambda: world.everywhere(kid))
-    world.files = {name: pair for name, pair in world.files.items() if pair[1] != kid}
-    world.deliver(lost, 0)
-    gone = lambda: all(any(key["keyId"] == kid and key["phase"] == "grace" for key in r.status().get("keys", []))
-                       for r in world.replicas)
-    world.until("the lost key is in its grace everywhere", 25, gone)
+    lose(world, lost)
     before = world.replicas[0].kids
     for replica in world.replicas:
         replica.kill()
@@ -221,11 +226,30 @@ def size(world):
 
 
 def clock(world):
-    """A replica whose clock is an hour ahead tells the others no dates, and says so."""
+    """A replica whose clock is an hour behind changes no date of the others', and one whose clock is ahead tells
+    none, and says so."""
     if not world.clocks:
         return "skipped: no clock can be moved under this program"
     world.fresh()
     replica = world.replicas[0]
+    lost = lose(world, replica)
+    # And one that an order has ended, which no clock brings back.
+    ended = world.drop(replica, 0)
+    world.until("served by all", 5, lambda: world.everywhere(ended))
+    world.end_by_order(replica, ended)
+    world.until("the order is obeyed", 5, lambda: world.nowhere(ended))
+    def until(one):
+        return next((key["publishedUntil"] for key in one.status().get("keys", []) if key["keyId"] == lost), None)
+    before = until(replica)
+    for offset in ("-1h", None):
+        replica.kill()
+        replica.offset = offset
+        replica.start()
+        world.until("it hears the others", 15, lambda: replica.fleet().get("connected"))
+        time.sleep(3)
+    for one in world.replicas:
+        if until(one) != before:
+            world.fail(f"{one.name} publishes a lost key until {until(one)}, not {before}, since a clock was behind")
     replica.kill()
     replica.offset = "+1h"
     replica.start()
@@ -243,4 +267,4 @@ def clock(world):
     world.until("the ledgers are identical", 10, world.ledgers_alike)
     world.deliver(replica, 0)
     world.kubelet.wait()
-    return "an hour ahead: told nothing, said so; then all alike"
+    return "an hour behind: no date changes; an hour ahead: told nothing, said so; then all alike"

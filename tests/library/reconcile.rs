@@ -18,6 +18,7 @@ use jwksd::keys::entry::{Declared, Entry, PrivateHalf, SeenKey};
 use jwksd::keys::lifecycle::{End, Phase, Policy};
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Algorithm, Audience, Name, Thumbprint};
+use jwksd::ledger::dispute::{ClockStanding, FleetContext, ReplicaId};
 use jwksd::ledger::record::Succession;
 use jwksd::ledger::{
     Change, ChangeKind, KeyName, Missed, NamedKey, Observation, Orders, Overview, ReconcileContext,
@@ -70,6 +71,8 @@ struct World {
     policy: Policy,
     /// The default grace where absent.
     on_removal: Option<Duration>,
+    /// What is known of its clock, where it is a replica of a fleet that it does not hear.
+    clock: Option<ClockStanding>,
     last: Reconciliation,
 }
 
@@ -81,6 +84,7 @@ impl Default for World {
             missed: BTreeSet::new(),
             policy: policy(),
             on_removal: None,
+            clock: None,
             last: Reconciliation::default(),
         }
     }
@@ -131,6 +135,7 @@ impl World {
     }
 
     fn look_once(&mut self, seconds: i64) -> Vec<Change> {
+        let replica = ReplicaId::from("here");
         let context = ReconcileContext {
             now: at(seconds),
             policy: &self.policy,
@@ -141,7 +146,11 @@ impl World {
             forgets: true,
             known: None,
             is_served: true,
-            fleet: None,
+            fleet: self.clock.map(|clock| FleetContext {
+                replica: &replica,
+                is_heard: false,
+                clock,
+            }),
         };
         let mut outcome = reconcile(&self.records, &self.observation, context);
         self.records.clone_from(&outcome.records);

@@ -178,6 +178,30 @@ fn a_loss_noted_by_a_clock_an_hour_ahead_counts_its_grace_from_the_corrected_clo
 }
 
 #[test]
+fn an_end_keeps_its_instant_under_a_clock_that_is_behind_the_fleet_s() {
+    for clock in [super::ClockStanding::Unknown, super::ClockStanding::Wrong] {
+        let mut world = World::default();
+        world.put("a", vec![seen("a", 1)]).put("b", vec![seen("b", 2)]);
+        world.put("c", vec![seen("c", 3)]).look(0);
+        world.end(2, End::planned(at(DAY), secs(GRACE)));
+        world.end(3, End::planned(at(DAY), Duration::ZERO));
+        world.remove("a").look(DAY);
+        world.clock = Some(clock);
+        world.look(DAY - HOUR);
+        for kid in ["a", "b"] {
+            assert_eq!(world.phase(kid, DAY - HOUR), Phase::Grace, "{kid}");
+        }
+        assert_eq!(world.phase("c", DAY - HOUR), Phase::Retired);
+        world.clock = Some(super::ClockStanding::Right);
+        world.look(DAY + 60);
+        for kid in ["a", "b"] {
+            assert_eq!(world.phase(kid, DAY + GRACE - 1), Phase::Grace, "{kid}");
+            assert_eq!(world.phase(kid, DAY + GRACE), Phase::Retired, "{kid}");
+        }
+    }
+}
+
+#[test]
 fn a_key_that_is_back_is_safe_as_before_within_its_grace_and_new_after_it() {
     for (away, safe) in [(HOUR / 2, DAY + HOUR / 2), (2 * HOUR, DAY + 2 * HOUR + PROPAGATION)] {
         let mut world = World::default();

@@ -9,7 +9,7 @@ use super::*;
 impl World {
     /// Looks as a replica of a fleet, or decides as a command beside one. The records were `known` before
     /// the scan; without that, others have changed them since.
-    fn decide(&mut self, fleet: Option<&str>, known: Option<Records>) -> &KeyName {
+    fn decide(&mut self, fleet: Option<&str>, known: Option<&Records>) -> &KeyName {
         let fleet = fleet.map(ReplicaId::from);
         let context = ReconcileContext {
             now: at(0),
@@ -19,7 +19,7 @@ impl World {
             retention: secs(RETENTION),
             max_keys: 1000,
             forgets: false,
-            known: known.as_ref(),
+            known,
             is_served: fleet.is_some(),
             fleet: fleet.as_ref().map(|replica| FleetContext {
                 replica,
@@ -33,7 +33,7 @@ impl World {
 
     fn look_in_fleet(&mut self) -> &KeyName {
         let known = self.records.clone();
-        self.decide(Some("a"), Some(known))
+        self.decide(Some("a"), Some(&known))
     }
 }
 
@@ -67,10 +67,10 @@ fn a_loss_that_others_told_counts_nowhere_where_the_entry_lies() {
     let name = &mut Arc::make_mut(record).names[0];
     (name.loss, name.generation) = (Some(End::noticed(at(0), secs(0))), 1);
     let lost = world.records.clone();
-    let kept = world.decide(Some("a"), Some(Records::new()));
+    let kept = world.decide(Some("a"), Some(&Records::new()));
     assert_eq!((kept.loss, kept.generation), (None, 2));
     world.records = lost;
-    assert!(world.remove("k").decide(Some("a"), Some(Records::new())).loss.is_some());
+    assert!(world.remove("k").decide(Some("a"), Some(&Records::new())).loss.is_some());
 }
 
 #[test]

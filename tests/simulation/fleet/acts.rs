@@ -301,9 +301,9 @@ impl Cluster {
                 self.tell(|| "the object is wiped".to_owned());
                 self.rules.forget_shared(self.now);
                 if chance.percent(50) {
-                    self.store.wipe()
+                    self.store.wipe();
                 } else {
-                    self.store.recreate()
+                    self.store.recreate();
                 }
                 self.broadcast();
             }

@@ -46,7 +46,7 @@ impl Cluster {
         self.rules.forget_over(now, self.settings.retention - 20 * MINUTE);
         let long = |since: Option<Ms>| since.is_some_and(|since| since + LONG <= now);
         let is_linked = long(self.rules.linked[index]);
-        let all_linked = self.rules.linked.iter().all(|linked| linked.is_some());
+        let all_linked = self.rules.linked.iter().all(std::option::Option::is_some);
         let mut wrong = None;
         let mut checked = 0;
         for key in self.rules.keys.values() {
@@ -174,8 +174,8 @@ impl Cluster {
             self.violate("the shared copy is not what the replicas remember".to_owned());
         }
         let lying = |material: u8| -> Option<&Lying> {
-            let all = self.members.iter().flat_map(|member| member.mount.entries.values());
-            all.filter(|lying| lying.material == material).last()
+            let mut all = self.members.iter().flat_map(|member| member.mount.entries.values());
+            all.rfind(|lying| lying.material == material)
         };
         let mut wrong = None;
         self.rules.forget_over(now, self.settings.retention - 20 * MINUTE);

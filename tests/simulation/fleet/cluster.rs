@@ -139,9 +139,10 @@ impl Cluster {
         let acts = usize::try_from(cluster.random.between(3, 16)).unwrap();
         for act in 0..acts {
             // Several things at once are what goes wrong.
-            let when = match cluster.random.percent(50) {
-                true => cluster.random.between(MINUTE, cluster.settings.healed_at),
-                false => HOUR + cluster.random.between(0, 10 * MINUTE),
+            let when = if cluster.random.percent(50) {
+                cluster.random.between(MINUTE, cluster.settings.healed_at)
+            } else {
+                HOUR + cluster.random.between(0, 10 * MINUTE)
             };
             cluster.acts.push(!left_out.contains(&act));
             cluster.schedule(when, Event::Act(act));
@@ -178,15 +179,15 @@ impl Cluster {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Act(act) if self.acts[act] => self.act(act),
-            Event::Act(_) | Event::End => {}
             Event::Deliver(index) => self.deliver(index),
             Event::Look(index, look) if self.members[index].look == look => {
-                self.decide(index, true)
+                self.decide(index, true);
             }
             Event::Wake(index, wake) if self.members[index].wake == wake => {
-                self.decide(index, false)
+                self.decide(index, false);
             }
-            Event::Look(..) | Event::Wake(..) => {}
+            // What was overtaken.
+            Event::Act(_) | Event::End | Event::Look(..) | Event::Wake(..) => {}
             Event::Poll(index) => {
                 self.decide(index, true);
                 self.schedule(POLL, Event::Poll(index));
