@@ -266,7 +266,7 @@ impl Update<'_> {
             let kind = match known {
                 None => Some(ChangeKind::Added),
                 Some(_) if next.loss.is_some() => Some(ChangeKind::Returned),
-                Some(known) if *known != next => Some(ChangeKind::Updated),
+                Some(known) if !known.says_the_same(&next) => Some(ChangeKind::Updated),
                 Some(_) => {
                     let declaring = |places: &'_ [Place]| {
                         places.iter().filter(|place| place.declares(name)).cloned().collect()

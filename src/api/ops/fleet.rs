@@ -1,12 +1,15 @@
 //! What `/status` says of the fleet, and what is measured of it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::OpsView;
 use super::family::{Measured, seconds};
-use crate::ledger::fleet::FleetStatus;
+use crate::keys::lifecycle::after;
 use crate::ledger::fleet::object::MAX_SIZE;
+use crate::ledger::fleet::{FleetStatus, ReplicaId};
 use crate::ledger::{NamedKey, Records};
 
 /// The ledger that the replicas share.
@@ -55,7 +58,7 @@ pub(super) struct Disagreement {
 }
 
 impl FleetReport {
-    pub(super) fn of(status: &FleetStatus, records: &Records) -> Self {
+    pub(super) fn of(status: &FleetStatus, records: &Records, now: Timestamp) -> Self {
         let failing = status.failing.clone();
         Self {
             store: status.store.clone(),
@@ -70,7 +73,7 @@ impl FleetReport {
                 .iter()
                 .map(|(id, at)| ReplicaReport { id: id.to_string(), last_write: *at })
                 .collect(),
-            disagreements: disagreements(records),
+            disagreements: disagreements(records, status, now),
             not_yet_told: status.not_yet_told,
             left_out: status.left_out,
             size: status.size,
@@ -80,14 +83,23 @@ impl FleetReport {
     }
 }
 
-pub(super) fn disagreements(records: &Records) -> Vec<Disagreement> {
+/// Who asks, asks again within ten minutes; the questions of replicas that are gone stay open.
+const ASKS_WITHIN: Duration = Duration::from_secs(1800);
+
+fn disagreements(records: &Records, status: &FleetStatus, now: Timestamp) -> Vec<Disagreement> {
+    let is_alive = |replica: &ReplicaId| {
+        let wrote = status.replicas.get(replica);
+        status.replica.as_ref() == Some(replica)
+            || wrote.is_some_and(|at| after(*at, ASKS_WITHIN) > now)
+    };
     let disputed = NamedKey::all(records).filter_map(|named| {
         let dispute = named.key.dispute.as_ref().filter(|dispute| dispute.is_open())?;
         let open = dispute.questions.iter().filter(|(_, question)| question.is_open);
-        Some(Disagreement {
+        let open: Vec<_> = open.filter(|(replica, _)| is_alive(replica)).collect();
+        (!open.is_empty()).then(|| Disagreement {
             key_id: named.kid().to_string(),
             audience: named.audience().to_string(),
-            missed_by: open.map(|(replica, _)| replica.to_string()).collect(),
+            missed_by: open.into_iter().map(|(replica, _)| replica.to_string()).collect(),
         })
     });
     disputed.collect()
@@ -123,7 +135,9 @@ pub(super) fn measure(measured: &mut Measured<'_>, status: Option<&FleetStatus>,
     family(
         "fleet_disagreements",
         "Names that some replica does not see, and another one does",
-        &|_| count(records.map(disagreements).unwrap_or_default().len()),
+        &|status| {
+            count(records.map_or(0, |records| disagreements(records, status, sight.now).len()))
+        },
     );
     family("fleet_ledger_bytes", "The size of the fleet's ledger", &|status| count(status.size));
     family("fleet_ledger_max_bytes", "How large the fleet's ledger may become", &|_| {

@@ -232,7 +232,7 @@ pub(super) fn report(sources: &OpsSources, sight: &OpsView) -> (StatusReport, Ke
         rotation: rotations.map(|(audience, status)| RotationReport { audience, status }).collect(),
         fleet: sources.fleet.as_ref().map(|fleet| {
             let none = Records::new();
-            FleetReport::of(&fleet.status(), view.map_or(&none, |view| &view.records))
+            FleetReport::of(&fleet.status(), view.map_or(&none, |view| &view.records), *now)
         }),
     };
     (report, keys)
