@@ -45,7 +45,7 @@ impl Record {
             public_key: self.public_key.clone(),
             names: if is_freed { Vec::new() } else { join_names(&self.names, &other.names) },
             places: here.places.clone(),
-            orders: join_orders(&self.orders, &other.orders),
+            orders: join_orders(&self.orders, &other.orders, newer),
             first_seen: self.first_seen.min(other.first_seen),
             deleted_at: earliest(self.deleted_at, other.deleted_at),
             revision: here.revision,
@@ -145,7 +145,9 @@ impl KeyName {
 }
 
 /// Two registers: the end with the number of the order that it comes from, and all the rest.
-fn join_orders(one: &Arc<Orders>, other: &Arc<Orders>) -> Arc<Orders> {
+/// What is `expected` of a plan is not ordered: whoever wrote last on this host says it, so that two whose
+/// clocks disagree do not write in turn.
+fn join_orders(one: &Arc<Orders>, other: &Arc<Orders>, written: Ordering) -> Arc<Orders> {
     if one == other {
         return Arc::clone(one);
     }
@@ -163,7 +165,11 @@ fn join_orders(one: &Arc<Orders>, other: &Arc<Orders>) -> Arc<Orders> {
         && let Some(succession) = &mut joined.succession
     {
         let expected = |orders: &Orders| orders.succession.as_ref()?.expected;
-        succession.expected = earliest(expected(one), expected(other));
+        succession.expected = match written {
+            Ordering::Greater => expected(one),
+            Ordering::Less => expected(other),
+            Ordering::Equal => earliest(expected(one), expected(other)),
+        };
     }
     (joined.end, joined.end_number) = join_ends(one, other);
     if joined == **one { Arc::clone(one) } else { Arc::new(joined) }

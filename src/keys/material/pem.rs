@@ -44,8 +44,10 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
             recovered.ok_or(failed)?
         }
     };
+    // By what they hold, not by their labels.
     let is_public = |decoded: &Decoded| {
-        matches!(&*decoded.block.label, "PUBLIC KEY" | "RSA PUBLIC KEY" | "CERTIFICATE")
+        let form = Form::of(&decoded.contents);
+        matches!(form, Ok(Form::Spki | Form::RsaPublic | Form::Certificate))
     };
     let open_private = opener.open_private || !blocks.iter().any(is_public);
     let notes = parts.len();

@@ -113,12 +113,14 @@ impl SharedObject {
         shared
     }
 
-    /// What is back though it was not over was not taken out because it had been.
+    /// What is back though it was not over was not taken out because it had been; and what this replica
+    /// keeps itself it takes out in its time.
     pub fn note_returned(&mut self, offer: &Offer) {
         let records = &self.records;
         self.removed.retain(|key| {
             let back = records.get(key);
-            back.is_none_or(|record| offer.is_over(record, Duration::ZERO))
+            let is_over = back.is_none_or(|record| offer.is_over(record, Duration::ZERO));
+            is_over && !offer.records.contains_key(key)
         });
     }
 

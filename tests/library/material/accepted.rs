@@ -174,6 +174,13 @@ fn without_verify_pairs_a_private_block_is_not_opened_beside_a_public_one() {
     // Where nothing else tells the key, it is opened all the same.
     let refused = read("ec", &[("ec.pem", unopened)], &rules).unwrap_err();
     assert_eq!(refused.reason.code(), "bad-key");
+    // A block is public by what it holds: this one is an encrypted key.
+    let (_, encrypted) = accepted("encrypted-with-public").files.remove(0);
+    let encrypted = String::from_utf8(encrypted).unwrap();
+    let encrypted = encrypted.replace("ENCRYPTED PRIVATE KEY", "PUBLIC KEY");
+    let private = super::text("label-sec1-as-pkcs8");
+    let entry = read("ec", &[("ec.pem", private + &encrypted)], &rules).unwrap();
+    assert!(entry.keys[0].private.is_there());
 }
 
 #[test]
