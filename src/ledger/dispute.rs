@@ -57,6 +57,9 @@ pub struct Question {
     /// How often it was asked or withdrawn.
     pub count: u64,
     pub is_open: bool,
+    /// Whether the one that asks sees an earlier declaration, and not none at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sees_earlier: bool,
 }
 
 impl Dispute {
@@ -112,7 +115,11 @@ impl Dispute {
     }
 
     pub(super) fn has_open_question_of(&self, replica: &ReplicaId) -> bool {
-        self.questions.get(replica).is_some_and(|question| question.is_open)
+        self.open_question_of(replica).is_some()
+    }
+
+    pub(super) fn open_question_of(&self, replica: &ReplicaId) -> Option<Question> {
+        self.questions.get(replica).copied().filter(|question| question.is_open)
     }
 
     /// The number of questions of all but `replica`.
@@ -122,16 +129,23 @@ impl Dispute {
     }
 
     /// The same where `replica` does not see what is declared.
-    pub(super) fn ask(&mut self, replica: &ReplicaId) {
+    pub(super) fn ask(&mut self, replica: &ReplicaId, sees_earlier: bool) {
         let question = self.questions.entry(Arc::clone(replica)).or_default();
-        *question = Question { count: question.count + 1, is_open: true };
+        *question = Question { count: question.count + 1, is_open: true, sees_earlier };
+    }
+
+    /// Whether another one than `replica` sees an earlier declaration, so that the name is not lost.
+    pub(super) fn is_seen_earlier_by_others(&self, replica: &ReplicaId) -> bool {
+        let mut others = self.questions.iter().filter(|(asking, _)| *asking != replica);
+        others.any(|(_, question)| question.is_open && question.sees_earlier)
     }
 
     /// The same where `replica` sees it: it withdraws its question, and objects to those of others.
     pub(super) fn object(&mut self, replica: &ReplicaId) {
         if let Some(question) = self.questions.get_mut(replica).filter(|question| question.is_open)
         {
-            *question = Question { count: question.count + 1, is_open: false };
+            let count = question.count + 1;
+            *question = Question { count, is_open: false, sees_earlier: false };
         }
         let asked = self.questions_to(replica);
         if self.is_open() && self.objections.get(replica).is_none_or(|count| *count < asked) {

@@ -110,14 +110,17 @@ impl Update<'_> {
 
     /// Asks the other replicas whether they still see `name`, which this one would have like `unseen`.
     fn ask(&mut self, fleet: &ReplicaId, key: Thumbprint, name: &mut KeyName, unseen: KeyName) {
+        let sees_earlier = unseen.loss.is_none();
         let is_asked = |name: &KeyName| {
-            name.dispute.as_ref().is_some_and(|dispute| dispute.has_open_question_of(fleet))
+            let dispute = name.dispute.as_ref();
+            let open = dispute.and_then(|dispute| dispute.open_question_of(fleet));
+            open.is_some_and(|question| question.sees_earlier == sees_earlier)
         };
         if !is_asked(name) {
             if !self.is_confirmed(Missed::Name(key, name.name.clone())) {
                 return;
             }
-            name.dispute.get_or_insert_default().ask(fleet);
+            name.dispute.get_or_insert_default().ask(fleet, sees_earlier);
         }
         self.outcome.unseen.push(Verdict { key, name: unseen });
     }

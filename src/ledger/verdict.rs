@@ -34,6 +34,8 @@ struct OpenQuestion {
     /// The dispute as all replicas know it, and since when it has been like this.
     dispute: Dispute,
     since: Duration,
+    /// How long nobody must have objected.
+    quiet: Duration,
     asks_again_after: Duration,
 }
 
@@ -69,7 +71,10 @@ impl Verdicts {
             let id = (verdict.key, name.clone());
             let known = before.get(&id).filter(|known| known.generation == told.generation);
             let since = known.filter(|known| known.dispute == *dispute).map(|known| known.since);
+            // Who sees an earlier declaration has the first word: then the name is not lost.
+            let is_seen = verdict.name.loss.is_some() && dispute.is_seen_earlier_by_others(replica);
             let mut question = OpenQuestion {
+                quiet: quiet * (1 + u32::from(is_seen)),
                 generation: told.generation,
                 dispute: dispute.clone(),
                 since: since.unwrap_or(elapsed),
@@ -77,7 +82,7 @@ impl Verdicts {
             };
             let waited = elapsed.saturating_sub(question.since);
             if dispute.is_unanswered() {
-                if quiet <= waited {
+                if question.quiet <= waited {
                     due.push(verdict.clone());
                 }
             } else if question.asks_again_after <= waited {
@@ -91,11 +96,10 @@ impl Verdicts {
     }
 
     /// When something is to be done about a question, at the earliest.
-    pub fn next(&self, quiet: Duration) -> Option<Duration> {
+    pub fn next(&self) -> Option<Duration> {
         let at = |question: &OpenQuestion| {
-            let wait =
-                if question.dispute.is_unanswered() { quiet } else { question.asks_again_after };
-            question.since + wait
+            let OpenQuestion { dispute, quiet, asks_again_after, .. } = question;
+            question.since + if dispute.is_unanswered() { *quiet } else { *asks_again_after }
         };
         self.open.values().map(at).min()
     }
@@ -105,7 +109,10 @@ fn ask_again(records: &mut Records, (key, name): &(Thumbprint, Name), replica: &
     let Some(record) = records.get_mut(key) else { return };
     let record = Arc::make_mut(record);
     if let Some(name) = record.names.iter_mut().find(|known| known.name == *name) {
-        name.dispute.get_or_insert_default().ask(replica);
+        let dispute = name.dispute.get_or_insert_default();
+        let sees_earlier =
+            dispute.open_question_of(replica).is_some_and(|known| known.sees_earlier);
+        dispute.ask(replica, sees_earlier);
         record.revision += 1;
     }
 }

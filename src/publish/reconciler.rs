@@ -125,8 +125,8 @@ impl Reconciler {
     }
 
     /// How long until a scan may show that a question to the fleet has come to a verdict.
-    pub fn judges_after(&self, fleet: &Membership, clock: &dyn Clock) -> Option<Duration> {
-        let wait = self.verdicts.next(fleet.quiet)?.saturating_sub(clock.elapsed());
+    pub fn judges_after(&self, clock: &dyn Clock) -> Option<Duration> {
+        let wait = self.verdicts.next()?.saturating_sub(clock.elapsed());
         Some(wait.max(AT_LEAST))
     }
 

@@ -227,8 +227,7 @@ impl Reload {
         // Watches are armed before the scan that counts: a change between a scan and the arming is
         // seen by the scan after it.
         let armed = self.follow();
-        let judged =
-            self.ledger.fleet().and_then(|fleet| self.reconciler.judges_after(fleet, &*self.clock));
+        let judged = self.reconciler.judges_after(&*self.clock);
         let pause = if is_outdated {
             Some(LEDGER_SETTLE[0])
         } else if let Some(pause) = self.reconciler.confirms_after(self.settings.settle) {

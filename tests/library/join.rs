@@ -32,12 +32,13 @@ fn ends() -> impl Strategy<Value = Option<End>> {
 
 fn disputes() -> impl Strategy<Value = Option<Box<Dispute>>> {
     let replicas = || prop::sample::select(vec!["x", "y"]).prop_map(Arc::<str>::from);
-    let questions = prop::collection::btree_map(replicas(), (0..4_u64, any::<bool>()), 0..3);
+    let questions =
+        prop::collection::btree_map(replicas(), (0..4_u64, any::<bool>(), any::<bool>()), 0..3);
     let objections = prop::collection::btree_map(replicas(), 0..4_u64, 0..3);
     let digests = (0..20_u8).prop_map(|digest| Arc::<str>::from(digest.to_string()));
     let history = prop::collection::btree_map(digests, 0..9_u64, 0..20);
     (questions, objections, history).prop_map(|(questions, objections, history)| {
-        let question = |(count, is_open)| Question { count, is_open };
+        let question = |(count, is_open, sees_earlier)| Question { count, is_open, sees_earlier };
         let questions = questions.into_iter().map(|(who, what)| (who, question(what)));
         let dispute = Dispute { questions: questions.collect(), objections, history };
         // As it is kept: the newest sixteen of them.

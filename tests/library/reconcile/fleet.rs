@@ -79,7 +79,7 @@ fn what_is_declared_anew_is_not_disputed_yet() {
     world.put("k", vec![until(DAY)]).look_in_fleet();
     let record = world.records.get_mut(&thumbprint(1)).unwrap();
     let dispute = Arc::make_mut(record).names[0].dispute.as_mut().unwrap();
-    dispute.questions.insert("b".into(), Question { count: 1, is_open: true });
+    dispute.questions.insert("b".into(), Question { count: 1, is_open: true, sees_earlier: false });
     dispute.objections.insert("a".into(), 1);
     let dispute = world.put("k", vec![until(2 * DAY)]).look_in_fleet().dispute.clone().unwrap();
     assert!(dispute.questions.is_empty() && dispute.objections.is_empty());

@@ -248,7 +248,7 @@ impl Member {
             let outdated = outcome.is_outdated.then_some(Duration::from_millis(5));
             let confirms =
                 outdated.or_else(|| running.reconciler.confirms_after(Duration::from_millis(50)));
-            let judges = running.reconciler.judges_after(&running.membership, &self.clock);
+            let judges = running.reconciler.judges_after(&self.clock);
             decided.looks_in = [confirms, judges].into_iter().flatten().min().map(ms);
         }
         let next = next_change(records, clock_now, policy);
