@@ -51,6 +51,14 @@ impl Trap {
         self.outside.join("victim.pem")
     }
 
+    /// Puts a file of the stranger's into the key directory: theirs from the first instant on.
+    fn plant(&self, name: &str, content: impl AsRef<[u8]>) {
+        let made = self.directory.path().join("planted");
+        fs::write(&made, content).unwrap();
+        give(&made);
+        fs::rename(&made, self.keys.join(name)).unwrap();
+    }
+
     /// A directory of the stranger's below the key directory.
     fn stranger_s(&self, name: &str) -> PathBuf {
         let path = self.keys.join(name);
@@ -404,8 +412,7 @@ fn in_a_shared_directory_nobody_changes_another_s_key() {
         ("good.aaa", String::new()),
     ];
     for (name, content) in planted {
-        drop_by_rename(&trap.keys, name, content);
-        give(&trap.keys.join(name));
+        trap.plant(name, content);
         let status = eventually("it is refused", || {
             let address = daemon.address_of("ops");
             let mut connection = Connection::open(address).unwrap();
@@ -441,14 +448,14 @@ fn in_a_shared_directory_nobody_changes_another_s_key() {
     });
     fs::set_permissions(trap.keys.join("good.pem"), PermissionsExt::from_mode(0o600)).unwrap();
     for is_link in [false, true] {
-        drop_by_rename(&trap.keys, "aaa.meta.json", end.to_string());
+        trap.plant("aaa.meta.json", end.to_string());
         if is_link {
-            link(Path::new("good.pem"), &trap.keys.join("aaa.pem"));
+            let link_of_theirs = trap.directory.path().join("link");
+            link(Path::new("good.pem"), &link_of_theirs);
+            fs::rename(&link_of_theirs, trap.keys.join("aaa.pem")).unwrap();
         } else {
-            drop_by_rename(&trap.keys, "aaa.pem", fs::read(&public).unwrap());
+            trap.plant("aaa.pem", fs::read(&public).unwrap());
         }
-        give(&trap.keys.join("aaa.meta.json"));
-        give(&trap.keys.join("aaa.pem"));
         await_polls(&daemon);
         daemon.await_kids(&["good", "theirs"]);
         assert_eq!(signs().as_ref(), Some(&signer));
@@ -460,8 +467,7 @@ fn in_a_shared_directory_nobody_changes_another_s_key() {
     fs::rename(trap.keys.join("good.pem"), trap.keys.join("key.der")).unwrap();
     fs::write(trap.keys.join("key.meta.json"), r#"{"keyId": "good"}"#).unwrap();
     await_polls(&daemon);
-    fs::write(trap.keys.join("tls.key"), "").unwrap();
-    give(&trap.keys.join("tls.key"));
+    trap.plant("tls.key", "");
     await_polls(&daemon);
     assert!(daemon.kids().contains(&"good".to_owned()));
     assert!(!daemon.log().iter().any(|line| line.contains("key.der: passed over")));
