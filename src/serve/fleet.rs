@@ -1,6 +1,7 @@
 //! This replica's part in a fleet: its name, the shared ledger, and how that is reached.
 
 use std::io;
+#[cfg(feature = "fleet")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
