@@ -464,8 +464,8 @@ fn in_a_shared_directory_nobody_changes_another_s_key() {
         await_polls(&daemon);
     }
     // What would be another form of a key of theirs.
-    fs::rename(trap.keys.join("good.pem"), trap.keys.join("key.der")).unwrap();
     fs::write(trap.keys.join("key.meta.json"), r#"{"keyId": "good"}"#).unwrap();
+    fs::rename(trap.keys.join("good.pem"), trap.keys.join("key.der")).unwrap();
     await_polls(&daemon);
     trap.plant("tls.key", "");
     await_polls(&daemon);
