@@ -31,17 +31,16 @@ mod excuses;
 mod fetching;
 mod fleet;
 mod orders;
+mod play;
 mod random;
 mod replica;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::play::{Counts, Simulation, play};
 use crate::world::World;
 
 /// Milliseconds since the start of a simulation, or by a clock.
@@ -55,113 +54,38 @@ pub fn at(ms: Ms) -> Timestamp {
     Timestamp::from_millisecond(START + ms).unwrap()
 }
 
-/// How many seeds are tried where nothing is said.
-const SEEDS: u64 = 60;
+impl Simulation for World {
+    const TEST: &str = "no_fleet_refuses";
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect(variable))
-}
-
-/// Runs a seed without some of its acts; returns what went wrong, if anything did.
-fn run(seed: u64, is_traced: bool, left_out: &BTreeSet<usize>) -> (World, Option<String>) {
-    let mut world = World::new(seed, is_traced, left_out);
-    let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).err();
-    let panic = panicked.map(|panic| {
-        panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())
-    });
-    let wrong = panic.or_else(|| world.violation.take());
-    (world, wrong)
-}
-
-/// Leaves out as many acts as can be left out with something still going wrong, and tells the story.
-fn explain(seed: u64) -> String {
-    let (world, _) = run(seed, false, &BTreeSet::new());
-    let mut left_out = BTreeSet::new();
-    let is_shortened = number("JWKSD_WHOLE").is_none();
-    for act in (0..world.acts.len()).filter(|_| is_shortened) {
-        left_out.insert(act);
-        if run(seed, false, &left_out).1.is_none() {
-            left_out.remove(&act);
-        }
+    fn of(seed: u64, is_traced: bool, left_out: &BTreeSet<usize>) -> Self {
+        Self::new(seed, is_traced, left_out)
     }
-    let (world, wrong) = run(seed, true, &left_out);
-    let quiet = |line: &&String| !line.contains("  token ");
-    let trace: Vec<String> = world.trace.unwrap_or_default();
-    let about: Vec<&String> = trace.iter().filter(quiet).collect();
-    let tail = about.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let Some(wrong) = wrong else { return format!("seed {seed}: nothing is wrong\n{tail}") };
-    format!(
-        "seed {seed}, acts {left_out:?} left out:\n{tail}{wrong}\n\
-         again: JWKSD_SEED={seed} cargo test --test simulation"
-    )
-}
 
-/// How often what was checked, in all seeds together.
-type Counts = BTreeMap<&'static str, u64>;
+    fn run(&mut self) {
+        Self::run(self);
+    }
 
-/// Plays every seed that is to be tried, on all processors. Returns how many those are, what was checked
-/// and the seeds in which something went wrong.
-fn play_all(
-    play_one: &(dyn Fn(u64) -> (Counts, Option<String>) + Sync),
-) -> (u64, Counts, Vec<u64>) {
-    let seeds = number("JWKSD_SEEDS").unwrap_or(SEEDS);
-    let first = number("JWKSD_FIRST_SEED").unwrap_or(0);
-    let at_most = number("JWKSD_FAILURES").unwrap_or(1);
-    let next = AtomicU64::new(first);
-    let failed = AtomicU64::new(0);
-    let play = || {
-        let mut counts: Counts = BTreeMap::new();
-        let mut failures = Vec::new();
-        while failed.load(Ordering::Relaxed) < at_most {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if first + seeds <= seed {
-                break;
-            }
-            let (found, wrong) = play_one(seed);
-            for (what, count) in found {
-                *counts.entry(what).or_default() += count;
-            }
-            if let Some(wrong) = wrong {
-                println!("{seed}: {}", wrong.chars().take(400).collect::<String>());
-                failures.push(seed);
-                failed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        (counts, failures)
-    };
-    let mut counts: Counts = BTreeMap::new();
-    let mut failures = Vec::new();
-    std::thread::scope(|scope| {
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let players: Vec<_> = (0..threads).map(|_| scope.spawn(play)).collect();
-        for player in players {
-            let (found, failed) = player.join().unwrap();
-            failures.extend(failed);
-            for (what, count) in found {
-                *counts.entry(what).or_default() += count;
-            }
-        }
-    });
-    failures.sort_unstable();
-    (seeds, counts, failures)
+    fn acts(&self) -> usize {
+        self.acts.len()
+    }
+
+    fn violation(&mut self) -> Option<String> {
+        self.violation.take()
+    }
+
+    fn counts(self) -> Counts {
+        self.tally.counts
+    }
+
+    fn story(&mut self) -> Vec<String> {
+        let trace = self.trace.take().unwrap_or_default();
+        trace.into_iter().filter(|line| !line.contains("  token ")).collect()
+    }
 }
 
 #[test]
 fn no_fleet_refuses_a_good_token_or_keeps_a_dead_key() {
-    if let Some(seed) = number("JWKSD_SEED") {
-        let story = explain(seed);
-        println!("{story}");
-        assert!(story.contains("nothing is wrong"), "{story}");
-        return;
-    }
-    let (seeds, counts, failures) = play_all(&|seed| {
-        let (world, wrong) = run(seed, false, &BTreeSet::new());
-        (world.tally.counts, wrong)
-    });
-    println!("{counts:#?}");
-    if let Some(seed) = failures.first() {
-        panic!("{}", explain(*seed));
-    }
+    let Some((seeds, counts)) = play::<World>() else { return };
     let count = |what: &str| counts.get(what).copied().unwrap_or(0);
     let refused: u64 =
         counts.iter().filter(|(what, _)| what.starts_with("excused")).map(|(_, count)| count).sum();
