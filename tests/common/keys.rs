@@ -1,11 +1,26 @@
 //! Keys that are made up without files.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use jwksd::keys::entry::{Declared, PrivateHalf, SeenKey};
+use jwksd::keys::lifecycle::Policy;
 use jwksd::keys::{Audience, Kid, PublicKey};
 use jwksd::ledger::{NamedKey, Records};
+
+/// All of it a second, for tests in which that does not matter.
+#[allow(dead_code, reason = "not every user of this file has records")]
+pub const POLICY: Policy = {
+    let second = Duration::from_secs(1);
+    Policy {
+        announce: second,
+        propagation: second,
+        token_lifetime: second,
+        clock_skew: second,
+        default_grace: second,
+    }
+};
 
 /// A kid.
 pub fn kid(name: &str) -> Kid {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jwksd::keys::lifecycle::{End, Policy};
+use jwksd::keys::lifecycle::End;
 use jwksd::keys::{Audience, Name};
 use jwksd::ledger::dispute::{Dispute, Question};
 use jwksd::ledger::{KeyName, NamedKey, Orders, Record};
 use jwksd::source::Slot;
 use proptest::prelude::*;
 
-use crate::common::keys::{kid, seen};
+use crate::common::keys::{POLICY, kid, seen};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -60,7 +60,7 @@ prop_compose! {
         published in prop::option::of(0..9_i64), publications in 0..3_u64,
         was_published in any::<bool>(), is_here in any::<bool>(), dispute in disputes(),
     ) -> KeyName {
-        let policy = policy();
+        let policy = POLICY;
         let slot = Slot::new(Path::new(if is_here { "/keys" } else { "" }).into(), name);
         let record = Record::of_newcomer(&seen(name, 1), &slot, at(seen_at), &policy);
         let mut made = record.names[0].clone();
@@ -81,7 +81,7 @@ prop_compose! {
         deleted in prop::option::weighted(0.2, 0..50_i64), first_seen in 0..9_i64,
     ) -> Arc<Record> {
         let slot = Slot::new(Path::new("/keys").into(), "a");
-        let mut record = Record::of_newcomer(&seen("a", 1), &slot, at(first_seen), &policy());
+        let mut record = Record::of_newcomer(&seen("a", 1), &slot, at(first_seen), &POLICY);
         let names: BTreeMap<Name, KeyName> =
             names.into_iter().map(|name| (name.name.clone(), name)).collect();
         record.names = names.into_values().collect();
@@ -98,17 +98,6 @@ prop_compose! {
             ..Orders::default()
         });
         Arc::new(record)
-    }
-}
-
-const fn policy() -> Policy {
-    let second = Duration::from_secs(1);
-    Policy {
-        announce: second,
-        propagation: second,
-        token_lifetime: second,
-        clock_skew: second,
-        default_grace: second,
     }
 }
 
@@ -161,7 +150,7 @@ proptest! {
 #[test]
 fn an_order_about_something_else_takes_no_end_back() {
     let slot = Slot::new(Path::new("/keys").into(), "a");
-    let record = Record::of_newcomer(&seen("a", 1), &slot, at(0), &policy());
+    let record = Record::of_newcomer(&seen("a", 1), &slot, at(0), &POLICY);
     let with = |orders: Orders| Arc::new(Record { orders: Arc::new(orders), ..record.clone() });
     let end = Some(End::planned(at(5), Duration::ZERO));
     let ended = with(Orders { number: 1, end_number: 1, end, ..Orders::default() });
@@ -174,7 +163,7 @@ fn an_order_about_something_else_takes_no_end_back() {
 #[test]
 fn the_ids_of_a_deleted_key_that_were_freed_stay_free() {
     let slot = Slot::new(Path::new("/keys").into(), "a");
-    let record = Arc::new(Record::of_newcomer(&seen("a", 1), &slot, at(0), &policy()));
+    let record = Arc::new(Record::of_newcomer(&seen("a", 1), &slot, at(0), &POLICY));
     let freed = Record { deleted_at: Some(at(3)), names: Vec::new(), ..Record::clone(&record) };
     let freed = Arc::new(freed);
     for joined in [record.joined_with(&freed), freed.joined_with(&record)] {
@@ -214,7 +203,7 @@ mod shared {
 
     fn record() -> Record {
         let slot = Slot::new(Path::new("/keys").into(), "a");
-        let mut record = Record::of_newcomer(&seen("a", 1), &slot, at(0), &policy());
+        let mut record = Record::of_newcomer(&seen("a", 1), &slot, at(0), &POLICY);
         record.revision = 7;
         record
     }

@@ -6,25 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::keys::{public_key, seen};
+use common::keys::{POLICY, public_key, seen};
 use jiff::Timestamp;
 use jwksd::keys::Thumbprint;
-use jwksd::keys::lifecycle::{End, Policy};
+use jwksd::keys::lifecycle::End;
 use jwksd::ledger::codec::{self, Damage};
 use jwksd::ledger::store::{self, Store};
 use jwksd::ledger::{Ledger, Orders, Persistence, Record, Records};
 use jwksd::source::Slot;
-
-const fn policy() -> Policy {
-    let second = std::time::Duration::from_secs(1);
-    Policy {
-        announce: second,
-        propagation: second,
-        token_lifetime: second,
-        clock_skew: second,
-        default_grace: second,
-    }
-}
 
 fn key(number: u8) -> Thumbprint {
     public_key(number).thumbprint()
@@ -32,7 +21,7 @@ fn key(number: u8) -> Thumbprint {
 
 fn record(name: &str, number: u8) -> Record {
     let slot = Slot::new(Arc::from(Path::new("/keys")), name);
-    Record::of_newcomer(&seen(name, number), &slot, Timestamp::UNIX_EPOCH, &policy())
+    Record::of_newcomer(&seen(name, number), &slot, Timestamp::UNIX_EPOCH, &POLICY)
 }
 
 /// Adds a record, or counts up one that is there.
