@@ -86,7 +86,7 @@ impl Dispute {
         self
     }
 
-    /// The same about a new declaration.
+    /// Forgets what was asked and answered: something else is declared now.
     pub(super) fn settle(&mut self) {
         self.questions.clear();
         self.objections.clear();
@@ -128,7 +128,7 @@ impl Dispute {
         others.map(|(_, question)| question.count).sum()
     }
 
-    /// The same where `replica` does not see what is declared.
+    /// Notes that `replica` does not see what is declared, and asks the others.
     pub(super) fn ask(&mut self, replica: &ReplicaId, sees_earlier: bool) {
         let question = self.questions.entry(Arc::clone(replica)).or_default();
         *question = Question { count: question.count + 1, is_open: true, sees_earlier };
@@ -140,7 +140,8 @@ impl Dispute {
         others.any(|(_, question)| question.is_open && question.sees_earlier)
     }
 
-    /// The same where `replica` sees it: it withdraws its question, and objects to those of others.
+    /// Notes that `replica` sees what is declared: it withdraws its question, and objects to those of
+    /// others.
     pub(super) fn object(&mut self, replica: &ReplicaId) {
         if let Some(question) = self.questions.get_mut(replica).filter(|question| question.is_open)
         {

@@ -208,7 +208,7 @@ impl Exchange {
         is_news
     }
 
-    /// Notes that a write was refused, or by none that none is. Returns whether that is news.
+    /// Notes why the last write was refused; `None` where it was not. Returns whether that is news.
     pub fn unwritable(&self, why: Option<&str>, now: Timestamp) -> bool {
         let known = &mut self.state().unwritable;
         let is_news = known.as_ref().map(|(_, why)| why.as_str()) != why;
