@@ -14,7 +14,7 @@ use crate::encoding::random_uuid;
 #[cfg(feature = "fleet")]
 use crate::ledger::fleet::access::{StoreNeeds, StoreSettings};
 #[cfg(feature = "fleet")]
-use crate::ledger::fleet::kubernetes::Store;
+use crate::ledger::fleet::kubernetes::SharedCopyKeeper;
 use crate::ledger::fleet::{Exchange, Membership, ReplicaId};
 use crate::publish::reload::Signal;
 
@@ -70,7 +70,8 @@ fn keep(
     news: Box<dyn Fn() + Send + Sync>,
 ) -> io::Result<()> {
     let Membership { exchange, replica, .. } = membership.clone();
-    Store::new(store_settings(config), exchange, replica, Arc::clone(clock), news).spawn()
+    SharedCopyKeeper::new(store_settings(config), exchange, replica, Arc::clone(clock), news)
+        .spawn()
 }
 
 #[cfg(feature = "fleet")]

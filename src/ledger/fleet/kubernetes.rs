@@ -54,7 +54,7 @@ enum StoreError {
 }
 
 /// Keeps the shared copy, until the program ends.
-pub struct Store {
+pub struct SharedCopyKeeper {
     settings: StoreSettings,
     exchange: Exchange,
     replica: ReplicaId,
@@ -63,7 +63,7 @@ pub struct Store {
     news: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Store {
+impl SharedCopyKeeper {
     pub fn new(
         settings: StoreSettings,
         exchange: Exchange,
@@ -154,6 +154,7 @@ impl Store {
         pause: &mut Duration,
     ) -> Result<std::convert::Infallible, StoreError> {
         let name = &self.settings.name;
+        let object_path = format!("{path}/{name}");
         loop {
             // Version 0: the watch begins with the object as the server has it. One that the server has not
             // reached yet, because it was restored, would be waited for in silence; and without a version
@@ -177,7 +178,7 @@ impl Store {
                         return Err(StoreError::Unreachable("the watch is silent".to_owned()));
                     }
                     Err(_) => {
-                        self.read(client, path).await?;
+                        self.read(client, &object_path).await?;
                         has_seen = true;
                         continue;
                     }
@@ -193,7 +194,7 @@ impl Store {
                 }
             }
             if !has_seen {
-                self.read(client, path).await?;
+                self.read(client, &object_path).await?;
             }
             self.is_heard();
         }
@@ -212,9 +213,8 @@ impl Store {
         Ok(())
     }
 
-    async fn read(&self, client: &Client, path: &str) -> Result<(), StoreError> {
-        let path = format!("{path}/{}", self.settings.name);
-        let response = self.send(client, Method::GET, &path, None).await?;
+    async fn read(&self, client: &Client, object_path: &str) -> Result<(), StoreError> {
+        let response = self.send(client, Method::GET, object_path, None).await?;
         self.heard(json(response).await?);
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Store {
         client: &Client,
         path: &str,
     ) -> Result<std::convert::Infallible, StoreError> {
-        let path = format!("{path}/{}", self.settings.name);
+        let object_path = format!("{path}/{}", self.settings.name);
         let mut told = None;
         let [shortest, longest] = PAUSES;
         let mut pause = shortest;
@@ -241,10 +241,9 @@ impl Store {
                 continue;
             };
             let body = serde_json::to_vec(&object).unwrap_or_default();
-            match self.send(client, Method::PUT, &path, Some(body)).await {
+            match self.send(client, Method::PUT, &object_path, Some(body)).await {
                 Ok(response) => {
-                    let object = timeout(REQUEST, json(response)).await;
-                    self.heard(object.map_err(|error| unreachable(&error))??);
+                    self.heard(json(response).await?);
                     self.note_write(None);
                     pause = shortest;
                 }
@@ -256,9 +255,7 @@ impl Store {
                 }
                 Err(StoreError::Conflict) => {
                     sleep(jittered(CONFLICT)).await;
-                    timeout(REQUEST, read_once(self, client, &path))
-                        .await
-                        .map_err(|error| unreachable(&error))??;
+                    self.read(client, &object_path).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -358,14 +355,10 @@ impl Store {
     }
 }
 
-async fn read_once(store: &Store, client: &Client, path: &str) -> Result<(), StoreError> {
-    let response = store.send(client, Method::GET, path, None).await?;
-    store.heard(json(response).await?);
-    Ok(())
-}
-
+/// The answer's body, which is to be there within [`REQUEST`].
 async fn json(response: Response<Body>) -> Result<Value, StoreError> {
-    let body = response.into_body().collect_bytes().await.map_err(|error| unreachable(&error))?;
+    let body = timeout(REQUEST, response.into_body().collect_bytes()).await;
+    let body = body.map_err(|error| unreachable(&error))?.map_err(|error| unreachable(&error))?;
     serde_json::from_slice(&body).map_err(|error| unreachable(&error))
 }
 
