@@ -16,8 +16,8 @@ use crate::ledger::UnreadableSubtree;
 use crate::ledger::{Observation, Records};
 use crate::source::Slot;
 use crate::source::scan::{
-    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, Part, PassedOver,
-    Scan, ScanLimits, Unreadable, scan, scan_part, slot_of,
+    DirectoryIdentity, DirectoryProblem, EntryFiles, FileContent, FileProblem, PassedOver, Scan,
+    ScanLimits, ScanScope, Unreadable, scan, scan_part, slot_of,
 };
 
 /// Scans the key directories, and parses again only those entries whose bytes changed.
@@ -155,7 +155,8 @@ impl KeyScanner {
         let mut room = Room::new(remembered, self.rules.max_keys);
         for (directory, names) in files {
             let known = |slot: &Slot| self.is_known(slot, &room);
-            let scan = scan_part(&directory, Some(Part::Entries(&names)), &self.limits, &known);
+            let scan =
+                scan_part(&directory, Some(ScanScope::Entries(&names)), &self.limits, &known);
             let scan = scan.ok()?;
             let is_same = scan.directories.is_subset(&look.directories);
             if !is_same || scan.concerns_more || !scan.notes.is_empty() {
@@ -189,7 +190,7 @@ impl KeyScanner {
         let mut room = Room::new(remembered, self.rules.max_keys);
         for (directory, name) in parts {
             let known = |slot: &Slot| self.is_known(slot, &room);
-            let only = Some(Part::Directory(&name));
+            let only = Some(ScanScope::Directory(&name));
             let scan = scan_part(&directory, only, &self.limits, &known).ok()?;
             let root = directory.join(&name);
             let is_of_part = |slot: &Slot| {

@@ -20,7 +20,7 @@ use rustix::process::{
 };
 use tracing::{info, warn};
 
-use crate::source::opener::{self, Opener};
+use crate::source::opener::{self, FileOpener};
 
 /// Keeps the memory of this process, in which private keys pass, out of core dumps and away from
 /// other processes of its user. Where the system does not let it, that shows in [`Confinement`].
@@ -88,7 +88,7 @@ pub(crate) fn start_opener(access: &FileAccess) -> Option<opener::Started> {
 
 /// Whether this process was started by [`start_opener`]; it has done its work then.
 pub(crate) fn open_for_another() -> bool {
-    let Some(opener) = Opener::from_arguments() else { return false };
+    let Some(opener) = FileOpener::from_arguments() else { return false };
     let _ = rustix::thread::set_name(c"jwksd-opener");
     let _ = rustix::thread::set_no_new_privs(true);
     // Files are left to it, and nothing else is.

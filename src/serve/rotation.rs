@@ -51,7 +51,7 @@ pub(super) fn spawn(
         clock: Arc::clone(clock),
         status,
         outcomes: BTreeMap::new(),
-        removal: Outcome::default(),
+        removal: LastTry::default(),
     };
     let (mut view, signals) = (view.clone(), signals.clone());
     runtime.spawn(async move {
@@ -78,7 +78,7 @@ pub(super) fn spawn(
 
 /// What came of the last try.
 #[derive(Default)]
-struct Outcome {
+struct LastTry {
     at: Option<Timestamp>,
     error: Option<String>,
     /// The code of that error, under which it was logged.
@@ -97,8 +97,8 @@ struct Rotator {
     clock: Arc<dyn Clock>,
     status: watch::Sender<Rotations>,
     /// Of the audiences for which something was tried.
-    outcomes: BTreeMap<Audience, Outcome>,
-    removal: Outcome,
+    outcomes: BTreeMap<Audience, LastTry>,
+    removal: LastTry,
 }
 
 impl Rotator {
@@ -158,7 +158,7 @@ impl Rotator {
                 attempt(audience, Some(issued.key.key_id.to_string()))
                     .log(&AttemptOutcome::Done { published_until: issued.key.published_until });
                 *outcome =
-                    Outcome { at: Some(now), again_at: outcome.again_at, ..Outcome::default() };
+                    LastTry { at: Some(now), again_at: outcome.again_at, ..LastTry::default() };
                 true
             }
             Err(refusal) => {
@@ -207,7 +207,7 @@ impl Rotator {
     }
 }
 
-impl Outcome {
+impl LastTry {
     /// When what is due at `due` is tried. A clock that was set back is no reason to wait.
     fn next_try(&self, due: Timestamp, now: Timestamp, most: Duration) -> Timestamp {
         self.again_at.filter(|at| *at <= after(now, most)).map_or(due, |at| at.max(due))

@@ -245,12 +245,12 @@ fn receive(socket: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd
 }
 
 /// What the second process opens.
-pub(crate) struct Opener {
+pub(crate) struct FileOpener {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
 }
 
-impl Opener {
+impl FileOpener {
     /// Whether this process is the second one, by its arguments.
     pub(crate) fn from_arguments() -> Option<Self> {
         let mut arguments = env::args_os().skip(1);
@@ -378,7 +378,7 @@ mod tests {
         symlink("../../../private/a.pem", root.join("current/keys/out.pem")).unwrap();
         symlink("a.pem", root.join("current/keys/in.pem")).unwrap();
         let opener =
-            Opener { read: vec![root.join("current/keys")], write: vec![root.join("state")] };
+            FileOpener { read: vec![root.join("current/keys")], write: vec![root.join("state")] };
         let open = |path: &str, flags| {
             rustix::fs::openat(CWD, root.join(path), flags, Mode::empty()).unwrap()
         };

@@ -47,7 +47,7 @@ pub fn scan(
 
 /// A part of a key directory.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Part<'a> {
+pub(crate) enum ScanScope<'a> {
     /// A first-level directory.
     Directory(&'a str),
     /// The entries at the top that have files of these names.
@@ -60,7 +60,7 @@ pub(crate) enum Part<'a> {
 /// As [`scan`].
 pub(crate) fn scan_part(
     directory: &Arc<Path>,
-    only: Option<Part<'_>>,
+    only: Option<ScanScope<'_>>,
     limits: &ScanLimits,
     known: &dyn Fn(&Slot) -> bool,
 ) -> Result<Scan, ScanError> {

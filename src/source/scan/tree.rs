@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::contents::{DirectoryIdentity, EntryFiles, PassedOver, ScanLimits, Unreadable};
 use super::error::{DirectoryProblem, FileProblem, ScanError};
-use super::{Part, read};
+use super::{ScanScope, read};
 use crate::source::Slot;
 
 /// The link that kubelet's `AtomicWriter` swaps, and whose target is the directory.
@@ -26,7 +26,7 @@ pub(super) struct Walk<'a> {
     pub(super) directory: &'a Arc<Path>,
     pub(super) limits: &'a ScanLimits,
     /// What is looked at; without it, all of the key directory.
-    pub(super) only: Option<Part<'a>>,
+    pub(super) only: Option<ScanScope<'a>>,
     /// The entries that may be opened; without it, all until there are too many.
     pub(super) admitted: Option<&'a BTreeSet<Slot>>,
     pub(super) found: WalkResult,

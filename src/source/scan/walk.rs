@@ -13,7 +13,7 @@ use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::Part;
+use super::ScanScope;
 use super::contents::{DirectoryIdentity, EntryFiles, FileContent, FileRead, Unreadable};
 use super::error::FileProblem;
 use super::names::{is_attributes, is_public_part, name_slot, stem};
@@ -109,11 +109,11 @@ impl Walk<'_> {
         let mut listing = self.list(opened, location)?;
         match self.only.filter(|_| location.depth == 0) {
             None => {}
-            Some(Part::Directory(only)) => {
+            Some(ScanScope::Directory(only)) => {
                 listing.entries.clear();
                 listing.subdirectories.retain(|name, _| name == only);
             }
-            Some(Part::Entries(names)) => {
+            Some(ScanScope::Entries(names)) => {
                 let stems: BTreeSet<&str> = names.iter().map(|name| stem(name)).collect();
                 let files = listing.entries.values().map(Vec::len).sum::<usize>();
                 self.found.concerns_more |=
