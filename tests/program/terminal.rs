@@ -136,7 +136,7 @@ fn a_daemon_on_a_terminal_says_where_to_look() {
     let directory = directory();
     let program = jwksd();
     let command = format!(
-        "{} serve --keys {} --listen 0.0.0.0:0 --ops-listen 127.0.0.1:0 --admin-listen unix:{}",
+        "exec {} serve --keys {} --listen 0.0.0.0:0 --ops-listen 127.0.0.1:0 --admin-listen unix:{}",
         program.get_program().to_str().unwrap(),
         directory.path().display(),
         directory.path().join("admin.sock").display()
