@@ -24,7 +24,7 @@ impl World {
         let material = self.materials;
         self.materials += 1;
         let lying = Lying::new(slot, material, &format!("k{material}"), audience, attributes);
-        self.tell(|| format!("{slot} is dropped: k{material} {attributes:?}"));
+        self.course.tell(|| format!("{slot} is dropped: k{material} {attributes:?}"));
         self.source.entries.insert(slot.to_owned(), lying);
         self.changed();
     }
@@ -40,9 +40,9 @@ impl World {
         for replica in 0..self.replicas.len() {
             for _ in 0..3 {
                 let soon = chance.between(0, 90) * SECOND;
-                self.schedule(soon, Event::Sign(replica));
+                self.course.schedule(soon, Event::Sign(replica));
             }
-            self.schedule(NOTICE + 12 * SECOND, Event::Probe(replica));
+            self.course.schedule(NOTICE + 12 * SECOND, Event::Probe(replica));
         }
     }
 
@@ -54,13 +54,13 @@ impl World {
     }
 
     fn put(&mut self, slot: &str, lying: Lying) {
-        self.tell(|| format!("{slot} is written: {} {:?}", lying.kid, lying.attributes));
+        self.course.tell(|| format!("{slot} is written: {} {:?}", lying.kid, lying.attributes));
         self.source.entries.insert(slot.to_owned(), lying);
         self.changed();
     }
 
     fn change_files(&mut self, number: usize, chance: &mut Random) {
-        let (now, propagation) = (self.now, self.settings.propagation);
+        let (now, propagation) = (self.course.now, self.settings.propagation);
         let audience = &AUDIENCES[usize::from(chance.percent(30))];
         let new_slot = format!("{audience}/s{number}");
         let Some((slot, lying)) = self.some_slot(chance) else {
@@ -100,7 +100,7 @@ impl World {
                 self.drop_key(&slot, &lying.audience, Attributes::default());
             }
             6 => {
-                self.tell(|| format!("{slot} is removed: {}", lying.kid));
+                self.course.tell(|| format!("{slot} is removed: {}", lying.kid));
                 self.source.entries.remove(&slot);
                 self.removed.push((slot, lying));
                 self.changed();
@@ -238,46 +238,47 @@ impl World {
         match chance.index(11) {
             9 => {
                 let disk = self.replicas[replica].disk;
-                self.tell(|| format!("ledger {disk} is backed up"));
+                self.course.tell(|| format!("ledger {disk} is backed up"));
                 self.backups[disk] = Some(self.disks[disk].copy());
-                self.schedule(while_, Event::Restore(disk));
+                self.course.schedule(while_, Event::Restore(disk));
             }
             0 => {
-                self.tell(|| format!("replica {replica} dies for {while_} ms"));
+                self.course.tell(|| format!("replica {replica} dies for {while_} ms"));
                 let was_running = self.replicas[replica].running.take();
                 if was_running.is_some() {
                     self.crashed(replica);
                 }
-                self.schedule(while_, Event::Start(replica));
+                self.course.schedule(while_, Event::Start(replica));
             }
             1 => {
-                self.tell(|| format!("replica {replica} dies half-way through its next change"));
+                self.course
+                    .tell(|| format!("replica {replica} dies half-way through its next change"));
                 self.replicas[replica].dies_half_way = true;
             }
             2 if !self.settings.is_shared => {
-                self.tell(|| format!("directory {place} gets no files for {while_} ms"));
-                self.held_back_until[place] = self.now + while_;
+                self.course.tell(|| format!("directory {place} gets no files for {while_} ms"));
+                self.held_back_until[place] = self.course.now + while_;
             }
             3 => {
-                self.tell(|| format!("directory {place} can't be read for {while_} ms"));
+                self.course.tell(|| format!("directory {place} can't be read for {while_} ms"));
                 self.directories[place].is_dark = true;
                 self.notice(place);
-                self.schedule(while_, Event::LightsOn(place));
+                self.course.schedule(while_, Event::LightsOn(place));
             }
             4 if !self.settings.is_shared => {
                 if chance.percent(50) {
-                    self.tell(|| format!("disk {place} can't be written for {while_} ms"));
+                    self.course.tell(|| format!("disk {place} can't be written for {while_} ms"));
                     self.disks[place].is_failing = true;
                 } else {
-                    self.tell(|| format!("ledger {place} is locked for {while_} ms"));
+                    self.course.tell(|| format!("ledger {place} is locked for {while_} ms"));
                     self.disks[place].is_locked = true;
                 }
-                self.schedule(while_, Event::DiskWorks(place));
+                self.course.schedule(while_, Event::DiskWorks(place));
             }
             5 => {
                 let consumer = chance.index(self.consumers.len());
-                self.tell(|| format!("consumer {consumer} reaches nobody for {while_} ms"));
-                self.consumers[consumer].cut_off_until = self.now + while_;
+                self.course.tell(|| format!("consumer {consumer} reaches nobody for {while_} ms"));
+                self.consumers[consumer].cut_off_until = self.course.now + while_;
             }
             6 | 7 => {
                 let offset = chance.between(-SKEW, SKEW);
@@ -289,7 +290,7 @@ impl World {
                 let back = chance.between(-SKEW, SKEW);
                 let while_ = chance.between(SECOND, 40 * MINUTE);
                 self.set_clock(replica, offset);
-                self.schedule(while_, Event::SetClock(replica, back));
+                self.course.schedule(while_, Event::SetClock(replica, back));
             }
         }
     }
@@ -297,10 +298,11 @@ impl World {
     /// A replica has died. What it knew and could not write is lost.
     pub fn crashed(&mut self, index: usize) {
         let down = self.random.between(SECOND, 20 * MINUTE);
-        self.schedule(down, Event::Start(index));
+        self.course.schedule(down, Event::Start(index));
         let disk = self.replicas[index].disk;
-        let Self { disks, books, forgotten, settings, now, replicas, .. } = self;
-        let recent = books[disk].lives.iter().filter(|(_, life)| *now < life.changed_at + NOTICE);
+        let now = self.course.now;
+        let Self { disks, books, forgotten, settings, replicas, .. } = self;
+        let recent = books[disk].lives.iter().filter(|(_, life)| now < life.changed_at + NOTICE);
         let recent: Vec<Kid> = recent.map(|(kid, _)| kid.clone()).collect();
         replicas[index].unsettled.extend(recent);
         let is_behind = disks[disk].is_failing || disks[disk].is_locked;
@@ -312,20 +314,21 @@ impl World {
         let gone = books[disk].lives.keys().filter(|kid| !kids.contains(*kid));
         for kid in gone.cloned().collect::<Vec<_>>() {
             books[disk].forget(&kid);
-            forgotten.insert(kid, *now + settings.aftermath());
+            forgotten.insert(kid, now + settings.aftermath());
         }
         for life in books[disk].lives.values_mut() {
             // What it last knew of it was in its memory alone.
-            if is_behind && life.changed_at + HOUR * 4 > *now {
-                life.doubt(*now, settings);
+            if is_behind && life.changed_at + HOUR * 4 > now {
+                life.doubt(now, settings);
             }
         }
     }
 
     pub fn set_clock(&mut self, index: usize, offset: Ms) {
         let before = self.replicas[index].clock.offset();
-        self.tell(|| format!("the clock of replica {index} is set from {before} to {offset}"));
-        let now = self.now;
+        self.course
+            .tell(|| format!("the clock of replica {index} is set from {before} to {offset}"));
+        let now = self.course.now;
         let (disk, place) = (self.replicas[index].disk, self.replicas[index].directory);
         let replica = &mut self.replicas[index];
         let was_off = SKEW < before.abs();
@@ -354,7 +357,7 @@ impl World {
             }
         }
         let delay = self.random.between(0, 10 * SECOND);
-        self.schedule(delay, Event::Look(index));
+        self.course.schedule(delay, Event::Look(index));
         self.notice(place);
     }
 }

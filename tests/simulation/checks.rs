@@ -22,7 +22,9 @@ impl World {
     }
 
     pub fn is_off(&self, disk: usize) -> bool {
-        self.replicas.iter().any(|replica| replica.disk == disk && self.now < replica.off_until)
+        self.replicas
+            .iter()
+            .any(|replica| replica.disk == disk && self.course.now < replica.off_until)
     }
 
     /// A replica serves what it must, and nothing that it must not.
@@ -50,7 +52,8 @@ impl World {
             }
         }
         let is_ready = replica.running.as_ref().is_some_and(|running| running.has_published)
-            && NOTICE < self.now - replica.started_at.max(self.recovered_at[replica.directory]);
+            && NOTICE
+                < self.course.now - replica.started_at.max(self.recovered_at[replica.directory]);
         for (kid, life) in lives {
             if is_ready
                 && !self.collided.contains(kid)
@@ -63,13 +66,13 @@ impl World {
         }
         self.tally.count("sets checked");
         for what in found {
-            self.violate(what);
+            self.course.violate(what);
         }
     }
 
     /// Whether everybody who should know has had the time to.
     fn is_settled(&self, life: &Life) -> bool {
-        !life.is_dubious(self.now) && NOTICE < self.now - life.changed_at
+        !life.is_dubious(self.course.now) && NOTICE < self.course.now - life.changed_at
     }
 
     fn may_be_served(&self, life: &Life, disk: usize, clock: Ms) -> bool {
@@ -78,7 +81,7 @@ impl World {
         // Replicas that share a ledger note a loss by one clock, and count by another.
         let slack = if self.settings.is_shared { 2 * SKEW } else { 0 };
         let is_lost_for_long = life.lost_at.is_some_and(|lost| {
-            life.removal_grace + NOTICE + slack < self.now - lost.max(set_back_at)
+            life.removal_grace + NOTICE + slack < self.course.now - lost.max(set_back_at)
         });
         life.deleted_at.is_none() && clock < life.planned_until() && !is_lost_for_long
     }
@@ -92,14 +95,14 @@ impl World {
         let is_in_grace = life.lost_at.is_none_or(|lost| {
             let stepped = if lost <= stepped_at { 2 * SKEW } else { 0 };
             life.first_served.is_some()
-                && self.now < lost + life.removal_grace - NOTICE - stepped - slack
+                && self.course.now < lost + life.removal_grace - NOTICE - stepped - slack
         });
         let settings = &self.settings;
         is_in_grace
             // What another replica's clock has reached is in force by every clock.
             && [0, SECOND].into_iter().all(|ago| {
-                let offset = clock - self.now;
-                life.is_due(Moment { now: self.now - ago, offset }, settings)
+                let offset = clock - self.course.now;
+                life.is_due(Moment { now: self.course.now - ago, offset }, settings)
                     && clock - ago + slack < life.planned_until()
             })
     }
@@ -123,11 +126,11 @@ impl World {
                 self.settings.is_shared
                     && life.stops.iter().any(|stop| {
                         stop.is_taken_back_as_it_came(2 * SKEW)
-                            && stop.cancelled.is_some_and(|at| self.now < at + unsafe_for)
+                            && stop.cancelled.is_some_and(|at| self.course.now < at + unsafe_for)
                     })
             };
             // Replicas that share a ledger and not a clock do not agree on such an instant.
-            let is_stepped = self.now < self.replicas[index].stepped_at + 4 * SKEW;
+            let is_stepped = self.course.now < self.replicas[index].stepped_at + 4 * SKEW;
             let slack = if self.settings.is_shared || is_stepped { 2 * SKEW } else { 0 };
             let is_near = |life: &Life| {
                 let begins = life.valid_from.unwrap_or(Ms::MIN / 4);
@@ -177,7 +180,7 @@ impl World {
             let is_collided =
                 [&told, &expected].into_iter().flatten().any(|kid| self.collided.contains(kid));
             if told != expected && !is_collided {
-                self.violate(format!(
+                self.course.violate(format!(
                     "signers at {index} are told {told:?} for {audience}, not {expected:?}"
                 ));
             }
@@ -192,9 +195,9 @@ impl World {
     pub fn check_forgotten(&mut self, index: usize, kid: &Kid) {
         // What another one noted by a wrong clock is forgotten by it.
         let is_off = self.is_off(self.replicas[index].disk);
-        let Self {
-            books, replicas, settings, directories, forgotten, collided, given_up, now, ..
-        } = &mut *self;
+        let now = self.course.now;
+        let Self { books, replicas, settings, directories, forgotten, collided, given_up, .. } =
+            &mut *self;
         let disk = replicas[index].disk;
         // Who has not given it up yet still knows what it was when it comes back.
         let Some(life) = books[disk].lives.get(kid).cloned() else { return };
@@ -205,10 +208,10 @@ impl World {
         if collided.contains(kid) || !replicas.iter().enumerate().any(remembers) {
             books[disk].forget(kid);
         }
-        given_up.insert(kid.clone(), *now);
+        given_up.insert(kid.clone(), now);
         if is_off || life.is_misdated || collided.contains(kid) {
             // Consumers may have the former key by that kid, for half a day at most.
-            forgotten.insert(kid.clone(), *now + settings.aftermath().max(12 * HOUR));
+            forgotten.insert(kid.clone(), now + settings.aftermath().max(12 * HOUR));
         }
         let clock = replicas[index].clock.shows();
         let lost = life.lost_at.map_or(Ms::MAX, |at| at + life.removal_grace - NOTICE);
@@ -224,7 +227,7 @@ impl World {
         if !forgotten.contains_key(kid)
             && (clock + 4 * SKEW < end.saturating_add(retention) || lies)
         {
-            self.violate(format!("replica {index} forgets {kid} at {clock}: {life:?}"));
+            self.course.violate(format!("replica {index} forgets {kid} at {clock}: {life:?}"));
         }
     }
 
@@ -238,7 +241,9 @@ impl World {
         let mut found = Vec::new();
         for kid in held.set.0.keys() {
             let life = Kid::new(kid).ok().and_then(|kid| self.books[replica.disk].lives.get(&kid));
-            let Some(life) = life.filter(|life| !life.is_dubious(self.now)) else { continue };
+            let Some(life) = life.filter(|life| !life.is_dubious(self.course.now)) else {
+                continue;
+            };
             let lost = life.lost_at.map(|at| at + life.removal_grace + NOTICE + 2 * SKEW);
             let lost = lost.map_or(Ms::MAX, |until| until + replica.clock.offset());
             let until = life
@@ -259,7 +264,7 @@ impl World {
         }
         self.tally.count("cached sets checked");
         for what in found {
-            self.violate(what);
+            self.course.violate(what);
         }
     }
 }

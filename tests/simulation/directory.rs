@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jwksd::keys::entry::{Declared, Entry, PrivateHalf, SeenKey};
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, Kid, PublicKey};
 use jwksd::ledger::{Observation, UnreadableSubtree};
+use jwksd::operations::issue::Plan;
 use jwksd::source::Slot;
 use jwksd::source::scan::FileProblem;
 
 use crate::keys::{kid, public_key, seen};
-use crate::{Ms, at};
+use crate::{Ms, START, at};
 
 /// How many keys there are to use.
 pub const POOL: u8 = 60;
@@ -99,6 +101,17 @@ impl Lying {
             has_private: true,
             entry,
         }
+    }
+
+    /// The files of a key pair that is issued.
+    pub fn planned(plan: &Plan, material: u8, audience: &Audience) -> Self {
+        let shown = |instant: Timestamp| Some(instant.as_millisecond() - START);
+        let attributes = Attributes {
+            valid_from: shown(plan.valid_from),
+            valid_to: shown(plan.valid_to),
+            ..Attributes::default()
+        };
+        Self::new(plan.slot.path(), material, plan.kid.as_str(), audience, attributes)
     }
 
     /// The same files with other attributes, or another name, or in another slot.

@@ -24,7 +24,7 @@ impl World {
         if named.iter().any(|life| life.deleted_at.is_some()) {
             return Some("excused: deleted");
         }
-        if self.forgotten.get(&token.kid).is_some_and(|over| self.now < *over) {
+        if self.forgotten.get(&token.kid).is_some_and(|over| self.course.now < *over) {
             return Some("excused: a crash took the memory of it");
         }
         let firsts = lives.iter().map(|life| life.stops.len());
@@ -36,7 +36,7 @@ impl World {
             let of_key = |(kid, life): (&Kid, &Life)| same(&life) && is_ordered(kid);
             self.books.iter().any(|book| book.lives.iter().any(of_key))
         };
-        if ordered(&|kid| self.late_orders.get(kid).is_some_and(|over| self.now < *over)) {
+        if ordered(&|kid| self.late_orders.get(kid).is_some_and(|over| self.course.now < *over)) {
             return Some("excused: an order came late to some ledger");
         }
         if self.cannot_fetch(consumer) {
@@ -55,7 +55,7 @@ impl World {
     fn is_touched_by_a_wrong_clock(&self, consumer: usize, lives: &[&Life]) -> bool {
         let held = self.consumers[consumer].held.as_ref();
         held.is_some_and(|held| held.is_dubious)
-            || lives.iter().any(|life| life.is_dubious(self.now))
+            || lives.iter().any(|life| life.is_dubious(self.course.now))
     }
 
     /// The longest wait of this consumer for what is served.
@@ -70,7 +70,7 @@ impl World {
     /// Whether it tried in vain, and had no time since then to make up for it.
     fn cannot_fetch(&self, consumer: usize) -> bool {
         let consumer = &self.consumers[consumer];
-        if self.now < consumer.cut_off_until {
+        if self.course.now < consumer.cut_off_until {
             return true;
         }
         let has_failed_since = consumer.fetched_at <= consumer.failed_at;
@@ -83,17 +83,17 @@ impl World {
             Unknown::Fetches(pause) | Unknown::FetchesLater(pause) => pause,
             Unknown::Refuses => 0,
         };
-        has_failed_since && self.now <= consumer.failed_at + repairs.max(pause)
+        has_failed_since && self.course.now <= consumer.failed_at + repairs.max(pause)
     }
 
     fn excuse_by_an_end(&self, token: &Token, lives: &[&Life], lag: Ms) -> Option<&'static str> {
         // The last of its tokens has to live this long after the end, for the slowest clock.
         let needed = self.settings.lifetime + 2 * SKEW + MINUTE;
         let is_over = |stop: &Stop| {
-            stop.until <= self.now + 2 * SKEW
+            stop.until <= self.course.now + 2 * SKEW
                 && stop.cancelled.is_none_or(|taken_back| {
                     stop.until <= taken_back + DELIVERY + 2 * SKEW
-                        && self.now < taken_back + DELIVERY + NOTICE + lag
+                        && self.course.now < taken_back + DELIVERY + NOTICE + lag
                 })
         };
         let over = || lives.iter().flat_map(|life| &life.stops).filter(|stop| is_over(stop));
@@ -116,7 +116,7 @@ impl World {
         let mut ready = Ms::MIN;
         for (disk, book) in self.books.iter().enumerate() {
             // One that has ended, as far as this ledger was told, is served again when it is told.
-            let is_over = |stop: &Stop| stop.until <= self.now && stop.cancelled.is_none();
+            let is_over = |stop: &Stop| stop.until <= self.course.now && stop.cancelled.is_none();
             let life = book.lives.get(&token.kid);
             let life = life.filter(|life| !life.stops.iter().any(is_over));
             let served = life.and_then(|life| life.first_served);
@@ -130,7 +130,7 @@ impl World {
                     || entries.any(|lying| lying.is_bad && lying.kid == token.kid)
                     || gone_at.is_some_and(|at| token.signed_at <= at + DELIVERY + NOTICE)
                     || self.replicas.iter().all(|r| r.disk != disk || r.running.is_none())
-                    || self.now < self.recovered_at[disk] + NOTICE + lag;
+                    || self.course.now < self.recovered_at[disk] + NOTICE + lag;
                 return if is_broken || token.is_early {
                     Some("excused: a replica could not learn of it")
                 } else {
@@ -141,7 +141,7 @@ impl World {
             ready = ready.max(served).max(self.recovered_at[disk].min(token.signed_at));
         }
         let ready = ready + lag + SECOND;
-        if ready <= self.now {
+        if ready <= self.course.now {
             return None;
         }
         if token.is_early {

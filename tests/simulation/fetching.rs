@@ -13,7 +13,7 @@ impl World {
     pub fn ask(&mut self, index: usize, before: Option<&Held>) -> Option<Held> {
         let replica = &self.replicas[index];
         let got = replica.get(before.map(|held| &*held.etag))?;
-        let is_dubious = self.now < replica.off_until;
+        let is_dubious = self.course.now < replica.off_until;
         let (set, etag) = match (got.status, before) {
             (304, Some(before)) if *before.etag == got.etag => {
                 (Rc::clone(&before.set), Rc::clone(&before.etag))
@@ -22,8 +22,8 @@ impl World {
             (503, _) => return None,
             (status, _) => panic!("replica {index} answers {status}"),
         };
-        let fresh_until = self.now + got.max_age * SECOND;
-        Some(Held { set, etag, since: self.now, replica: index, fresh_until, is_dubious })
+        let fresh_until = self.course.now + got.max_age * SECOND;
+        Some(Held { set, etag, since: self.course.now, replica: index, fresh_until, is_dubious })
     }
 
     fn parsed(&mut self, etag: &str, body: &[u8]) -> (Rc<KeySet>, Rc<str>) {
@@ -53,7 +53,7 @@ impl World {
     /// What a shared cache answers.
     fn ask_cache(&mut self, cache: usize) -> Option<Held> {
         if let Some(held) = &self.caches[cache].held
-            && self.now < held.fresh_until
+            && self.course.now < held.fresh_until
         {
             let held = held.clone();
             self.caches[cache].hits += 1;
@@ -69,7 +69,7 @@ impl World {
 
     /// A consumer fetches; tells whether it got a set.
     fn fetch(&mut self, consumer: usize) -> bool {
-        let now = self.now;
+        let now = self.course.now;
         self.consumers[consumer].tried_at = now;
         let is_cut_off = now < self.consumers[consumer].cut_off_until;
         let held = match self.consumers[consumer].cache {
@@ -96,7 +96,7 @@ impl World {
         let consumer = &mut self.consumers[index];
         consumer.is_fetching = false;
         if let Keeps::Refreshed(every) = consumer.model.keeps {
-            self.schedule(every, Event::Refresh(index));
+            self.course.schedule(every, Event::Refresh(index));
         }
     }
 
@@ -107,17 +107,17 @@ impl World {
         if is_good {
             return;
         }
-        let (now, name) = (self.now, self.consumers[consumer].model.name);
+        let (now, name) = (self.course.now, self.consumers[consumer].model.name);
         if let Some(why) = self.excuse(token, consumer) {
             self.tally.count(why);
-            self.tell(|| format!("token {token} is refused by {name}, {why}"));
+            self.course.tell(|| format!("token {token} is refused by {name}, {why}"));
         } else {
             let kid = &self.tokens[token].kid;
             let lives: Vec<_> = self.books.iter().map(|book| book.lives.get(kid)).collect();
             let held = self.consumers[consumer].held.as_ref().map(|held| {
                 format!("{:?} of {} since {}", held.set.0.keys(), held.replica, held.since)
             });
-            self.violate(format!(
+            self.course.violate(format!(
                 "too short: token {token} {:?} is refused at {now} by {name}, which holds \
                  {held:?}: {lives:?}",
                 self.tokens[token]
@@ -128,7 +128,7 @@ impl World {
     fn verify(&mut self, token: usize, index: usize) -> bool {
         let kid = self.tokens[token].kid.as_str().to_owned();
         let member = member_of(self.tokens[token].material);
-        let now = self.now;
+        let now = self.course.now;
         if let Keeps::EachKey(time) = self.consumers[index].model.keeps {
             return self.verify_by_key(&kid, &member, index, time);
         }
@@ -157,7 +157,7 @@ impl World {
                 if pause_is_over(pause, consumer.tried_at) && !consumer.is_fetching =>
             {
                 consumer.is_fetching = true;
-                self.schedule(SECOND, Event::Refresh(index));
+                self.course.schedule(SECOND, Event::Refresh(index));
                 false
             }
             _ => false,
@@ -170,7 +170,7 @@ impl World {
     }
 
     fn verify_by_key(&mut self, kid: &str, member: &str, index: usize, time: Ms) -> bool {
-        let now = self.now;
+        let now = self.course.now;
         if let Some((known, until)) = self.consumers[index].keys.get(kid)
             && now < *until
         {

@@ -26,6 +26,7 @@ mod acts;
 mod book;
 mod checks;
 mod consumers;
+mod course;
 mod directory;
 mod excuses;
 mod fetching;
@@ -70,7 +71,7 @@ impl Simulation for World {
     }
 
     fn violation(&mut self) -> Option<String> {
-        self.violation.take()
+        self.course.violation()
     }
 
     fn counts(self) -> Counts {
@@ -78,7 +79,7 @@ impl Simulation for World {
     }
 
     fn story(&mut self) -> Vec<String> {
-        let trace = self.trace.take().unwrap_or_default();
+        let trace = self.course.story();
         trace.into_iter().filter(|line| !line.contains("  token ")).collect()
     }
 }

@@ -2,18 +2,17 @@
 
 use std::rc::Rc;
 
-use jiff::Timestamp;
 use jwksd::keys::{Audience, Kid};
 use jwksd::ledger::{Records, Step};
 use jwksd::operations::issue::{plan, succeed};
 use jwksd::operations::{Decision, Issue, OperationContext, OperationError, Start, decide};
 use std::time::Duration;
 
+use crate::Ms;
 use crate::book::{Life, Missed, Moment};
-use crate::directory::{Attributes, Lying};
+use crate::directory::Lying;
 use crate::replica::Disk;
 use crate::world::{DELIVERY, Event, HOUR, MINUTE, NOTICE, World};
-use crate::{Ms, START};
 
 #[derive(Debug)]
 pub enum Order {
@@ -41,8 +40,8 @@ impl World {
         let order = Rc::new(order);
         for disk in 0..self.disks.len() {
             let delay = self.random.between(0, DELIVERY);
-            self.waiting.insert((disk, self.now), Rc::clone(&order));
-            self.schedule(delay, Event::Order(disk, Rc::clone(&order), self.now));
+            self.waiting.insert((disk, self.course.now), Rc::clone(&order));
+            self.course.schedule(delay, Event::Order(disk, Rc::clone(&order), self.course.now));
         }
     }
 
@@ -81,12 +80,12 @@ impl World {
         };
         match done {
             Ok(step) => {
-                self.tell(|| format!("ledger {disk}: {order:?} at {now}"));
+                self.course.tell(|| format!("ledger {disk}: {order:?} at {now}"));
                 self.commit(disk, &known, step, &remembered);
                 self.note_late(order, given);
             }
             Err(refusal) => {
-                self.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
+                self.course.tell(|| format!("ledger {disk}: {order:?}: {refusal:?}"));
                 // One ledger may have forgotten one of the names of a key, and not another.
                 if matches!(refusal, OperationError::NotFound(_))
                     && let Some(order) = self.by_another_name(disk, order)
@@ -127,16 +126,16 @@ impl World {
     fn try_again(&mut self, disk: usize, order: &Rc<Order>, given: Ms) {
         self.note_late(order, given);
         self.waiting.insert((disk, given), Rc::clone(order));
-        self.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
+        self.course.schedule(MINUTE, Event::Order(disk, Rc::clone(order), given));
     }
 
     /// Until every ledger has an order, the ledgers do not agree.
     fn note_late(&mut self, order: &Order, given: Ms) {
-        if DELIVERY + NOTICE < self.now - given
+        if DELIVERY + NOTICE < self.course.now - given
             && let Some(kid) = order.kid()
         {
             // Tokens of the time in which they did not agree.
-            let over = self.now + self.settings.lifetime + 2 * HOUR;
+            let over = self.course.now + self.settings.lifetime + 2 * HOUR;
             self.late_orders.insert(kid.clone(), over);
         }
     }
@@ -220,16 +219,10 @@ impl World {
         let terms = &self.settings.terms;
         let plan = plan(known, &request, id, terms)?;
         let slot = plan.slot.path().to_owned();
-        let shown = |instant: Timestamp| Some(instant.as_millisecond() - START);
-        let attributes = Attributes {
-            valid_from: shown(plan.valid_from),
-            valid_to: shown(plan.valid_to),
-            ..Attributes::default()
-        };
-        let lying = Lying::new(&slot, *material, plan.kid.as_str(), audience, attributes);
+        let lying = Lying::planned(&plan, *material, audience);
         let Decision { step, .. } = succeed(known, &request, &plan, lying.seen(), terms);
         self.catch_up(disk, moment);
-        let from = shown(plan.valid_from).unwrap_or_default().max(moment.clock());
+        let from = lying.attributes.valid_from.unwrap_or_default().max(moment.clock());
         let Self { books, settings, .. } = self;
         let book = &mut books[disk];
         let is_replaced = |life: &Life| life.audience == *audience && life.is_active(from);

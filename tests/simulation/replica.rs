@@ -11,7 +11,7 @@ use hyper::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use jiff::Timestamp;
 use jwksd::api::public::PublicHandler;
 use jwksd::clock::Clock;
-use jwksd::keys::{Audience, Kid, Thumbprint};
+use jwksd::keys::{Audience, Kid};
 use jwksd::ledger::handoff::HandOff;
 use jwksd::ledger::memory::Memory;
 use jwksd::ledger::{Change, NamedKey, Observation, Record, Records, codec};
@@ -93,6 +93,10 @@ impl Disk {
         self.files.insert(name, codec::encode(record));
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Every kid that is remembered.
     pub fn kids(&self) -> BTreeSet<Kid> {
         let records = self.read();
@@ -111,8 +115,21 @@ impl Disk {
         self.changes += 1;
     }
 
-    fn remove(&mut self, key: &Thumbprint) {
-        self.files.remove(&codec::file_name(key));
+    /// Writes what has changed in `memory`; says whether anything has.
+    pub fn save(&mut self, memory: &mut Memory) -> bool {
+        let (changed, forgotten) = memory.unwritten();
+        if changed.is_empty() && forgotten.is_empty() {
+            return false;
+        }
+        for record in &changed {
+            self.write(record);
+        }
+        for key in &forgotten {
+            self.files.remove(&codec::file_name(key));
+        }
+        self.changes += 1;
+        memory.written();
+        true
     }
 }
 
@@ -316,22 +333,13 @@ impl Running {
     }
 
     fn write(&mut self, disk: &mut Disk) {
-        let (changed, forgotten) = self.memory.unwritten();
-        if changed.is_empty() && forgotten.is_empty() {
-            return;
-        }
         if disk.is_failing || disk.is_locked {
-            self.as_of = None;
-            return;
+            let (changed, forgotten) = self.memory.unwritten();
+            if !changed.is_empty() || !forgotten.is_empty() {
+                self.as_of = None;
+            }
+        } else if disk.save(&mut self.memory) {
+            self.as_of = Some(disk.changes);
         }
-        for record in &changed {
-            disk.write(record);
-        }
-        for key in &forgotten {
-            disk.remove(key);
-        }
-        disk.changes += 1;
-        self.memory.written();
-        self.as_of = Some(disk.changes);
     }
 }

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
@@ -18,6 +16,7 @@ use jwksd::publish::reconciler;
 use crate::Ms;
 use crate::book::{Book, Missed, Moment};
 use crate::consumers::{Cache, Consumer, Keeps, KeySet, MODELS, Model};
+use crate::course::Course;
 use crate::directory::{Directory, place};
 use crate::orders::Order;
 use crate::random::Random;
@@ -26,9 +25,6 @@ use crate::replica::{Disk, Replica, SkewedClock};
 pub const SECOND: Ms = 1000;
 pub const MINUTE: Ms = 60 * SECOND;
 pub const HOUR: Ms = 60 * MINUTE;
-
-/// More events than any fleet has.
-const EVENTS: u64 = 200_000;
 
 /// Within this time a replica that runs has noticed what there is to see: two looks, each by
 /// polling at the latest.
@@ -137,10 +133,7 @@ pub struct World {
     pub settings: Settings,
     pub random: Random,
     pub seed: u64,
-    pub now: Ms,
-    passed: Arc<AtomicI64>,
-    queue: BTreeMap<(Ms, u64), Event>,
-    serial: u64,
+    pub course: Course<Event>,
     pub replicas: Vec<Replica>,
     pub disks: Vec<Disk>,
     /// An older copy of each, where one was made.
@@ -177,8 +170,6 @@ pub struct World {
     pub waiting: BTreeMap<(usize, Ms), Rc<Order>>,
     pub acts: Vec<bool>,
     pub removed: Vec<(String, crate::directory::Lying)>,
-    pub violation: Option<String>,
-    pub trace: Option<Vec<String>>,
     pub tally: Tally,
 }
 
@@ -188,9 +179,9 @@ impl World {
         let settings = settings(&mut random);
         let replicas = random.pick(&[1, 2, 2, 3]);
         let places = if settings.is_shared { 1 } else { replicas };
-        let passed = Arc::new(AtomicI64::new(0));
+        let course = Course::new(is_traced);
         let replica = |index: usize, random: &mut Random| Replica {
-            clock: SkewedClock::new(&passed, random.between(-SKEW, SKEW)),
+            clock: SkewedClock::new(course.passed(), random.between(-SKEW, SKEW)),
             running: None,
             disk: index % places,
             directory: index % places,
@@ -229,14 +220,9 @@ impl World {
             waiting: BTreeMap::new(),
             acts: Vec::new(),
             removed: Vec::new(),
-            violation: None,
-            trace: is_traced.then(Vec::new),
             tally: Tally::default(),
-            queue: BTreeMap::new(),
-            serial: 0,
-            now: 0,
             seed,
-            passed,
+            course,
             settings,
             random,
         };
@@ -253,44 +239,30 @@ impl World {
             let consumer = Consumer::new(model, &mut self.random, SKEW);
             if let Keeps::Refreshed(every) = model.keeps {
                 let first = self.random.between(0, every.min(MINUTE));
-                self.schedule(first, Event::Refresh(self.consumers.len()));
+                self.course.schedule(first, Event::Refresh(self.consumers.len()));
             }
             self.consumers.push(consumer);
         }
         self.first_keys();
         for index in 0..self.replicas.len() {
-            self.schedule(0, Event::Start(index));
-            self.schedule(2 * MINUTE, Event::SignOnAndOn(index));
-            self.schedule(HOUR, Event::Poll(index));
+            self.course.schedule(0, Event::Start(index));
+            self.course.schedule(2 * MINUTE, Event::SignOnAndOn(index));
+            self.course.schedule(HOUR, Event::Poll(index));
         }
         let acts = usize::try_from(self.random.between(3, 22)).unwrap();
         for act in 0..acts {
             let when = self.random.between(3 * MINUTE, self.settings.horizon);
             self.acts.push(!left_out.contains(&act));
-            self.schedule(when, Event::Act(act));
+            self.course.schedule(when, Event::Act(act));
         }
-    }
-
-    pub fn schedule(&mut self, delay: Ms, event: Event) {
-        self.schedule_at(self.now + delay, event);
-    }
-
-    pub fn schedule_at(&mut self, when: Ms, event: Event) {
-        self.serial += 1;
-        self.queue.insert((when.max(self.now), self.serial), event);
     }
 
     /// Runs to the end, or to the first violation.
     pub fn run(&mut self) {
-        while let Some(((when, _), event)) = self.queue.pop_first() {
-            if self.settings.horizon + 2 * HOUR < when || self.violation.is_some() {
+        while let Some(event) = self.course.next() {
+            if self.settings.horizon + 2 * HOUR < self.course.now {
                 break;
             }
-            if EVENTS < self.serial {
-                self.violate("it does not come to rest".to_owned());
-            }
-            self.now = when;
-            self.passed.store(when, Ordering::Relaxed);
             self.happen(event);
         }
     }
@@ -301,7 +273,7 @@ impl World {
             Event::Look(replica) => self.decide(replica, true),
             Event::Poll(replica) => {
                 self.decide(replica, true);
-                self.schedule(POLL, Event::Poll(replica));
+                self.course.schedule(POLL, Event::Poll(replica));
             }
             Event::Wake(replica, wake) if self.replicas[replica].wake != wake => {}
             Event::Wake(replica, _) | Event::LedgerChanged(replica) => self.decide(replica, false),
@@ -314,8 +286,8 @@ impl World {
             Event::SignOnAndOn(replica) => {
                 self.sign(replica);
                 let pause = self.random.between(30, 900) * SECOND;
-                if self.now < self.settings.horizon {
-                    self.schedule(pause, Event::SignOnAndOn(replica));
+                if self.course.now < self.settings.horizon {
+                    self.course.schedule(pause, Event::SignOnAndOn(replica));
                 }
             }
             Event::Present(token, consumer) => self.present(token, consumer),
@@ -330,9 +302,9 @@ impl World {
             }
             Event::Order(disk, order, given) => self.order(disk, &order, given),
             Event::DiskWorks(disk) => {
-                self.tell(|| format!("disk {disk} works again"));
+                self.course.tell(|| format!("disk {disk} works again"));
                 (self.disks[disk].is_failing, self.disks[disk].is_locked) = (false, false);
-                self.recovered_at[disk] = self.now;
+                self.recovered_at[disk] = self.course.now;
                 self.wake_up(disk);
             }
             Event::Restore(disk) => {
@@ -342,7 +314,7 @@ impl World {
                 let Disk { is_failing, is_locked, .. } = self.disks[disk];
                 if is_known && !is_failing && !is_locked {
                     if let Some(copy) = self.backups[disk].take() {
-                        self.tell(|| format!("ledger {disk} is restored"));
+                        self.course.tell(|| format!("ledger {disk} is restored"));
                         self.disks[disk].restore(copy);
                         for index in 0..self.replicas.len() {
                             if self.replicas[index].disk == disk {
@@ -353,60 +325,51 @@ impl World {
                 }
             }
             Event::LightsOn(place) => {
-                self.tell(|| format!("directory {place} can be read again"));
+                self.course.tell(|| format!("directory {place} can be read again"));
                 self.directories[place].is_dark = false;
-                self.recovered_at[place] = self.now;
+                self.recovered_at[place] = self.course.now;
                 self.notice(place);
             }
             Event::SetClock(replica, offset) => self.set_clock(replica, offset),
         }
     }
 
-    pub fn tell(&mut self, what: impl FnOnce() -> String) {
-        let now = self.now;
-        if let Some(trace) = &mut self.trace {
-            let (hours, minutes) = (now / HOUR, now % HOUR / MINUTE);
-            let (seconds, rest) = (now % MINUTE / SECOND, now % SECOND);
-            trace.push(format!("{hours:3}:{minutes:02}:{seconds:02}.{rest:03}  {}", what()));
-        }
-    }
-
     pub fn moment(&self, replica: usize) -> Moment {
-        Moment { now: self.now, offset: self.replicas[replica].clock.offset() }
+        Moment { now: self.course.now, offset: self.replicas[replica].clock.offset() }
     }
 
     /// The files change as they are meant.
     pub fn changed(&mut self) {
-        self.changes.push(self.now);
+        self.changes.push(self.course.now);
         for place in 0..self.directories.len() {
             if self.settings.is_shared {
                 self.deliver(place);
             } else {
-                let from = self.now.max(self.held_back_until[place]);
+                let from = self.course.now.max(self.held_back_until[place]);
                 let when = from + self.random.between(0, DELIVERY);
-                self.schedule_at(when, Event::Deliver(place));
+                self.course.schedule_at(when, Event::Deliver(place));
             }
         }
     }
 
     fn deliver(&mut self, place: usize) {
-        if self.now < self.held_back_until[place] {
-            self.schedule_at(self.held_back_until[place], Event::Deliver(place));
+        if self.course.now < self.held_back_until[place] {
+            self.course.schedule_at(self.held_back_until[place], Event::Deliver(place));
             return;
         }
         if self.delivered[place] == self.changes.len() {
             return;
         }
-        self.tell(|| format!("directory {place} has the newest files"));
+        self.course.tell(|| format!("directory {place} has the newest files"));
         if self.overdue_since(place).is_some() {
-            self.recovered_at[place] = self.now;
+            self.recovered_at[place] = self.course.now;
         }
         self.delivered[place] = self.changes.len();
         let left: BTreeSet<&Kid> = self.source.entries.values().map(|lying| &lying.kid).collect();
         for lying in self.directories[place].entries.values() {
             let was_good = self.books[place].lives.contains_key(&lying.kid);
             if lying.is_bad && !was_good && !left.contains(&lying.kid) {
-                self.never_good.insert((place, lying.kid.clone()), self.now);
+                self.never_good.insert((place, lying.kid.clone()), self.course.now);
             }
         }
         self.directories[place].entries.clone_from(&self.source.entries);
@@ -419,7 +382,7 @@ impl World {
             if self.replicas[replica].directory == place {
                 let at_most = if self.random.percent(80) { 1100 } else { 10 * SECOND };
                 let delay = self.random.between(50, at_most);
-                self.schedule(delay, Event::Look(replica));
+                self.course.schedule(delay, Event::Look(replica));
             }
         }
     }
@@ -429,7 +392,7 @@ impl World {
         for replica in 0..self.replicas.len() {
             if self.replicas[replica].disk == disk {
                 let delay = self.random.between(5, 1000);
-                self.schedule(delay, Event::LedgerChanged(replica));
+                self.course.schedule(delay, Event::LedgerChanged(replica));
             }
         }
     }
@@ -438,19 +401,19 @@ impl World {
         if self.replicas[replica].running.is_some() {
             return;
         }
-        self.tell(|| format!("replica {replica} starts"));
+        self.course.tell(|| format!("replica {replica} starts"));
         self.replicas[replica].start(&self.settings);
-        self.replicas[replica].started_at = self.now;
+        self.replicas[replica].started_at = self.course.now;
         self.replicas[replica].missed = Missed::default();
         let disk = self.replicas[replica].disk;
         for kid in std::mem::take(&mut self.replicas[replica].unsettled) {
             if let Some(life) = self.books[disk].lives.get_mut(&kid) {
-                life.changed_at = self.now;
+                life.changed_at = self.course.now;
             }
         }
-        if 0 < self.now {
+        if 0 < self.course.now {
             let place = self.replicas[replica].directory;
-            self.recovered_at[place] = self.now;
+            self.recovered_at[place] = self.course.now;
         }
         self.decide(replica, true);
     }
@@ -476,7 +439,7 @@ impl World {
             return;
         };
         for change in &decided.changes {
-            self.tell(|| format!("replica {index}: {} {:?}", change.name.kid, change.kind));
+            self.course.tell(|| format!("replica {index}: {} {:?}", change.name.kid, change.kind));
             if change.kind == ChangeKind::Forgotten {
                 self.check_forgotten(index, &change.name.kid);
             }
@@ -503,11 +466,11 @@ impl World {
         replica.wake += 1;
         let wake = replica.wake;
         if let Some(wait) = decided.wake_in {
-            self.schedule(wait, Event::Wake(index, wake));
+            self.course.schedule(wait, Event::Wake(index, wake));
         }
         if decided.looks_again {
             let pause = self.random.between(50, 10 * SECOND);
-            self.schedule(pause, Event::Look(index));
+            self.course.schedule(pause, Event::Look(index));
         }
         if decided.is_handed_off {
             self.check_hand_off(index);
@@ -520,11 +483,11 @@ impl World {
 
     fn handed_off(&mut self, disk: usize, audience: &Audience) {
         let told = self.disks[disk].told.get(audience).map(|told| told.key_id.clone());
-        self.tell(|| format!("ledger {disk}: {audience} is to sign with {told:?}"));
+        self.course.tell(|| format!("ledger {disk}: {audience} is to sign with {told:?}"));
         for signer in 0..self.signers.len() {
             if self.replicas[signer].disk == disk {
                 let lag = self.random.between(0, 5 * SECOND);
-                self.schedule(lag, Event::Reread(signer));
+                self.course.schedule(lag, Event::Reread(signer));
             }
         }
     }
@@ -558,13 +521,13 @@ impl World {
             }
         }
         for what in too_soon {
-            self.violate(what);
+            self.course.violate(what);
         }
     }
 
     /// What changed has dates at which it is worth looking closely.
     pub fn watch_changes(&mut self, disk: usize) {
-        let (now, is_off) = (self.now, self.is_off(disk));
+        let (now, is_off) = (self.course.now, self.is_off(disk));
         let Self { books, settings, .. } = self;
         for life in books[disk].lives.values_mut() {
             let first_served = life.first_served.map(|(at, _)| at);
@@ -573,7 +536,9 @@ impl World {
             }
         }
         let mut instants = Vec::new();
-        for life in self.books[disk].lives.values().filter(|life| life.changed_at == self.now) {
+        for life in
+            self.books[disk].lives.values().filter(|life| life.changed_at == self.course.now)
+        {
             let ends = life.end.map(|(from, until)| [from, until]);
             instants.extend(ends.into_iter().flatten().chain(life.valid_to).chain(life.valid_from));
             let lost = life.lost_at.map(|at| at + life.removal_grace);
@@ -585,11 +550,11 @@ impl World {
         for instant in instants {
             for index in 0..self.replicas.len() {
                 let when = instant - self.replicas[index].clock.offset();
-                if self.now < when && self.replicas[index].disk == disk {
-                    self.schedule_at(when - 1, Event::Probe(index));
-                    self.schedule_at(when, Event::Probe(index));
+                if self.course.now < when && self.replicas[index].disk == disk {
+                    self.course.schedule_at(when - 1, Event::Probe(index));
+                    self.course.schedule_at(when, Event::Probe(index));
                     let soon = self.random.between(-20, 20) * SECOND;
-                    self.schedule_at(when + soon, Event::Sign(index));
+                    self.course.schedule_at(when + soon, Event::Sign(index));
                 }
             }
         }
@@ -607,16 +572,16 @@ impl World {
         let token = Token {
             kid: told.key_id,
             material: life.material,
-            signed_at: self.now,
+            signed_at: self.course.now,
             expires,
             is_early: !is_known,
             is_stale: self.is_stale(signer),
             is_late: until <= clock,
-            is_dubious: self.is_off(replica.disk) || life.is_dubious(self.now),
+            is_dubious: self.is_off(replica.disk) || life.is_dubious(self.course.now),
             served_at: life.first_served.map_or(Ms::MAX / 4, |(at, _)| at),
         };
         let number = self.tokens.len();
-        self.tell(|| format!("token {number} is signed at {signer} with {}", token.kid));
+        self.course.tell(|| format!("token {number} is signed at {signer} with {}", token.kid));
         let ends = token.expires;
         self.tokens.push(token);
         for _ in 0..4 {
@@ -624,12 +589,12 @@ impl World {
             let Consumer { offset, leeway, .. } = self.consumers[consumer];
             let last = ends + leeway - offset - 1;
             let when = match self.random.index(3) {
-                0 => self.now + self.random.between(0, 2 * SECOND),
-                1 => self.random.between(self.now, last.max(self.now)),
+                0 => self.course.now + self.random.between(0, 2 * SECOND),
+                1 => self.random.between(self.course.now, last.max(self.course.now)),
                 _ => last - self.random.between(0, 2 * SECOND),
             };
-            if self.now <= when && when <= last {
-                self.schedule_at(when, Event::Present(number, consumer));
+            if self.course.now <= when && when <= last {
+                self.course.schedule_at(when, Event::Present(number, consumer));
             }
         }
     }
@@ -641,7 +606,7 @@ impl World {
             || self.disks[disk].is_failing
             || self.directories[directory].is_dark
             || self.overdue_since(directory).is_some()
-            || self.now < self.recovered_at[directory] + NOTICE
+            || self.course.now < self.recovered_at[directory] + NOTICE
     }
 
     /// Whether changes have not arrived at a copy yet.
@@ -653,12 +618,7 @@ impl World {
     pub fn overdue_since(&self, place: usize) -> Option<Ms> {
         let first = self.changes.get(self.delivered[place])?;
         let due = first + DELIVERY;
-        (due < self.now).then_some(due)
-    }
-
-    pub fn violate(&mut self, what: String) {
-        self.tell(|| format!("VIOLATION: {what}"));
-        self.violation.get_or_insert(what);
+        (due < self.course.now).then_some(due)
     }
 }
 

@@ -4,18 +4,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jwksd::keys::Kid;
 use jwksd::operations::issue::{plan, succeed};
 use jwksd::operations::{Issue, OperationContext, Start, decide};
 
 use super::cluster::{Cluster, Event};
 use super::member::Death;
 use super::rules::Kind;
+use crate::Ms;
 use crate::directory::{Attributes, Lying, POOL};
 use crate::random::Random;
 use crate::world::{AUDIENCES, HOUR, MINUTE, SECOND, SKEW};
-use crate::{Ms, START};
 
 #[derive(Debug)]
 pub enum Order {
@@ -47,7 +45,7 @@ impl Cluster {
     }
 
     fn put(&mut self, slot: &str, lying: Lying) {
-        self.tell(|| format!("{slot} is written: {} {:?}", lying.kid, lying.attributes));
+        self.course.tell(|| format!("{slot} is written: {} {:?}", lying.kid, lying.attributes));
         self.rules.key(lying.material, &lying.kid, lying.attributes);
         self.source.insert(slot.to_owned(), lying);
         self.changed();
@@ -71,7 +69,7 @@ impl Cluster {
             self.drop_key(&new_slot, Attributes::default());
             return;
         };
-        let now = self.now;
+        let now = self.course.now;
         match chance.index(10) {
             0 | 1 => self.drop_key(&new_slot, Attributes::default()),
             2 => {
@@ -84,7 +82,7 @@ impl Cluster {
                 self.drop_key(&slot, Attributes::default());
             }
             4 | 5 => {
-                self.tell(|| format!("{slot} is removed: {}", lying.kid));
+                self.course.tell(|| format!("{slot} is removed: {}", lying.kid));
                 self.source.remove(&slot);
                 self.removed.push((slot, lying));
                 self.changed();
@@ -149,7 +147,7 @@ impl Cluster {
         for _ in 0..if chance.percent(20) { 2 } else { 1 } {
             let index = chance.index(self.members.len());
             let delay = chance.between(0, 2 * SECOND);
-            self.schedule(delay, Event::Order(index, Rc::clone(&order)));
+            self.course.schedule(delay, Event::Order(index, Rc::clone(&order)));
         }
     }
 
@@ -157,7 +155,7 @@ impl Cluster {
     pub fn order(&mut self, index: usize, order: &Rc<Order>) {
         let clock = self.members[index].clock.shows();
         let now = crate::at(clock);
-        let remembered = self.members[index].read_disk();
+        let remembered = self.members[index].disk.read();
         let observation = self.members[index].mount.observation();
         let terms = &self.settings.terms;
         let known = OperationContext::of(&remembered, observation, now, terms);
@@ -183,22 +181,22 @@ impl Cluster {
         };
         match done {
             Ok((step, material, kind)) => {
-                self.tell(|| format!("replica {index}: {order:?}"));
+                self.course.tell(|| format!("replica {index}: {order:?}"));
                 for record in known.remembered_with(step, &remembered).records {
-                    self.members[index].write_disk(&record);
+                    self.members[index].disk.write(&record);
                 }
-                self.rules.order(index, material, kind, self.now);
+                self.rules.order(index, material, kind, self.course.now);
                 self.tally.count("orders");
                 self.written(index);
             }
-            Err(refusal) => self.tell(|| format!("replica {index}: {order:?}: {refusal:?}")),
+            Err(refusal) => self.course.tell(|| format!("replica {index}: {order:?}: {refusal:?}")),
         }
     }
 
     fn written(&mut self, index: usize) {
-        self.members[index].disk_changes += 1;
+        self.members[index].disk.changes += 1;
         let delay = self.random.between(5, 30);
-        self.schedule(delay, Event::LedgerChanged(index));
+        self.course.schedule(delay, Event::LedgerChanged(index));
     }
 
     /// A key is issued into a directory that only this replica has, and succeeds the others.
@@ -224,22 +222,15 @@ impl Cluster {
         let terms = &self.settings.terms;
         let Ok(plan) = plan(known, &request, &format!("own{material}"), terms) else { return };
         let slot = plan.slot.path().to_owned();
-        let shown = |instant: Timestamp| Some(instant.as_millisecond() - START);
-        let attributes = Attributes {
-            valid_from: shown(plan.valid_from),
-            valid_to: shown(plan.valid_to),
-            ..Attributes::default()
-        };
-        let kid: &Kid = &plan.kid;
-        let lying = Lying::new(&slot, material, kid.as_str(), audience, attributes);
+        let lying = Lying::planned(&plan, material, audience);
         let decision = succeed(known, &request, &plan, lying.seen(), terms);
-        self.tell(|| format!("replica {index}: k{material} is issued by {clock}"));
+        self.course.tell(|| format!("replica {index}: k{material} is issued by {clock}"));
         for record in known.remembered_with(decision.step, remembered).records {
-            self.members[index].write_disk(&record);
+            self.members[index].disk.write(&record);
         }
         let others: Vec<u8> = self.rules.keys.keys().copied().collect();
         for other in others {
-            self.rules.order(index, other, Kind::Succession, self.now);
+            self.rules.order(index, other, Kind::Succession, self.course.now);
         }
         self.rules.key(material, &lying.kid, Attributes::default());
         let member = &mut self.members[index];
@@ -252,7 +243,7 @@ impl Cluster {
 
     /// A new version of the Secret, which only new pods have, one after the other.
     fn roll_out(&mut self, number: usize, chance: &mut Random) {
-        self.tell(|| "a rollout begins".to_owned());
+        self.course.tell(|| "a rollout begins".to_owned());
         for member in &mut self.members {
             member.is_pinned = true;
         }
@@ -260,7 +251,7 @@ impl Cluster {
         let mut delay = 0;
         for index in 0..self.members.len() {
             delay += chance.between(10, 120) * SECOND;
-            self.schedule(delay, Event::Replace(index));
+            self.course.schedule(delay, Event::Replace(index));
         }
     }
 
@@ -276,30 +267,32 @@ impl Cluster {
                 }
             }
             3 => {
-                self.tell(|| format!("replica {index} gets no files for an hour"));
-                self.members[index].stale_until = self.now + HOUR;
+                self.course.tell(|| format!("replica {index} gets no files for an hour"));
+                self.members[index].stale_until = self.course.now + HOUR;
             }
             4 | 5 => {
-                self.tell(|| format!("the mount of replica {index} is empty for {while_} ms"));
+                self.course
+                    .tell(|| format!("the mount of replica {index} is empty for {while_} ms"));
                 self.members[index].mount.entries.clear();
                 self.note_seen(index);
                 self.notice(index);
-                self.schedule(while_, Event::Unhide(index));
+                self.course.schedule(while_, Event::Unhide(index));
             }
             6 => {
-                self.tell(|| format!("the mount of replica {index} can't be read for {while_} ms"));
+                self.course
+                    .tell(|| format!("the mount of replica {index} can't be read for {while_} ms"));
                 self.members[index].mount.is_dark = true;
                 self.note_seen(index);
                 self.notice(index);
-                self.schedule(while_, Event::Unhide(index));
+                self.course.schedule(while_, Event::Unhide(index));
             }
             7 => {
-                self.tell(|| "answers get lost".to_owned());
+                self.course.tell(|| "answers get lost".to_owned());
                 self.lost_answers = chance.index(4);
             }
             8 => {
-                self.tell(|| "the object is wiped".to_owned());
-                self.rules.forget_shared(self.now);
+                self.course.tell(|| "the object is wiped".to_owned());
+                self.rules.forget_shared(self.course.now);
                 if chance.percent(50) {
                     self.store.wipe();
                 } else {
@@ -309,8 +302,8 @@ impl Cluster {
             }
             9 => {
                 let back = chance.index(30);
-                self.tell(|| format!("the object is restored, {back} versions back"));
-                self.rules.forget_shared(self.now);
+                self.course.tell(|| format!("the object is restored, {back} versions back"));
+                self.rules.forget_shared(self.course.now);
                 if chance.percent(50) {
                     self.store.restore(back);
                 } else {
@@ -327,7 +320,7 @@ impl Cluster {
                 };
                 self.set_clock(index, offset);
                 let back = chance.between(-SKEW, SKEW);
-                self.schedule(while_, Event::SetClock(index, back));
+                self.course.schedule(while_, Event::SetClock(index, back));
             }
             11 => {
                 self.members[index].dies =
@@ -336,21 +329,21 @@ impl Cluster {
             12 | 13 => {
                 self.kill(index);
                 if chance.percent(50) {
-                    self.tell(|| format!("the state of replica {index} is gone"));
+                    self.course.tell(|| format!("the state of replica {index} is gone"));
                     self.forget_everything(index);
                 }
-                self.schedule(while_, Event::Start(index));
+                self.course.schedule(while_, Event::Start(index));
             }
             14 => {
                 let forgets = chance.percent(50);
                 for index in 0..self.members.len() {
                     self.kill(index);
                     if forgets {
-                        self.tell(|| format!("the state of replica {index} is gone"));
+                        self.course.tell(|| format!("the state of replica {index} is gone"));
                         self.forget_everything(index);
                     }
                     let down = chance.between(SECOND, MINUTE);
-                    self.schedule(down, Event::Start(index));
+                    self.course.schedule(down, Event::Start(index));
                 }
             }
             _ => {
@@ -358,7 +351,7 @@ impl Cluster {
                     lying.is_bad = true;
                     self.note_seen(index);
                     self.notice(index);
-                    self.schedule(while_, Event::Unhide(index));
+                    self.course.schedule(while_, Event::Unhide(index));
                 }
             }
         }

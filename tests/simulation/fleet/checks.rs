@@ -36,7 +36,7 @@ impl Cluster {
     /// A replica has decided.
     pub fn check(&mut self, index: usize) {
         self.tally.count("decisions");
-        let now = self.now;
+        let now = self.course.now;
         let clock = self.members[index].clock.shows();
         // Excuse "clock off": by such a clock, anything may be over or not.
         if CLOCK_SKEW < self.members[index].clock.offset().abs() {
@@ -105,7 +105,7 @@ impl Cluster {
             self.tally.count("keys checked");
         }
         if let Some(wrong) = wrong {
-            self.violate(wrong);
+            self.course.violate(wrong);
         }
     }
 
@@ -121,7 +121,7 @@ impl Cluster {
         if news != self.news_at {
             return;
         }
-        let now = self.now;
+        let now = self.course.now;
         let linked: Vec<usize> = (0..self.members.len())
             .filter(|index| self.rules.linked[*index].is_some_and(|since| since + SECOND <= now))
             .collect();
@@ -132,14 +132,14 @@ impl Cluster {
         if let Some(other) = other {
             let wrong =
                 format!("replicas {first} and {other} differ: {one:?} and {:?}", published(other));
-            self.violate(wrong);
+            self.course.violate(wrong);
         }
         self.tally.count("fleets compared");
     }
 
     /// Everything is repaired, and time has passed.
     pub fn check_the_end(&mut self, quiet: Ms) {
-        let now = self.now;
+        let now = self.course.now;
         let last = self.store.written_at.last().copied().unwrap_or(0);
         // Excuse "kept": where files of a deleted key lie, that is said again before anybody forgets it.
         let is_short = self.settings.retention < self.settings.end;
@@ -147,7 +147,8 @@ impl Cluster {
             |key: &Key| key.gone_since.is_none() && self.rules.is_deleted(key.material);
         let is_kept = is_short && self.rules.keys.values().any(lies_deleted);
         if now < last + quiet && !is_kept && !self.holds_last_good_state() {
-            self.violate(format!("somebody wrote {} s before the end", (now - last) / SECOND));
+            self.course
+                .violate(format!("somebody wrote {} s before the end", (now - last) / SECOND));
         }
         let records = |index: usize| -> BTreeMap<String, Value> {
             let running = self.members[index].running.as_ref().unwrap();
@@ -166,7 +167,7 @@ impl Cluster {
                     one.get(&key).cloned().unwrap_or_default(),
                     other.get(&key).cloned().unwrap_or_default()
                 );
-                self.violate(wrong);
+                self.course.violate(wrong);
                 return;
             }
         }
@@ -179,7 +180,7 @@ impl Cluster {
         // Excuse "dated by a wrong clock": such a clock dates a loss anew, and tells that once it is right.
         let is_misdated = self.was_off && is_short;
         if one != of_store && !is_misdated {
-            self.violate("the shared copy is not what the replicas remember".to_owned());
+            self.course.violate("the shared copy is not what the replicas remember".to_owned());
         }
         let lying = |material: u8| -> Option<&Lying> {
             let mut all = self.members.iter().flat_map(|member| member.mount.entries.values());
@@ -212,7 +213,7 @@ impl Cluster {
             }
         }
         if let Some(wrong) = wrong {
-            self.violate(wrong);
+            self.course.violate(wrong);
         }
         self.tally.count("ends reached");
     }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jwksd::keys::entry::{CertificateDates, KeyIdScheme, KeyRules};
@@ -17,12 +15,10 @@ use super::member::{HEARD_FOR, Member};
 use super::rules::Rules;
 use super::store::Store;
 use crate::Ms;
+use crate::course::Course;
 use crate::directory::{Lying, place};
 use crate::random::Random;
 use crate::world::{AUDIENCES, HOUR, MINUTE, SECOND, SKEW, Tally};
-
-/// More events than any fleet has.
-const EVENTS: u64 = 200_000;
 
 /// How often a replica looks that notices nothing. (Often enough here; jwksd does every 10 s.)
 const POLL: Ms = 20 * MINUTE;
@@ -77,10 +73,7 @@ pub struct Cluster {
     pub settings: Settings,
     pub random: Random,
     pub seed: u64,
-    pub now: Ms,
-    passed: Arc<AtomicI64>,
-    queue: BTreeMap<(Ms, u64), Event>,
-    serial: u64,
+    pub course: Course<Event>,
     pub members: Vec<Member>,
     pub store: Store,
     /// Loses the answers of this many writes.
@@ -94,8 +87,6 @@ pub struct Cluster {
     /// Whether a clock was ever off by more than clocks may be.
     pub was_off: bool,
     pub acts: Vec<bool>,
-    pub violation: Option<String>,
-    pub trace: Option<Vec<String>>,
     pub tally: Tally,
 }
 
@@ -104,9 +95,9 @@ impl Cluster {
         let mut random = Random::new(seed, 2);
         let settings = settings(&mut random);
         let count = usize::try_from(random.between(2, 5)).unwrap();
-        let passed = Arc::new(AtomicI64::new(0));
+        let course = Course::new(is_traced);
         let members = (0..count)
-            .map(|index| Member::new(index, &passed, random.between(-SKEW, SKEW)))
+            .map(|index| Member::new(index, course.passed(), random.between(-SKEW, SKEW)))
             .collect();
         let mut cluster = Self {
             rules: Rules::new(count),
@@ -119,22 +110,17 @@ impl Cluster {
             news_at: 0,
             was_off: false,
             acts: Vec::new(),
-            violation: None,
-            trace: is_traced.then(Vec::new),
             tally: Tally::default(),
-            queue: BTreeMap::new(),
-            serial: 0,
-            now: 0,
             seed,
-            passed,
+            course,
             settings,
             random,
         };
         cluster.first_keys();
         for index in 0..count {
             cluster.mount(index);
-            cluster.schedule(0, Event::Start(index));
-            cluster.schedule(POLL, Event::Poll(index));
+            cluster.course.schedule(0, Event::Start(index));
+            cluster.course.schedule(POLL, Event::Poll(index));
         }
         let acts = usize::try_from(cluster.random.between(3, 16)).unwrap();
         for act in 0..acts {
@@ -145,29 +131,16 @@ impl Cluster {
                 HOUR + cluster.random.between(0, 10 * MINUTE)
             };
             cluster.acts.push(!left_out.contains(&act));
-            cluster.schedule(when, Event::Act(act));
+            cluster.course.schedule(when, Event::Act(act));
         }
-        cluster.schedule(cluster.settings.healed_at, Event::Heal);
-        cluster.schedule(cluster.settings.end, Event::End);
+        cluster.course.schedule(cluster.settings.healed_at, Event::Heal);
+        cluster.course.schedule(cluster.settings.end, Event::End);
         cluster
-    }
-
-    pub fn schedule(&mut self, delay: Ms, event: Event) {
-        self.serial += 1;
-        self.queue.insert((self.now + delay, self.serial), event);
     }
 
     /// Runs to the end, or to the first violation.
     pub fn run(&mut self) {
-        while let Some(((when, _), event)) = self.queue.pop_first() {
-            if self.violation.is_some() {
-                break;
-            }
-            if EVENTS < self.serial {
-                self.violate("it does not come to rest".to_owned());
-            }
-            self.now = when;
-            self.passed.store(when, Ordering::Relaxed);
+        while let Some(event) = self.course.next() {
             if matches!(event, Event::End) {
                 self.check_the_end(QUIET_AT_LAST);
                 break;
@@ -190,7 +163,7 @@ impl Cluster {
             Event::Act(_) | Event::End | Event::Look(..) | Event::Wake(..) => {}
             Event::Poll(index) => {
                 self.decide(index, true);
-                self.schedule(POLL, Event::Poll(index));
+                self.course.schedule(POLL, Event::Poll(index));
             }
             Event::LedgerChanged(index) => self.decide(index, false),
             Event::Hear(index, process, object) => {
@@ -222,20 +195,6 @@ impl Cluster {
         }
     }
 
-    pub fn tell(&mut self, what: impl FnOnce() -> String) {
-        let now = self.now;
-        if let Some(trace) = &mut self.trace {
-            let (hours, minutes) = (now / HOUR, now % HOUR / MINUTE);
-            let (seconds, rest) = (now % MINUTE / SECOND, now % SECOND);
-            trace.push(format!("{hours:3}:{minutes:02}:{seconds:02}.{rest:03}  {}", what()));
-        }
-    }
-
-    pub fn violate(&mut self, what: String) {
-        self.tell(|| format!("WRONG: {what}"));
-        self.violation.get_or_insert(what);
-    }
-
     fn runs(&self, index: usize, process: u64) -> bool {
         self.members[index].running.as_ref().is_some_and(|running| running.process == process)
     }
@@ -253,47 +212,48 @@ impl Cluster {
         let member = &self.members[index];
         let is_linked =
             member.running.is_some() && member.cut_since.is_none() && !self.is_off(index);
-        self.rules.spread(self.now);
+        self.rules.spread(self.course.now);
         let linked = &mut self.rules.linked[index];
         if is_linked && linked.is_none() {
-            *linked = Some(self.now);
+            *linked = Some(self.course.now);
         } else if !is_linked {
             *linked = None;
         }
-        self.rules.spread(self.now);
-        self.rules.disturbed_at = self.now;
+        self.rules.spread(self.course.now);
+        self.rules.disturbed_at = self.course.now;
     }
 
     fn look_in(&mut self, index: usize, delay: Ms) {
         self.members[index].look += 1;
         let look = self.members[index].look;
-        self.schedule(delay, Event::Look(index, look));
+        self.course.schedule(delay, Event::Look(index, look));
     }
 
     fn decide(&mut self, index: usize, is_look: bool) {
         if self.members[index].running.is_none() {
             return;
         }
-        if !self.members[index].is_connected(self.now) {
+        if !self.members[index].is_connected(self.course.now) {
             self.rules.decides_alone(index);
         }
-        let Some(decided) = self.members[index].decide(is_look, self.now, &self.settings) else {
+        let Some(decided) = self.members[index].decide(is_look, self.course.now, &self.settings)
+        else {
             return;
         };
         for change in &decided.changes {
-            self.tell(|| format!("replica {index}: {change}"));
+            self.course.tell(|| format!("replica {index}: {change}"));
         }
         if decided.is_dead {
-            self.tell(|| format!("replica {index} dies half-way"));
+            self.course.tell(|| format!("replica {index} dies half-way"));
             let down = self.random.between(SECOND, 5 * MINUTE);
             self.relink(index);
-            self.schedule(down, Event::Start(index));
+            self.course.schedule(down, Event::Start(index));
             return;
         }
         if decided.is_news && self.rules.linked[index].is_some() {
-            self.news_at = self.now;
+            self.news_at = self.course.now;
             let news = self.news_at;
-            self.schedule(SECOND, Event::Compare(news));
+            self.course.schedule(SECOND, Event::Compare(news));
         }
         if let Some(delay) = decided.looks_in {
             self.look_in(index, delay);
@@ -301,7 +261,7 @@ impl Cluster {
         self.members[index].wake += 1;
         if let Some(delay) = decided.wakes_in {
             let wake = self.members[index].wake;
-            self.schedule(delay, Event::Wake(index, wake));
+            self.course.schedule(delay, Event::Wake(index, wake));
         }
         self.begin_to_write(index);
         self.check(index);
@@ -325,7 +285,8 @@ impl Cluster {
             let is_answered = self.lost_answers == 0;
             self.lost_answers = self.lost_answers.saturating_sub(1);
             let delay = Member::jitter(&mut self.random);
-            self.schedule(delay, Event::Arrive(index, process, Rc::new(object), is_answered));
+            self.course
+                .schedule(delay, Event::Arrive(index, process, Rc::new(object), is_answered));
         } else if let Some(running) = &mut self.members[index].running {
             running.is_writing = false;
         }
@@ -341,16 +302,16 @@ impl Cluster {
             }
             return;
         }
-        let is_accepted = self.store.put(Value::clone(object), self.now);
+        let is_accepted = self.store.put(Value::clone(object), self.course.now);
         if is_accepted {
-            self.tell(|| format!("replica {index} writes"));
+            self.course.tell(|| format!("replica {index} writes"));
             self.tally.count("writes");
             self.broadcast();
         } else {
             self.tally.count("conflicts");
         }
         if !self.store.keeps_what_is_foreign() {
-            self.violate(format!("replica {index} took away what is somebody else's"));
+            self.course.violate(format!("replica {index} took away what is somebody else's"));
         }
         if !self.runs(index, process) {
             return;
@@ -362,8 +323,8 @@ impl Cluster {
             (false, _) => self.random.between(50, 150),
         };
         let object = Rc::clone(&self.store.object);
-        self.schedule(back + pause, Event::Hear(index, process, object));
-        self.schedule(back + pause + 1, Event::Write(index, process));
+        self.course.schedule(back + pause, Event::Hear(index, process, object));
+        self.course.schedule(back + pause + 1, Event::Write(index, process));
     }
 
     /// Everybody who watches is told of the object as it is now.
@@ -373,11 +334,11 @@ impl Cluster {
             if member.running.is_none() || member.cut_since.is_some() {
                 continue;
             }
-            let soonest = (member.told_until - self.now).max(0);
+            let soonest = (member.told_until - self.course.now).max(0);
             let delay = soonest + self.random.between(3, 60);
-            self.members[index].told_until = self.now + delay + 1;
+            self.members[index].told_until = self.course.now + delay + 1;
             let (process, object) = (self.process(index), Rc::clone(&self.store.object));
-            self.schedule(delay, Event::Hear(index, process, object));
+            self.course.schedule(delay, Event::Hear(index, process, object));
         }
     }
 
@@ -389,32 +350,32 @@ impl Cluster {
         }
         let (process, object) = (self.process(index), Rc::clone(&self.store.object));
         let delay = Member::jitter(&mut self.random);
-        self.members[index].told_until = self.now + delay + 1;
-        self.schedule(delay, Event::Hear(index, process, object));
+        self.members[index].told_until = self.course.now + delay + 1;
+        self.course.schedule(delay, Event::Hear(index, process, object));
         if let Some(running) = self.members[index].running.as_mut() {
             running.is_writing = true;
-            self.schedule(delay + 1, Event::Write(index, process));
+            self.course.schedule(delay + 1, Event::Write(index, process));
         }
     }
 
     pub fn cut(&mut self, index: usize, while_: Ms) {
-        self.tell(|| format!("replica {index} does not reach the API for {while_} ms"));
+        self.course.tell(|| format!("replica {index} does not reach the API for {while_} ms"));
         if self.members[index].cut_since.is_none() {
-            self.members[index].cut_since = Some(self.now);
+            self.members[index].cut_since = Some(self.course.now);
             // Polling notices that.
             let delay = HEARD_FOR + self.random.between(0, 10 * SECOND);
             self.look_in(index, delay);
-            self.schedule(while_, Event::Reach(index));
+            self.course.schedule(while_, Event::Reach(index));
         }
         self.relink(index);
     }
 
     pub fn reach(&mut self, index: usize) {
-        if !self.members[index].is_connected(self.now) {
-            self.rules.joined_at = self.now;
+        if !self.members[index].is_connected(self.course.now) {
+            self.rules.joined_at = self.course.now;
         }
         if self.members[index].cut_since.take().is_some() {
-            self.tell(|| format!("replica {index} reaches the API again"));
+            self.course.tell(|| format!("replica {index} reaches the API again"));
             self.reconnect(index);
         }
     }
@@ -423,8 +384,8 @@ impl Cluster {
         if self.members[index].running.is_some() {
             return;
         }
-        self.tell(|| format!("replica {index} starts"));
-        self.members[index].start(self.now, &self.settings);
+        self.course.tell(|| format!("replica {index} starts"));
+        self.members[index].start(self.course.now, &self.settings);
         self.relink(index);
         let is_linked = self.rules.linked[index].is_some();
         if is_linked {
@@ -441,31 +402,31 @@ impl Cluster {
     }
 
     pub fn kill(&mut self, index: usize) {
-        self.tell(|| format!("replica {index} is killed"));
+        self.course.tell(|| format!("replica {index} is killed"));
         self.members[index].running = None;
         self.relink(index);
     }
 
     fn replace(&mut self, index: usize) {
-        self.tell(|| format!("replica {index} is replaced"));
+        self.course.tell(|| format!("replica {index} is replaced"));
         self.kill(index);
         self.forget_everything(index);
         let member = &mut self.members[index];
-        (member.is_pinned, member.stale_until) = (false, self.now);
+        (member.is_pinned, member.stale_until) = (false, self.course.now);
         member.own.clear();
         (member.mount.is_dark, member.cut_since) = (false, None);
         self.mount(index);
         let down = self.random.between(SECOND, 20 * SECOND);
-        self.schedule(down, Event::Start(index));
+        self.course.schedule(down, Event::Start(index));
     }
 
     pub fn forget_everything(&mut self, index: usize) {
         self.members[index].forget_everything(index);
-        self.rules.forget_at(index, self.now);
+        self.rules.forget_at(index, self.course.now);
     }
 
     pub fn set_clock(&mut self, index: usize, offset: Ms) {
-        self.tell(|| format!("the clock of replica {index} is set to {offset}"));
+        self.course.tell(|| format!("the clock of replica {index} is set to {offset}"));
         self.members[index].clock.set_offset(offset);
         self.was_off |= self.is_off(index);
         self.relink(index);
@@ -479,8 +440,8 @@ impl Cluster {
         if member.is_pinned {
             return;
         }
-        if self.now < member.stale_until {
-            self.schedule(member.stale_until - self.now, Event::Deliver(index));
+        if self.course.now < member.stale_until {
+            self.course.schedule(member.stale_until - self.course.now, Event::Deliver(index));
             return;
         }
         self.mount(index);
@@ -493,8 +454,10 @@ impl Cluster {
         let own = member.own.iter();
         let entries = self.source.iter().chain(own);
         let entries = entries.map(|(slot, lying)| (slot.clone(), lying.clone())).collect();
-        if member.mount.entries.len() != self.source.len() + member.own.len() || self.now == 0 {
-            self.tell(|| format!("replica {index} has the newest files"));
+        if member.mount.entries.len() != self.source.len() + member.own.len()
+            || self.course.now == 0
+        {
+            self.course.tell(|| format!("replica {index} has the newest files"));
         }
         self.members[index].mount.entries = entries;
         self.note_seen(index);
@@ -517,13 +480,13 @@ impl Cluster {
         for lying in mount.entries.values().filter(|lying| !lying.is_bad && !mount.is_dark) {
             let known = before.get(&lying.material);
             let known = known.filter(|(said, _)| *said == lying.attributes);
-            let since = known.map_or(self.now, |(_, since)| *since);
+            let since = known.map_or(self.course.now, |(_, since)| *since);
             said.insert(lying.material, (lying.attributes, since));
         }
         let seen = &mut self.rules.seen[index];
         seen.retain(|material, _| shown.contains(material));
         for material in shown {
-            seen.entry(material).or_insert(self.now);
+            seen.entry(material).or_insert(self.course.now);
         }
         let everywhere: BTreeSet<u8> = self
             .members
@@ -537,25 +500,25 @@ impl Cluster {
             if is_dark || everywhere.contains(&key.material) {
                 key.gone_since = None;
             } else {
-                key.gone_since.get_or_insert(self.now);
+                key.gone_since.get_or_insert(self.course.now);
             }
         }
-        self.rules.spread(self.now);
-        self.rules.disturbed_at = self.now;
+        self.rules.spread(self.course.now);
+        self.rules.disturbed_at = self.course.now;
     }
 
     /// The files change as they are meant.
     pub fn changed(&mut self) {
         for index in 0..self.members.len() {
             let delay = self.random.between(0, 100 * SECOND);
-            self.schedule(delay, Event::Deliver(index));
+            self.course.schedule(delay, Event::Deliver(index));
         }
     }
 
     fn heal(&mut self) {
-        self.tell(|| "everything is repaired".to_owned());
+        self.course.tell(|| "everything is repaired".to_owned());
         self.lost_answers = 0;
-        self.rules.joined_at = self.now;
+        self.rules.joined_at = self.course.now;
         // What only one replica sees is asked about for as long as that is so.
         for index in 0..self.members.len() {
             let own = std::mem::take(&mut self.members[index].own);
@@ -563,7 +526,7 @@ impl Cluster {
         }
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            (member.is_pinned, member.stale_until, member.dies) = (false, self.now, None);
+            (member.is_pinned, member.stale_until, member.dies) = (false, self.course.now, None);
             (member.mount.is_dark, member.cut_since) = (false, None);
             if self.is_off(index) {
                 self.set_clock(index, 0);

@@ -11,7 +11,7 @@ use jwksd::keys::Kid;
 use jwksd::keys::entry::Declared;
 use jwksd::ledger::fleet::{Exchange, Membership, Offer, ReplicaId};
 use jwksd::ledger::memory::Memory;
-use jwksd::ledger::{NamedKey, Observation, Record, Records, codec};
+use jwksd::ledger::{NamedKey, Observation, Record, Records};
 use jwksd::publish::document::published_keys;
 use jwksd::publish::reconciler::{Reconciler, next_change};
 use serde_json::Value;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::cluster::Settings;
 use crate::directory::{Directory, Lying};
 use crate::random::Random;
-use crate::replica::SkewedClock;
+use crate::replica::{Disk, SkewedClock};
 use crate::{Ms, at};
 
 /// For how long a connection counts that is not heard of.
@@ -49,8 +49,7 @@ pub struct Running {
 pub struct Member {
     pub id: ReplicaId,
     pub clock: SkewedClock,
-    pub disk: BTreeMap<String, Vec<u8>>,
-    pub disk_changes: u64,
+    pub disk: Disk,
     pub running: Option<Running>,
     pub mount: Directory,
     /// What was issued here, which no other replica has files of.
@@ -85,8 +84,7 @@ impl Member {
         Self {
             id: format!("r{index}").into(),
             clock: SkewedClock::new(passed, offset),
-            disk: BTreeMap::new(),
-            disk_changes: 0,
+            disk: Disk::default(),
             running: None,
             mount: Directory::default(),
             own: BTreeMap::new(),
@@ -126,22 +124,8 @@ impl Member {
 
     /// Everything in its state directory is gone; it is another replica from now on.
     pub fn forget_everything(&mut self, index: usize) {
-        self.disk.clear();
-        self.disk_changes += 1;
+        self.disk.restore(BTreeMap::new());
         self.id = format!("r{index}-{}", self.processes).into();
-    }
-
-    pub fn read_disk(&self) -> Records {
-        let record = |(name, bytes): (&String, &Vec<u8>)| {
-            let record = codec::decode(bytes, name).expect("what was written can be read");
-            (record.0, Arc::new(record.1))
-        };
-        self.disk.iter().map(record).collect()
-    }
-
-    pub fn write_disk(&mut self, record: &Record) {
-        let name = codec::file_name(&record.public_key.thumbprint());
-        self.disk.insert(name, codec::encode(record));
     }
 
     /// What it was told of the shared copy. Returns whether that is news.
@@ -167,7 +151,7 @@ impl Member {
     pub fn decide(&mut self, is_look: bool, now: Ms, settings: &Settings) -> Option<Decided> {
         let is_connected = self.is_connected(now);
         let read =
-            (self.running.as_ref()?.as_of != Some(self.disk_changes)).then(|| self.read_disk());
+            (self.running.as_ref()?.as_of != Some(self.disk.changes)).then(|| self.disk.read());
         let running = self.running.as_mut()?;
         let policy = &settings.reconcile.policy;
         let known = is_look.then(|| running.memory.records().clone());
@@ -177,7 +161,7 @@ impl Member {
         running.reconciler.observe(&self.clock);
         if let Some(read) = read {
             running.memory.merge(read, BTreeSet::new(), false);
-            running.as_of = Some(self.disk_changes);
+            running.as_of = Some(self.disk.changes);
         }
         let exchange = &running.membership.exchange;
         let mut shared = exchange.view();
@@ -215,18 +199,8 @@ impl Member {
             self.running = None;
             return Some(Decided { is_dead: true, ..decided });
         }
-        let (changed, forgotten) = running.memory.unwritten();
-        if !changed.is_empty() || !forgotten.is_empty() {
-            for key in &forgotten {
-                self.disk.remove(&codec::file_name(key));
-            }
-            for record in &changed {
-                let name = codec::file_name(&record.public_key.thumbprint());
-                self.disk.insert(name, codec::encode(&**record));
-            }
-            running.memory.written();
-            self.disk_changes += 1;
-            running.as_of = Some(self.disk_changes);
+        if self.disk.save(&mut running.memory) {
+            running.as_of = Some(self.disk.changes);
         }
         if death == Some(Death::AfterDisk) {
             self.running = None;
@@ -235,7 +209,7 @@ impl Member {
         let records = running.memory.records();
         running.membership.exchange.offer(Offer {
             records: records.clone(),
-            changes: Some(self.disk_changes),
+            changes: Some(self.disk.changes),
             verdicts: outcome.unseen,
             version: shared.version,
             now: clock_now,

@@ -34,7 +34,7 @@ impl Simulation for Cluster {
     }
 
     fn violation(&mut self) -> Option<String> {
-        self.violation.take()
+        self.course.violation()
     }
 
     fn counts(self) -> Counts {
@@ -42,7 +42,7 @@ impl Simulation for Cluster {
     }
 
     fn story(&mut self) -> Vec<String> {
-        self.trace.take().unwrap_or_default()
+        self.course.story()
     }
 }
 
