@@ -30,6 +30,7 @@ fn on_terminal(
     let output = Command::new("script")
         .args(["--quiet", "--return", "--command", &command, "/dev/null"])
         .env("COLUMNS", columns.to_string())
+        .env("SHELL", "/bin/sh")
         .env("TERM", "xterm")
         .env_remove("NO_COLOR")
         .envs(environment.iter().copied())
@@ -143,7 +144,8 @@ fn a_daemon_on_a_terminal_says_where_to_look() {
     );
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
-    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    script.env("SHELL", "/bin/sh").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut lines = lines.by_ref().map(|line| line.unwrap().trim_end().to_owned());
     let begun = lines.find(|line| line.starts_with("jwksd ")).unwrap();
