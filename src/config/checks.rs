@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::{AdminConfig, Config, ConfigError, ListenAddress, Risk, Settings, format_duration};
+use super::{
+    AdminConfig, Config, ConfigError, FleetStore, ListenAddress, Risk, Settings, format_duration,
+};
 use crate::encoding::shell_word;
 use crate::keys::Audience;
 use crate::keys::lifecycle::Policy;
@@ -53,6 +55,20 @@ pub(super) fn contradictions(config: &Config, settings: &Settings) -> Result<(),
     let unknown = jwt.and_then(|jwt| jwt.key_audience.as_ref());
     if unknown.is_some_and(|audience| audiences.find(audience.as_str()).is_none()) {
         return Err(settings.error("admin.jwt.key_audience", "it is none of keys.audiences"));
+    }
+    if config.issue.secret.is_some() {
+        if config.fleet.store == FleetStore::None {
+            let why =
+                "replicas agree by the ledger that they share: set fleet.store = \"kubernetes\"";
+            return Err(settings.error("issue.secret", why));
+        }
+        if audiences.is_open() {
+            let why = "a Secret has no directories, and here they are the audiences";
+            return Err(settings.error("issue.secret", why));
+        }
+        if config.issue.secret.as_ref() == Some(&config.fleet.name) {
+            return Err(settings.error("issue.secret", "that is the shared ledger (fleet.name)"));
+        }
     }
     // The successor has to be published for as long before it signs.
     let propagation = config.lifecycle.policy.propagation;

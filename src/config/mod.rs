@@ -231,6 +231,9 @@ pub struct IssueConfig {
     pub rsa_bits: u32,
     #[serde(deserialize_with = "duration_from::<_, 1000>")]
     pub validity: Duration,
+    /// New keys are written into this Secret, and not into a directory.
+    #[serde(default, deserialize_with = "members::optional_object_name")]
+    pub secret: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

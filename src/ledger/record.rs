@@ -170,9 +170,9 @@ impl Orders {
         self.end = Some(self.end.map_or(end, |before| before.and(end)).observed_at(now));
     }
 
-    pub(crate) fn succession(&mut self, succession: Succession) {
+    pub(crate) fn succession(&mut self, succession: Option<Succession>) {
         self.number += 1;
-        self.succession = Some(succession);
+        self.succession = succession;
     }
 }
 

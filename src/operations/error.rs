@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::similar_algorithm;
 use crate::keys::{Audience, Kid};
 use crate::ledger::OtherDaemon;
+use crate::ledger::fleet::secret::SecretError;
 
 /// No key has this id, or it was deleted.
 #[derive(Debug)]
@@ -50,6 +51,11 @@ pub enum OperationError {
         file: PathBuf,
         error: io::Error,
     },
+    /// The Secret that keys are issued into can't be read or replaced.
+    SigningSecret {
+        name: String,
+        error: SecretError,
+    },
     Ledger(io::Error),
     /// A daemon serves the key directory and keeps another ledger.
     OtherLedger(OtherDaemon),
@@ -71,6 +77,7 @@ impl OperationError {
             Self::FilesMissing(_) => "KEYPAIR_FILES_MISSING",
             Self::ReadOnly { .. } => "KEY_DIRECTORY_READ_ONLY",
             Self::Write { .. } => "STORAGE_UNAVAILABLE",
+            Self::SigningSecret { .. } => "SIGNING_SECRET_UNAVAILABLE",
             Self::Ledger(error) if is_read_only(error) => "LEDGER_READ_ONLY",
             Self::Ledger(_) | Self::Unfinished(_) => "LEDGER_UNAVAILABLE",
             Self::OtherLedger(_) => "OTHER_LEDGER",
@@ -108,6 +115,9 @@ impl OperationError {
                 format!("the key directory {} can't be written: {cause}", directory.display())
             }
             Self::Write { file, error } => format!("can't write {}: {error}", file.display()),
+            Self::SigningSecret { name, error } => {
+                format!("the Secret {name}, which keys are issued into, can't be used: {error}")
+            }
             Self::Ledger(error) => format!("the ledger can't be used: {error}"),
             Self::OtherLedger(daemon) => {
                 let pid = daemon.pid;
@@ -126,6 +136,7 @@ impl OperationError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Ledger(error) => !is_read_only(error),
+            Self::SigningSecret { error, .. } => !matches!(error, SecretError::Refused(_)),
             Self::Write { .. } | Self::Unfinished(_) => true,
             _ => false,
         }
@@ -155,6 +166,15 @@ impl OperationError {
                  a writable key directory first"
             }
             Self::Write { .. } => "free space, or look after the disk; then ask again",
+            Self::SigningSecret { name, error: SecretError::Refused(_) } => {
+                return format!(
+                    "the Secret must be there, and the service account may get and update it: kubectl \
+                     auth can-i update secret/{name} --as system:serviceaccount:NAMESPACE:ACCOUNT"
+                );
+            }
+            Self::SigningSecret { .. } => {
+                "ask again when the API answers: what is there already is not issued twice"
+            }
             Self::OtherLedger(OtherDaemon { state: Some(state), .. }) => {
                 return format!("name its ledger: --state {}", state.display());
             }

@@ -1,27 +1,25 @@
 //! Issuing a key pair, alone or as the successor of those before it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
-use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::files::{self, StagedFiles};
+use super::prepared::{self, NewFile, Prepared};
+use super::signing_secret::Naming;
 use super::{
     Decision, KeyPair, OperationContext, OperationError, OperationSettings, Operations, decide,
-    generate, unusual,
+    unusual,
 };
 use crate::encoding::{random_uuid, shell_word};
-use crate::keys::entry::{self, SeenKey};
+use crate::keys::entry::SeenKey;
 use crate::keys::lifecycle::{End, Phase, after};
 use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
 use crate::ledger::record::Succession;
 use crate::ledger::{NamedKey, Overview, Record, Records, Step, current_key};
 use crate::source::Slot;
-use crate::source::scan::{EntryFiles, FileContent, FileRead};
 
 #[derive(Debug, Clone)]
 pub struct Issue {
@@ -50,20 +48,7 @@ pub enum Start {
     WhenSafe,
 }
 
-/// A key pair whose private half is generated and not written yet.
-pub struct Prepared {
-    request: Issue,
-    pem: Zeroizing<String>,
-}
-
-/// Leaves out the private half.
-impl fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared").field("request", &self.request).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Issued {
     pub key: KeyPair,
     pub replaced: Vec<KeyPair>,
@@ -88,32 +73,25 @@ impl Issued {
 /// after it was issued. A planned rotation begins on a whole second that leaves room for that.
 pub(super) const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 
-impl Prepared {
-    /// Generates the private half, which may take a second, without holding the lock.
-    ///
-    /// # Errors
-    /// [`OperationError::BadRequest`] where the request is wrong regardless of the records.
-    pub fn new(
-        request: Issue,
-        terms: &OperationSettings,
-        now: Timestamp,
-    ) -> Result<Self, OperationError> {
-        terms.check_audience(&request.audience)?;
-        files::check_is_ours(&terms.directory)?;
-        let begin = match request.start {
-            Start::At(from) => from,
-            Start::Now | Start::WhenSafe => now,
-        };
-        check_window(begin, request.valid_to, now, terms)?;
-        let pem = generate(request.algorithm, terms.rsa_bits)?;
-        Ok(Self { request, pem })
-    }
-}
-
 impl Operations {
     /// Writes the key pair, and ends the ones that it replaces as of its start: both or neither.
     pub fn issue(&mut self, prepared: &Prepared, now: Timestamp) -> Result<Issued, OperationError> {
         self.issue_if(prepared, now, |_, _| true)?.ok_or(OperationError::Generate)
+    }
+
+    /// The same for the first key of an audience: of several replicas that issue into a Secret one does
+    /// it.
+    pub fn issue_first(
+        &mut self,
+        prepared: &Prepared,
+        now: Timestamp,
+    ) -> Result<Option<Issued>, OperationError> {
+        match self.terms.secret.clone() {
+            Some(secret) => {
+                self.issue_into_secret(&*secret, (prepared, Naming::First), now, |_, _| true)
+            }
+            None => self.issue(prepared, now).map(Some),
+        }
     }
 
     /// The same where it `is_wanted` by the records, as they are when its turn comes.
@@ -121,8 +99,12 @@ impl Operations {
         &mut self,
         prepared: &Prepared,
         now: Timestamp,
-        is_wanted: impl FnOnce(&Records, Timestamp) -> bool,
+        is_wanted: impl Fn(&Records, Timestamp) -> bool,
     ) -> Result<Option<Issued>, OperationError> {
+        if let Some(secret) = self.terms.secret.clone() {
+            let pair = (prepared, Naming::Unique);
+            return self.issue_into_secret(&*secret, pair, now, is_wanted);
+        }
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
         let mut staged = StagedFiles::new(&directory, &self.terms.state)?;
@@ -132,7 +114,9 @@ impl Operations {
             if !is_wanted(&known.records, known.now) {
                 return Ok(Decision { step: Step::default(), answer: None });
             }
-            let (mut decision, [attributes, private]) = decide(known, prepared, &id, terms)?;
+            let stem = stem(&prepared.request().audience, &id);
+            let (mut decision, [attributes, private]) =
+                decide(known, prepared, (&id, &stem), terms)?;
             // Attributes first: the key must not be seen without them.
             staged.write(&attributes.0, &attributes.1, 0o644)?;
             staged.write(&private.0, &private.1, 0o600)?;
@@ -150,32 +134,23 @@ impl Operations {
     }
 }
 
-/// A name in the key directory, and what the file of that name is to hold.
-type NewFile = (String, Zeroizing<Vec<u8>>);
-
 /// What is to be done, and the files of the new key: its attributes, and its private half.
 pub(super) fn decide(
     known: &OperationContext,
-    Prepared { request, pem }: &Prepared,
-    id: &str,
+    prepared: &Prepared,
+    (id, stem): (&str, &str),
     terms: &OperationSettings,
 ) -> Result<(Decision<Issued>, [NewFile; 2]), OperationError> {
-    let plan = plan(known, request, id, terms)?;
-    let attributes = NewAttributes {
-        key_id: &plan.kid,
-        audience: &request.audience,
-        algorithm: request.algorithm,
-        valid_from: plan.valid_from,
-        valid_to: plan.valid_to,
-    };
-    let mut attributes = serde_json::to_vec_pretty(&attributes).unwrap_or_default();
-    attributes.push(b'\n');
-    let files = [
-        (format!("{}.meta.json", plan.slot), Zeroizing::new(attributes)),
-        (format!("{}.pem", plan.slot), Zeroizing::new(pem.as_bytes().to_vec())),
-    ];
-    let seen = read_back(&plan.slot, &files, terms)?;
+    let request = prepared.request();
+    let plan = plan(known, request, (id, stem), terms)?;
+    let files = prepared.files(&plan);
+    let seen = prepared::read_back(&plan.slot, &files, terms)?;
     Ok((succeed(known, request, &plan, &seen, terms), files))
+}
+
+/// The stem of a key pair that has this id.
+pub(super) fn stem(audience: &Audience, id: &str) -> String {
+    format!("{audience}-{id}")
 }
 
 /// What a new key pair will be.
@@ -185,13 +160,13 @@ pub struct Plan {
     pub slot: Slot,
     pub valid_from: Timestamp,
     pub valid_to: Timestamp,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 pub fn plan(
     OperationContext { records, now, .. }: &OperationContext,
     request: &Issue,
-    id: &str,
+    (id, stem): (&str, &str),
     terms: &OperationSettings,
 ) -> Result<Plan, OperationError> {
     if request.start == Start::WhenSafe && !request.again {
@@ -210,7 +185,7 @@ pub fn plan(
         Some(kid) => kid.clone(),
         None => Kid::new(id).map_err(|_| OperationError::Generate)?,
     };
-    let slot = Slot::new(terms.directory.clone(), &format!("{}-{id}", request.audience));
+    let slot = Slot::new(terms.directory.clone(), stem);
     Ok(Plan { kid, slot, valid_from, valid_to, warnings })
 }
 
@@ -264,6 +239,7 @@ pub fn succeed(
     let mut left_alone = Vec::new();
     if let Some(grace) = request.replaces {
         replaced = replaced_by(&name, records, begin, terms);
+        replaced.retain(|(key, _)| *key != successor);
         for (key, _) in &replaced {
             let record = &records[key];
             let ended = if request.start == Start::WhenSafe {
@@ -276,7 +252,7 @@ pub fn succeed(
                 };
                 succession.expected = succession.takes_over_at(&after, now, &terms.policy);
                 let mut next = Record::clone(record);
-                Arc::make_mut(&mut next.orders).succession(succession);
+                Arc::make_mut(&mut next.orders).succession(Some(succession));
                 next
             } else {
                 decide::ended(record, End::planned(begin, grace), now)
@@ -317,7 +293,7 @@ pub fn succeed(
 }
 
 /// Checks a validity, and returns its end.
-fn check_window(
+pub(super) fn check_window(
     from: Timestamp,
     to: Option<Timestamp>,
     now: Timestamp,
@@ -415,29 +391,4 @@ fn too_early(key: &KeyPair, request: &Issue) -> Option<String> {
              it before {safe}: tokens that it signs until then may be refused"
         )
     })
-}
-
-/// The key as a scan will read it from its files.
-fn read_back(
-    slot: &Slot,
-    files: &[NewFile; 2],
-    terms: &OperationSettings,
-) -> Result<SeenKey, OperationError> {
-    let files = files.iter().map(|(name, bytes)| FileRead {
-        path: terms.directory.join(name),
-        content: Ok(FileContent::Bytes(bytes.clone())),
-    });
-    let files = files.collect();
-    let entry = entry::read(&EntryFiles { slot: slot.clone(), files }, &terms.rules);
-    entry.ok().and_then(|entry| entry.keys.into_iter().next()).ok_or(OperationError::Generate)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct NewAttributes<'a> {
-    key_id: &'a Kid,
-    audience: &'a Audience,
-    algorithm: Algorithm,
-    valid_from: Timestamp,
-    valid_to: Timestamp,
 }

@@ -12,10 +12,11 @@ pub mod issue;
 pub(crate) mod key_pair;
 mod lookup;
 mod material;
+mod prepared;
 mod preview;
-
 pub mod relative;
 pub mod schedule;
+mod signing_secret;
 pub mod timeline;
 pub mod timetable;
 pub(crate) mod unusual;
@@ -30,23 +31,26 @@ use jiff::Timestamp;
 
 pub use self::error::{AbsentKey, OperationError};
 use self::files::StagedFiles;
-pub use self::issue::{Issue, Issued, Prepared, Start};
+pub use self::issue::{Issue, Issued, Start};
 pub use self::key_pair::KeyPair;
 use self::lookup::find;
 pub(crate) use self::lookup::{NoSuchAudience, similar_algorithm};
 pub use self::material::generate;
+pub use self::prepared::Prepared;
 pub use self::preview::UNISSUED;
 use crate::clock::{Clock, to_the_millisecond};
 use crate::key_scanner::KeyScanner;
 use crate::keys::entry::KeyRules;
 use crate::keys::lifecycle::Policy;
 use crate::keys::{Audience, Kid};
+use crate::ledger::fleet::secret::FileSecret;
 use crate::ledger::step::KeyFile;
 use crate::ledger::store::LOCK_PATIENCE;
 use crate::ledger::{
     CommitError, Confirmation, Ledger, NamedKey, Observation, Overview, ReconcileContext, Records,
     Step, current_key, other_daemon, reconcile, store,
 };
+use crate::source::scan;
 
 /// The configuration that operations need.
 #[derive(Debug, Clone)]
@@ -65,6 +69,8 @@ pub struct OperationSettings {
     /// The first key directory (absolute), where new keys are written.
     pub directory: Arc<Path>,
     pub state: Arc<Path>,
+    /// Where new keys are written instead, as files that a volume brings.
+    pub secret: Option<Arc<dyn FileSecret>>,
     /// Whether the beginning of a kid stands for it, as people want it who type.
     pub takes_prefixes: bool,
 }
@@ -252,13 +258,24 @@ impl Operations {
         frees_kids: bool,
         now: Timestamp,
     ) -> Result<Deleted, OperationError> {
-        let mut files = Vec::new();
+        let (mut files, mut deleted) = (Vec::new(), BTreeSet::new());
         let mut key = self.change(now, |known, terms| {
             let (decision, lying) = decide::delete(known, kid, frees_kids, terms)?;
+            deleted.insert(find(&known.records, kid, terms)?.record.public_key.thumbprint());
             files = lying;
             Ok(decision)
         })?;
-        let is_there = |file: &KeyFile| std::fs::symlink_metadata(file.full_path()).is_ok();
+        let gone = self.remove_from_secret(&deleted, |_| true).unwrap_or_else(|refusal| {
+            key.warnings.push(format!("its files stay in the Secret: {refusal}"));
+            Vec::new()
+        });
+        // What a volume shows of the Secret goes a little later.
+        let is_gone = |file: &KeyFile| {
+            let name = file.path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| gone.iter().any(|stem| stem == scan::stem_of(name)))
+        };
+        let is_there =
+            |file: &KeyFile| !is_gone(file) && std::fs::symlink_metadata(file.full_path()).is_ok();
         let (lying, removed): (Vec<_>, Vec<_>) = files.into_iter().partition(is_there);
         key.warnings.extend(lying.iter().map(still_lies));
         Ok(Deleted { key, removed: removed.iter().map(KeyFile::full_path).collect() })

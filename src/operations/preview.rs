@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::issue::{self, Issued, Prepared};
+use super::issue::{self, Issued};
+use super::prepared::Prepared;
 use super::{
     Decision, Deleted, KeyPair, OperationContext, OperationError, OperationSettings, Operations,
     decide,
@@ -22,7 +23,9 @@ impl Operations {
         now: Timestamp,
     ) -> Result<Issued, OperationError> {
         self.preview(now, |known, terms| {
-            issue::decide(known, prepared, UNISSUED, terms).map(|(decision, _)| decision)
+            let stem = issue::stem(&prepared.request().audience, UNISSUED);
+            let decided = issue::decide(known, prepared, (UNISSUED, &stem), terms);
+            decided.map(|(decision, _)| decision)
         })
     }
 

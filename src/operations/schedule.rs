@@ -2,8 +2,7 @@
 //! that have ended. The decisions are pure, and taken again under the lock, so that however many
 //! processes try and whenever one dies, there is one successor.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use serde::Serialize;
 
 use super::issue::{NOTICED_WITHIN, planned_successor, refuse_beside_signer};
 use super::key_pair::valid_from;
+use super::signing_secret::is_issued;
 use super::{
     Issue, Issued, OperationContext, OperationError, OperationSettings, Operations, Prepared,
     Start, files,
 };
 use crate::config::{RotationConfig, Schedule};
 use crate::keys::lifecycle::{Phase, Policy, after, before};
-use crate::keys::{Audience, Audiences, Kid};
+use crate::keys::{Audience, Kid};
 use crate::ledger::record::Place;
 use crate::ledger::{NamedKey, Record, Records, Step, choose};
 use crate::source::Slot;
@@ -44,22 +44,21 @@ pub type Rotations = BTreeMap<Audience, RotationStatus>;
 /// What is planned for each audience that rotates by itself.
 pub fn plan(
     records: &Records,
-    audiences: &Audiences,
     rotation: &RotationConfig,
     now: Timestamp,
-    policy: &Policy,
+    terms: &OperationSettings,
 ) -> Rotations {
     let mut by_audience: BTreeMap<&Audience, Vec<NamedKey<'_>>> = BTreeMap::new();
     for named in NamedKey::all(records) {
         by_audience.entry(named.audience()).or_default().push(named);
     }
-    let known = audiences.among(by_audience.keys().copied()).into_iter();
+    let known = terms.rules.audiences.among(by_audience.keys().copied()).into_iter();
     let planned = known.filter_map(|audience| {
         let schedule = rotation.of(&audience)?;
         let keys = by_audience.get(&audience).map_or(&[][..], Vec::as_slice);
         let successor = planned_successor(keys.iter().copied());
         let status = RotationStatus {
-            next_at: due(keys, schedule.every, now, policy),
+            next_at: due(keys, schedule.every, now, terms),
             takes_over_at: successor.as_ref().map(|(_, at)| *at),
             successor: successor.map(|(kid, _)| kid),
             ..RotationStatus::default()
@@ -76,8 +75,9 @@ fn due(
     keys: &[NamedKey<'_>],
     every: Duration,
     now: Timestamp,
-    policy: &Policy,
+    terms: &OperationSettings,
 ) -> Option<Timestamp> {
+    let policy = &terms.policy;
     let current = choose(keys.iter().copied(), now, policy)?;
     if planned_successor(keys.iter().copied()).is_some() {
         return None;
@@ -95,9 +95,14 @@ fn due(
     }
     let signed_for = after(valid_from(current), every);
     let ends = dates.sign_until(policy).map_or(signed_for, |until| until.min(signed_for));
+    let delivery = terms.secret.as_ref().map_or(Duration::ZERO, |_| DELIVERY.min(every / 10));
     // It begins on a whole second.
-    Some(before(ends, policy.propagation + NOTICED_WITHIN + Duration::from_secs(1)))
+    Some(before(ends, delivery + policy.propagation + NOTICED_WITHIN + Duration::from_secs(1)))
 }
+
+/// How long it may take until the volumes of all replicas have what was written into their Secret: the
+/// kubelet's period and the age of what it caches are a minute each.
+const DELIVERY: Duration = Duration::from_secs(120);
 
 fn keys_of<'a>(records: &'a Records, audience: &Audience) -> Vec<NamedKey<'a>> {
     NamedKey::all(records).filter(|named| named.audience() == audience).collect()
@@ -115,12 +120,13 @@ impl Operations {
         now: Timestamp,
     ) -> Result<Option<Issued>, OperationError> {
         let records = self.records(now)?;
-        let policy = self.terms.policy;
+        let terms = Arc::clone(&self.terms);
+        let policy = &terms.policy;
         let is_due = |records: &Records, now| {
-            due(&keys_of(records, audience), schedule.every, now, &policy)
-                .is_some_and(|due| due <= now)
+            let due = due(&keys_of(records, audience), schedule.every, now, &terms);
+            due.is_some_and(|due| due <= now)
         };
-        let current = choose(keys_of(&records, audience).into_iter(), now, &policy);
+        let current = choose(keys_of(&records, audience).into_iter(), now, policy);
         let Some(current) = current.filter(|_| is_due(&records, now)) else { return Ok(None) };
         // Before a key is generated.
         refuse_beside_signer(Some(current))?;
@@ -135,7 +141,11 @@ impl Operations {
             software: false,
         };
         let prepared = Prepared::new(request, &self.terms, now)?;
-        self.issue_if(&prepared, now, is_due)
+        match self.issue_if(&prepared, now, is_due) {
+            // It is in the Secret, and on its way.
+            Err(OperationError::RotationPlanned { .. }) => Ok(None),
+            issued => issued,
+        }
     }
 
     /// Removes the files of rotated keys that jwksd issued and that are published no more. Returns
@@ -144,7 +154,8 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Ledger`]
     pub fn remove_ended(&mut self, now: Timestamp) -> Result<Vec<String>, OperationError> {
-        self.change(now, |known, terms| {
+        let (mut ended, mut audiences) = (BTreeSet::new(), BTreeSet::new());
+        let mut removed = self.change(now, |known, terms| {
             let mut step = Step::default();
             let mut removed = Vec::new();
             for record in known.records.values() {
@@ -152,22 +163,23 @@ impl Operations {
                     removed.push(place.slot.to_string());
                     step.remove.extend(files::of_entry(&place.slot));
                 }
+                if has_ended(record, known.now, &terms.policy) {
+                    ended.insert(record.public_key.thumbprint());
+                    audiences.extend(record.names.iter().map(|name| name.name.audience.clone()));
+                }
             }
             Ok(super::Decision { step, answer: removed })
-        })
+        })?;
+        let is_ours = |stem: &str| audiences.iter().any(|audience| is_issued(stem, audience));
+        removed.extend(self.remove_from_secret(&ended, is_ours)?);
+        Ok(removed)
     }
 }
 
-/// Whether there is anything for [`Operations::remove_ended`] to do, where keys are issued into
-/// `directory`.
-pub fn has_ended_files(
-    records: &Records,
-    directory: &Path,
-    now: Timestamp,
-    policy: &Policy,
-) -> bool {
-    let lies = |record: &Record| record.places.iter().any(|place| is_issued(place, directory));
-    records.values().any(|record| lies(record) && has_ended(record, now, policy))
+/// Whether there is anything for [`Operations::remove_ended`] to do.
+pub fn has_ended_files(records: &Records, now: Timestamp, terms: &OperationSettings) -> bool {
+    let lies = |record: &Record| record.places.iter().any(|place| is_place_of_ours(place, terms));
+    records.values().any(|record| lies(record) && has_ended(record, now, &terms.policy))
 }
 
 /// Whether a rotation or another order ended the key, and it is published under no name any more.
@@ -178,11 +190,10 @@ fn has_ended(record: &Record, now: Timestamp, policy: &Policy) -> bool {
         && record.named().all(is_over)
 }
 
-/// Whether it is called as jwksd calls what it issues into `directory`.
-fn is_issued(place: &Place, directory: &Path) -> bool {
-    let stem = place.slot.path();
-    let id = stem.strip_prefix(place.audience.as_str()).and_then(|rest| rest.strip_prefix('-'));
-    **place.slot.directory() == *directory && id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
+/// Whether it is called as jwksd calls what it issues, and lies where it does.
+fn is_place_of_ours(place: &Place, terms: &OperationSettings) -> bool {
+    let is_there = terms.secret.is_some() || *place.slot.directory() == terms.directory;
+    is_there && is_issued(place.slot.stem(), &place.audience)
 }
 
 /// Where an ended key lies alone in files that jwksd made.
@@ -199,7 +210,7 @@ fn ended_places<'a>(
         })
     };
     let is_ours = move |place: &&Place| {
-        is_issued(place, &terms.directory) && is_alone(&place.slot) && files::is_ours(&place.slot)
+        is_place_of_ours(place, terms) && is_alone(&place.slot) && files::is_ours(&place.slot)
     };
     let has_ended = has_ended(record, known.now, &terms.policy);
     record.places.iter().filter(move |place| has_ended && is_ours(place))

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::process::geteuid;
 use tracing::warn;
 
-use super::{ServeError, descriptors};
+use super::{ServeError, descriptors, fleet};
 use crate::api::admin::access::Access;
 use crate::clock::SystemClock;
 use crate::config::{Config, ConnectionLimits, ListenAddress};
@@ -193,7 +193,9 @@ pub(super) struct FleetNeeds {
 
 /// Confines the daemon, which may be asked to `issue` keys, to what it needs, for the fleet as well.
 pub(super) fn confine(config: &Config, issues: bool, fleet: FleetNeeds) -> Confinement {
-    let issues = issues || config.rotation.is_on() || is_pending(&state_directory(config));
+    // What is issued into a Secret is not written here.
+    let issues = (issues || config.rotation.is_on()) && config.issue.secret.is_none();
+    let issues = issues || is_pending(&state_directory(config));
     let mut access = sandbox_access(config, issues);
     access.read_files.extend(fleet.files);
     access.fixed_files.extend(fleet.fixed_files);
@@ -250,6 +252,7 @@ pub fn operations(config: &Config) -> Operations {
         rules: key_rules(config),
         directory,
         state: state_directory(config).into(),
+        secret: fleet::signing_secret(config),
         takes_prefixes: true,
     };
     Operations::new(Arc::new(terms), scanner(config)).with_clock(Arc::new(SystemClock))

@@ -15,6 +15,9 @@ use crate::encoding::random_uuid;
 use crate::ledger::fleet::access::{StoreNeeds, StoreSettings};
 #[cfg(feature = "fleet")]
 use crate::ledger::fleet::kubernetes::SharedCopyKeeper;
+use crate::ledger::fleet::secret::FileSecret;
+#[cfg(feature = "fleet")]
+use crate::ledger::fleet::signing_secret::SigningSecret;
 use crate::ledger::fleet::{Exchange, Membership, ReplicaId};
 use crate::publish::reload::Signal;
 
@@ -72,6 +75,19 @@ fn keep(
     let Membership { exchange, replica, .. } = membership.clone();
     SharedCopyKeeper::new(store_settings(config), exchange, replica, Arc::clone(clock), news)
         .spawn()
+}
+
+/// The Secret that keys are issued into, where there is one.
+#[cfg(feature = "fleet")]
+pub(super) fn signing_secret(config: &Config) -> Option<Arc<dyn FileSecret>> {
+    let name = config.issue.secret.clone()?;
+    Some(Arc::new(SigningSecret::new(store_settings(config), name)))
+}
+
+/// A build without the Kubernetes client takes no fleet, without which there is none.
+#[cfg(not(feature = "fleet"))]
+pub(super) fn signing_secret(_: &Config) -> Option<Arc<dyn FileSecret>> {
+    None
 }
 
 #[cfg(feature = "fleet")]

@@ -248,8 +248,10 @@ fn issue_first_keys(config: &Config, now: Timestamp) -> Result<(), ServeError> {
         };
         let terms = Arc::clone(operations.terms());
         let issued = Prepared::new(request, &terms, now)
-            .and_then(|prepared| operations.issue(&prepared, now))
+            .and_then(|prepared| operations.issue_first(&prepared, now))
             .map_err(ServeError::Issue)?;
+        // Another replica did it.
+        let Some(issued) = issued else { continue };
         let (kid, file) = (&issued.key.key_id, issued.file.display());
         info!(event = "key.issued", %audience, %kid, %file, "issued a first key");
     }

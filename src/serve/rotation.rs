@@ -15,8 +15,9 @@ use super::assembly::operations;
 use crate::audit::{Attempt, AttemptOutcome};
 use crate::clock::Clock;
 use crate::config::{Config, RotationConfig};
-use crate::keys::lifecycle::{Policy, after};
-use crate::keys::{Audience, Audiences};
+use crate::encoding::random_uuid;
+use crate::keys::Audience;
+use crate::keys::lifecycle::after;
 use crate::ledger::Records;
 use crate::operations::schedule::{self, Rotations};
 use crate::operations::{OperationError, Operations};
@@ -30,6 +31,12 @@ const POLLS: u32 = 6;
 /// How long after a success the records show it at the latest.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long until it is looked again what became of what is on its way to the replicas' volumes.
+const DELIVERY: Duration = Duration::from_secs(5);
+
+/// Within this time each replica has its turn, so that mostly one has anything to do.
+const TURNS: Duration = Duration::from_secs(2);
+
 /// Starts to rotate where that is configured. Returns how it goes.
 pub(super) fn spawn(
     runtime: &Runtime,
@@ -42,11 +49,14 @@ pub(super) fn spawn(
         return None;
     }
     let (status, shown) = watch::channel(Rotations::new());
+    let operations = operations(config);
+    let is_shared = operations.terms().secret.is_some();
+    let turn = random_uuid().map_or(0, |uuid| uuid.as_u128() % 1000);
+    let turn = TURNS.mul_f64(f64::from(u32::try_from(turn).unwrap_or(0)) / 1000.0);
     let mut rotator = Rotator {
-        operations: operations(config),
+        operations,
+        delay: if is_shared { turn } else { Duration::ZERO },
         rotation: config.rotation.clone(),
-        audiences: config.keys.audiences.clone(),
-        policy: config.lifecycle.policy,
         again: config.keys.poll_interval * POLLS,
         clock: Arc::clone(clock),
         status,
@@ -89,9 +99,9 @@ struct LastTry {
 
 struct Rotator {
     operations: Operations,
+    /// How long after the date it is tried.
+    delay: Duration,
     rotation: RotationConfig,
-    audiences: Audiences,
-    policy: Policy,
     /// How long until what failed is tried again.
     again: Duration,
     clock: Arc<dyn Clock>,
@@ -105,13 +115,14 @@ impl Rotator {
     /// Does what is due by these records. Returns how long to wait, and whether anything was changed.
     fn step(&mut self, records: &Records) -> (Duration, bool) {
         let now = self.clock.now();
-        let mut plan = schedule::plan(records, &self.audiences, &self.rotation, now, &self.policy);
+        let mut plan = schedule::plan(records, &self.rotation, now, self.operations.terms());
         self.show(&mut plan, now);
         let (mut wait, mut is_changed) = (self.again, false);
         for (audience, next_at) in
             plan.iter().filter_map(|(audience, status)| Some((audience, status.next_at?)))
         {
             let outcome = self.outcomes.get(audience);
+            let next_at = after(next_at, self.delay);
             let at = outcome.map_or(next_at, |outcome| outcome.next_try(next_at, now, self.again));
             if at <= now {
                 is_changed |= self.rotate(audience);
@@ -120,10 +131,9 @@ impl Rotator {
                 wait = wait.min(left.max(Duration::from_millis(10)));
             }
         }
-        let directory = &self.operations.terms().directory;
         if self.rotation.remove_ended
             && self.removal.next_try(now, now, self.again) <= now
-            && schedule::has_ended_files(records, directory, now, &self.policy)
+            && schedule::has_ended_files(records, now, self.operations.terms())
         {
             is_changed |= self.remove();
         }
@@ -150,7 +160,9 @@ impl Rotator {
         let now = self.clock.now();
         let tried = self.operations.rotate_if_due(audience, schedule, now);
         let outcome = self.outcomes.entry(audience.clone()).or_default();
-        outcome.again_at = Some(after(now, SHOWN_WITHIN));
+        let shown_within =
+            if self.operations.terms().secret.is_some() { DELIVERY } else { SHOWN_WITHIN };
+        outcome.again_at = Some(after(now, shown_within.min(self.again)));
         match tried {
             // Another process did it.
             Ok(None) => false,

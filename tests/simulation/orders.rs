@@ -217,7 +217,7 @@ impl World {
             software: false,
         };
         let terms = &self.settings.terms;
-        let plan = plan(known, &request, id, terms)?;
+        let plan = plan(known, &request, (id, &format!("{audience}-{id}")), terms)?;
         let slot = plan.slot.path().to_owned();
         let lying = Lying::planned(&plan, *material, audience);
         let Decision { step, .. } = succeed(known, &request, &plan, lying.seen(), terms);

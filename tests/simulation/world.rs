@@ -666,6 +666,7 @@ fn settings(random: &mut Random) -> Settings {
             rules,
             directory: place(),
             state: place(),
+            secret: None,
             takes_prefixes: false,
         },
         max_age,

@@ -103,8 +103,8 @@ pub(super) fn timeline(shared: SharedFlags, window: [Option<Moment>; 2]) -> Resu
     let [from, to] = window.map(|end| end.map(|end| end.resolve(run.now)));
     let policy = &run.config.lifecycle.policy;
     let mut timeline = timeline::of(&records, (from, to), run.now, policy);
-    let (audiences, rotation) = (&run.config.keys.audiences, &run.config.rotation);
-    let planned = schedule::plan(&records, audiences, rotation, run.now, policy).into_iter();
+    let planned =
+        schedule::plan(&records, &run.config.rotation, run.now, run.operations.terms()).into_iter();
     let next = |(audience, status): (Audience, RotationStatus)| {
         Some(NextRotation { audience, next_at: status.next_at? })
     };

@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use hyper::body::Body as _;
 use hyper::header::DATE;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Response};
 use jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::access::StoreSettings;
+use super::api::{REQUEST, SecretsApi, StoreError, accepted, json, message, unreachable};
 use super::{Exchange, ReplicaId};
 use crate::clock::Clock;
 use crate::encoding::random_uuid;
@@ -26,32 +25,10 @@ use crate::encoding::random_uuid;
 /// How long one watch lasts: so that a connection that is frozen is noticed.
 const WATCH: Duration = Duration::from_secs(9);
 
-/// How long a request may take.
-const REQUEST: Duration = Duration::from_secs(3);
-
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// The pause before another write where somebody else was quicker.
 const CONFLICT: Duration = Duration::from_millis(20);
-
-/// Why the shared copy can't be read or written.
-#[derive(Debug, thiserror::Error)]
-enum StoreError {
-    #[error("there is no way to the Kubernetes API: {0}")]
-    Config(String),
-    #[error("the Kubernetes API does not answer: {0}")]
-    Unreachable(String),
-    #[error("the Kubernetes API has no Secret {0}: make it (kubectl create secret generic NAME)")]
-    Missing(String),
-    #[error("the Kubernetes API answers {status}: {message}")]
-    Refused { status: StatusCode, message: String },
-    /// Somebody has written since the version was read.
-    #[error("somebody else has written")]
-    Conflict,
-    /// The version to watch from is gone.
-    #[error("the watch was ended: {0}")]
-    Ended(String),
-}
 
 /// Keeps the shared copy, until the program ends.
 pub struct SharedCopyKeeper {
@@ -107,10 +84,9 @@ impl SharedCopyKeeper {
     /// Reads and writes until something fails. Each time with a client of its own, for which tokens,
     /// certificates and the like are read again.
     async fn keep(&self, pause: &mut Duration) -> Result<std::convert::Infallible, StoreError> {
-        let (client, namespace) = self.client().await?;
-        let path = format!("/api/v1/namespaces/{namespace}/secrets");
-        let mut watch = pin!(self.watch(&client, &path, pause));
-        let mut write = pin!(self.write(&client, &path));
+        let api = SecretsApi::connect(&self.settings, WATCH + REQUEST).await?;
+        let mut watch = pin!(self.watch(&api, pause));
+        let mut write = pin!(self.write(&api));
         poll_fn(|context| match watch.as_mut().poll(context) {
             Poll::Pending => write.as_mut().poll(context),
             failed @ Poll::Ready(_) => failed,
@@ -118,52 +94,17 @@ impl SharedCopyKeeper {
         .await
     }
 
-    async fn client(&self) -> Result<(Client, String), StoreError> {
-        let unusable = |error: &dyn std::fmt::Display| StoreError::Config(error.to_string());
-        let mut config = match &self.settings.kubeconfig {
-            Some(file) => {
-                let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(&error))?;
-                let mut clusters =
-                    kubeconfig.clusters.iter().filter_map(|one| one.cluster.as_ref());
-                let names_proxy = clusters.any(|cluster| cluster.proxy_url.is_some());
-                let options = KubeConfigOptions::default();
-                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-                let mut config = config.map_err(|error| unusable(&error))?;
-                if !names_proxy {
-                    // A proxy of the environment is for other connections.
-                    config.proxy_url = None;
-                }
-                config
-            }
-            None => Config::incluster().map_err(|error| unusable(&error))?,
-        };
-        config.connect_timeout = Some(REQUEST);
-        config.read_timeout = Some(WATCH + REQUEST);
-        config.write_timeout = Some(REQUEST);
-        config.default_retry = false;
-        let namespace = self.settings.namespace.clone();
-        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|error| unusable(&error))?;
-        Ok((client, namespace))
-    }
-
     async fn watch(
         &self,
-        client: &Client,
-        path: &str,
+        api: &SecretsApi,
         pause: &mut Duration,
     ) -> Result<std::convert::Infallible, StoreError> {
-        let name = &self.settings.name;
-        let object_path = format!("{path}/{name}");
+        // Version 0: the watch begins with the object as the server has it. One that the server has not
+        // reached yet, because it was restored, would be waited for in silence; and without a version
+        // the server asks whether it is up to date, which takes it 3 s with an etcd before 3.5.
+        let path = api.watch(&self.settings.name, WATCH.as_secs());
         loop {
-            // Version 0: the watch begins with the object as the server has it. One that the server has not
-            // reached yet, because it was restored, would be waited for in silence; and without a version
-            // the server asks whether it is up to date, which takes it 3 s with an etcd before 3.5.
-            let query = format!(
-                "{path}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion=0&timeoutSeconds={}",
-                WATCH.as_secs()
-            );
-            let response = self.send(client, Method::GET, &query, None).await?;
+            let response = self.send(api, Method::GET, &path, None).await?;
             let mut body = response.into_body();
             let mut line = Vec::new();
             let mut has_seen = false;
@@ -178,7 +119,7 @@ impl SharedCopyKeeper {
                         return Err(StoreError::Unreachable("the watch is silent".to_owned()));
                     }
                     Err(_) => {
-                        self.read(client, &object_path).await?;
+                        self.read(api).await?;
                         has_seen = true;
                         continue;
                     }
@@ -194,7 +135,7 @@ impl SharedCopyKeeper {
                 }
             }
             if !has_seen {
-                self.read(client, &object_path).await?;
+                self.read(api).await?;
             }
             self.is_heard();
         }
@@ -213,18 +154,15 @@ impl SharedCopyKeeper {
         Ok(())
     }
 
-    async fn read(&self, client: &Client, object_path: &str) -> Result<(), StoreError> {
-        let response = self.send(client, Method::GET, object_path, None).await?;
+    async fn read(&self, api: &SecretsApi) -> Result<(), StoreError> {
+        let path = api.object(&self.settings.name);
+        let response = self.send(api, Method::GET, &path, None).await?;
         self.heard(json(response).await?);
         Ok(())
     }
 
-    async fn write(
-        &self,
-        client: &Client,
-        path: &str,
-    ) -> Result<std::convert::Infallible, StoreError> {
-        let object_path = format!("{path}/{}", self.settings.name);
+    async fn write(&self, api: &SecretsApi) -> Result<std::convert::Infallible, StoreError> {
+        let path = api.object(&self.settings.name);
         let mut told = None;
         let [shortest, longest] = PAUSES;
         let mut pause = shortest;
@@ -241,7 +179,7 @@ impl SharedCopyKeeper {
                 continue;
             };
             let body = serde_json::to_vec(&object).unwrap_or_default();
-            match self.send(client, Method::PUT, &object_path, Some(body)).await {
+            match self.send(api, Method::PUT, &path, Some(body)).await {
                 Ok(response) => {
                     self.heard(json(response).await?);
                     self.note_write(None);
@@ -255,7 +193,7 @@ impl SharedCopyKeeper {
                 }
                 Err(StoreError::Conflict) => {
                     sleep(jittered(CONFLICT)).await;
-                    self.read(client, &object_path).await?;
+                    self.read(api).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -292,34 +230,17 @@ impl SharedCopyKeeper {
     /// Sends a request. An answer that is none of 2xx is an error.
     async fn send(
         &self,
-        client: &Client,
+        api: &SecretsApi,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Response<Body>, StoreError> {
         let sent = self.clock.now();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", "application/json")
-            .body(Body::from(body.unwrap_or_default()))
-            .map_err(|error| StoreError::Config(error.to_string()))?;
-        let response = timeout(REQUEST, client.send(request));
-        let response = response.await.map_err(|error| unreachable(&error))?;
-        let response = response.map_err(|error| unreachable(&error))?;
+        let response = api.send(method, path, body).await?;
         self.compare_clocks(&response, sent);
-        match response.status() {
-            status if status.is_success() => {
-                self.is_heard();
-                Ok(response)
-            }
-            StatusCode::CONFLICT => Err(StoreError::Conflict),
-            StatusCode::NOT_FOUND => Err(StoreError::Missing(self.settings.name.clone())),
-            status => {
-                let refusal = json(response).await.unwrap_or_default();
-                Err(StoreError::Refused { status, message: message(&refusal) })
-            }
-        }
+        let response = accepted(response, &self.settings.name).await?;
+        self.is_heard();
+        Ok(response)
     }
 
     /// The server's `Date` has whole seconds.
@@ -353,31 +274,6 @@ impl SharedCopyKeeper {
             }
         }
     }
-}
-
-/// The answer's body, which is to be there within [`REQUEST`].
-async fn json(response: Response<Body>) -> Result<Value, StoreError> {
-    let body = timeout(REQUEST, response.into_body().collect_bytes()).await;
-    let body = body.map_err(|error| unreachable(&error))?.map_err(|error| unreachable(&error))?;
-    serde_json::from_slice(&body).map_err(|error| unreachable(&error))
-}
-
-fn message(status: &Value) -> String {
-    let message = status.get("message").and_then(Value::as_str).unwrap_or("no reason is given");
-    message.chars().filter(|letter| !letter.is_control()).take(200).collect()
-}
-
-fn unreachable(error: &dyn std::error::Error) -> StoreError {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words = format!("{words}: {cause_words}");
-        }
-        source = cause.source();
-    }
-    StoreError::Unreachable(words)
 }
 
 /// Between half and three halves of it, so that replicas do not do the same at the same time.

@@ -7,8 +7,13 @@
 #[cfg(feature = "fleet")]
 pub mod access;
 #[cfg(feature = "fleet")]
+mod api;
+#[cfg(feature = "fleet")]
 pub mod kubernetes;
 pub mod object;
+pub mod secret;
+#[cfg(feature = "fleet")]
+pub mod signing_secret;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -129,3 +129,8 @@ pub(crate) fn belongs_to(name: &OsStr, slot: &Slot) -> bool {
         |name: &&str| !names::is_passed_over(name.as_bytes()) && !names::is_leftover(name);
     name.to_str().filter(is_read).is_some_and(|name| names::stem(name) == slot.stem())
 }
+
+/// The stem of the entry that the file of this name belongs to.
+pub(crate) fn stem_of(name: &str) -> &str {
+    names::stem(name)
+}

@@ -15,6 +15,7 @@ mod properties;
 mod returning;
 mod rotating;
 mod schedule;
+mod signing_secret;
 mod successions;
 mod together;
 
@@ -30,6 +31,7 @@ use jwksd::key_scanner::KeyScanner;
 use jwksd::keys::entry::{KeyIdScheme, KeyRules};
 use jwksd::keys::lifecycle::{Dates, Policy};
 use jwksd::keys::{Algorithm, Audience, Kid};
+use jwksd::ledger::fleet::secret::FileSecret;
 use jwksd::ledger::handoff::{self, HandOff};
 use jwksd::ledger::{
     Ledger, Missed, ReconcileContext, Record, Records, current_key, reconcile, store,
@@ -223,6 +225,10 @@ fn scanner(keys: &Path) -> KeyScanner {
 }
 
 fn operations(keys: &Path) -> Operations {
+    operations_with(keys, None)
+}
+
+fn operations_with(keys: &Path, secret: Option<Arc<dyn FileSecret>>) -> Operations {
     let terms = OperationSettings {
         policy: POLICY,
         max_age: Duration::from_secs(300),
@@ -233,6 +239,7 @@ fn operations(keys: &Path) -> Operations {
         rules: rules(),
         directory: Arc::from(keys),
         state: Arc::from(keys.join(".jwksd")),
+        secret,
         takes_prefixes: true,
     };
     Operations::new(Arc::new(terms), scanner(keys))

@@ -1,6 +1,7 @@
 //! Rotation by schedule for a year, whatever happens meanwhile.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -99,7 +100,8 @@ proptest! {
                     let rotated = operations.rotate_if_due(&client(), schedule, world.now);
                     issued += usize::from(rotated.unwrap().is_some());
                 }
-                if has_ended_files(&world.records(), world.directory.path(), world.now, &POLICY) {
+                let terms = Arc::clone(world.operations.terms());
+                if has_ended_files(&world.records(), world.now, &terms) {
                     world.operations.remove_ended(world.now).unwrap();
                 }
                 world.look();

@@ -220,7 +220,9 @@ impl Cluster {
             software: false,
         };
         let terms = &self.settings.terms;
-        let Ok(plan) = plan(known, &request, &format!("own{material}"), terms) else { return };
+        let id = format!("own{material}");
+        let stem = format!("{audience}-{id}");
+        let Ok(plan) = plan(known, &request, (&id, &stem), terms) else { return };
         let slot = plan.slot.path().to_owned();
         let lying = Lying::planned(&plan, material, audience);
         let decision = succeed(known, &request, &plan, lying.seen(), terms);

@@ -579,6 +579,7 @@ fn settings(random: &mut Random) -> Settings {
             },
             directory: place(),
             state: place(),
+            secret: None,
             takes_prefixes: false,
         },
         quiet: duration(15 * SECOND),
