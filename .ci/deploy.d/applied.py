@@ -37,7 +37,8 @@ def run_helm(*arguments):
 try:
     api.start()
     taken = 0
-    for number, name in enumerate(("base", "cert-manager", "fleet", "issuer", "persistent", "alone", "alone-many", "sidecar-fleet")):
+    for number, name in enumerate(("base", "cert-manager", "fleet", "issuer", "persistent", "alone", "alone-many", "sidecar-fleet",
+                                   "rotation")):
         namespace = "iam" if name == "fleet" else f"applied-{number}"
         api.namespace(namespace)
         for document in yaml.safe_load_all((scratch / f"{name}.yaml").read_text()):
@@ -69,6 +70,16 @@ try:
     }
     assert all(status == 403 for status, _ in refused.values()), refused
     print("the fleet's ServiceAccount may read and write its ledger, and nothing else")
+
+    # The last one: whoever issues into the Secret of keys may read and replace that one, too.
+    token, at = api.token(namespace, "iam"), f"/api/v1/namespaces/{namespace}/secrets"
+    keys = api.must("POST", at, {"metadata": {"name": "iam-signing-keys"}})
+    one = f"{at}/iam-signing-keys"
+    assert api.ask("GET", one, token=token)[0] == 200
+    assert api.ask("PUT", one, {**keys, "data": {"a.pem": "e30="}}, token=token)[0] == 200
+    for method, where in (("GET", at), ("DELETE", one), ("GET", f"{at}/another")):
+        assert api.ask(method, where, token=token)[0] == 403, (method, where)
+    print("whoever issues into the Secret of keys may read and replace it, and nothing else")
 
     api.kubeconfig(scratch / "kubeconfig")
     api.namespace("charts")

@@ -40,7 +40,7 @@ def summary(documents):
     ports = {port["port"]: rule.get("from") for rule in policy["spec"]["ingress"] for port in rule["ports"]}
     (jwks,) = [port for s in documents["Service"] for port in s["spec"]["ports"] if port["targetPort"] == "jwks"]
     (budget,) = documents["PodDisruptionBudget"]
-    rights = [role["rules"] for role in documents.get("Role", [])]
+    rights = sorted((role["rules"] for role in documents.get("Role", [])), key=str)
     return {
         "kind": workload["kind"], "replicas": spec["replicas"], "strategy": spec.get("strategy"), "claims": claims,
         "pod": without(pod, "initContainers", "containers", "volumes", "serviceAccountName"), "volumes": volumes,
@@ -51,7 +51,8 @@ def summary(documents):
     }
 
 
-for kustomized, chart in (("base", "sidecar"), ("persistent", "sidecar-persistent"), ("fleet", "sidecar-fleet")):
+for kustomized, chart in (("base", "sidecar"), ("persistent", "sidecar-persistent"), ("fleet", "sidecar-fleet"),
+                          ("rotation", "sidecar-rotation")):
     one, other = summary(read(kustomized)), summary(read(chart))
     for member, value in one.items():
         assert other[member] == value, f"{member} of {chart}:\n{other[member]}\nand of {kustomized}:\n{value}"

@@ -40,16 +40,18 @@ rendered sidecar "$example" "${sidecar[@]}"
 rendered sidecar-persistent "$example" "${sidecar[@]}" --set jwksd.state.persistent=true
 rendered sidecar-fleet "$example" "${sidecar[@]}" --set jwksd.fleet.enabled=true \
     --set-json "jwksd.networkPolicy.extraEgress=$calls"
-for name in sidecar sidecar-persistent sidecar-fleet; do
+rendered sidecar-rotation "$example" "${sidecar[@]}" --set jwksd.fleet.enabled=true,jwksd.fleet.issues=true \
+    --set 'jwksd.settings.rotation\.every=90d' --set-json "jwksd.networkPolicy.extraEgress=$calls"
+for name in sidecar sidecar-persistent sidecar-fleet sidecar-rotation; do
     "$python" .ci/deploy.d/manifests.py "$scratch/$name.yaml" deploy/kubernetes/crds.schema.json "$scratch"
 done
-for overlay in base persistent fleet; do
+for overlay in base persistent fleet rotation; do
     [ -s "$scratch/$overlay.yaml" ] || "${kustomize[@]}" "deploy/kubernetes/$([ $overlay = base ] || echo overlays/)$overlay" > "$scratch/$overlay.yaml"
 done
 "$python" .ci/deploy.d/charts.py "$scratch"
 "$binary" config --config "$scratch/sidecar.toml" > /dev/null
 # Mistakes have to be noticed before anything is applied.
-for mistake in replicas=0 mode=beside mode=sidecar keys.secretname=x fleet.enabled=maybe image.digest=latest state.size=many \
+for mistake in replicas=0 mode=beside mode=sidecar keys.secretname=x fleet.enabled=maybe fleet.issues=1 image.digest=latest state.size=many \
     terminationGracePeriodSeconds=5 'settings.Log.Level=debug' fleet.tokenExpirationSeconds=60; do
     if "$helm" template iam "$chart" --kube-version 1.29 --set "$mistake" > /dev/null 2> "$scratch/mistake"; then fail "values with $mistake are accepted"; fi
     grep -q "schema" "$scratch/mistake" || { cat "$scratch/mistake"; fail "the schema of values does not know of $mistake"; }

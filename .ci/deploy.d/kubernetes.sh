@@ -1,5 +1,5 @@
 step "Kubernetes"
-for overlay in base overlays/cert-manager overlays/fleet overlays/issuer overlays/persistent; do
+for overlay in base overlays/cert-manager overlays/fleet overlays/issuer overlays/persistent overlays/rotation; do
     rendered=$scratch/$(basename "$overlay").yaml
     "${kustomize[@]}" "deploy/kubernetes/$overlay" > "$rendered"
     # The first version with native sidecars on by default, and the newest one known here.

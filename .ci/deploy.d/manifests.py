@@ -90,14 +90,20 @@ for (container, path), mount in mounts.items():
     assert (mount["name"] in tokens) == (path == "/var/run/secrets/kubernetes.io/serviceaccount"), mount
     assert mount["name"] not in tokens or (container == "jwksd" and mount["readOnly"]), (container, mount)
 if tokens:
-    (role,), (binding,), (ledger,) = by_kind["Role"], by_kind["RoleBinding"], by_kind["Secret"]
+    (ledger,) = by_kind["Secret"]
+    issued_into = environment.get("JWKSD_ISSUE_SECRET")
+    rights = {"jwksd-ledger": ["get", "list", "watch", "update", "patch"], issued_into: ["get", "update"]}
+    mounted = {volume.get("secret", {}).get("secretName") for volume in volumes.values()}
+    assert issued_into is None or issued_into in mounted, issued_into
     assert not {"data", "stringData"} & set(ledger), "applying the ledger again would overwrite it"
-    assert role["rules"] == [{
-        "apiGroups": [""], "resources": ["secrets"], "resourceNames": [ledger["metadata"]["name"]],
-        "verbs": ["get", "list", "watch", "update", "patch"],
-    }], role
-    account = {"kind": "ServiceAccount", "name": pod["serviceAccountName"], "namespace": binding["metadata"]["namespace"]}
-    assert binding["subjects"] == [account] and binding["roleRef"]["name"] == role["metadata"]["name"], binding
+    assert len(by_kind["Role"]) == len(by_kind["RoleBinding"]) == len(set(rights) - {None})
+    for role, binding in zip(by_kind["Role"], by_kind["RoleBinding"]):
+        name = role["metadata"]["name"]
+        assert role["rules"] == [{
+            "apiGroups": [""], "resources": ["secrets"], "resourceNames": [name], "verbs": rights[name],
+        }], role
+        account = {"kind": "ServiceAccount", "name": pod["serviceAccountName"], "namespace": binding["metadata"]["namespace"]}
+        assert binding["subjects"] == [account] and binding["roleRef"]["name"] == name, binding
     assert account["name"] in {a["metadata"]["name"] for a in by_kind["ServiceAccount"]}
     assert "Egress" in policy["spec"]["policyTypes"], "nothing lets jwksd out where the rest is shut in"
     assert [port["port"] for port in policy["spec"]["egress"][0]["ports"]] == [443, 6443]

@@ -83,7 +83,7 @@ impl Overview {
                 let outlived = || outlived(*named, dates, &keys, now, policy);
                 let texts = [
                     (WarningKind::StrandedTokens, short_grace(dates, now, policy)),
-                    (WarningKind::SuspendedRotation, suspended(*named)),
+                    (WarningKind::SuspendedRotation, suspended(*named, records, now)),
                     (
                         WarningKind::UnsafeSigner,
                         is_current.then(|| unsafe_signer(dates, now, policy)).flatten(),
@@ -127,12 +127,14 @@ fn short_grace(dates: &Dates, now: Timestamp, policy: &Policy) -> Option<String>
     })
 }
 
-fn suspended(named: NamedKey<'_>) -> Option<String> {
+fn suspended(named: NamedKey<'_>, records: &Records, now: Timestamp) -> Option<String> {
     let succession = named.record.orders.succession.as_ref()?;
-    succession.expected.is_none().then(|| {
+    // One that was issued into a Secret is on its way until then.
+    let is_awaited = !records.contains_key(&succession.successor) && now < succession.not_before;
+    (succession.expected.is_none() && !is_awaited).then(|| {
         format!(
-            "it does not end: its successor {} can't take over (it has ended, or its private half is \
-             gone); rotate again",
+            "it does not end: its successor {} can't take over (it has ended, its private half is gone, or \
+             it is not delivered yet); where it stays so, rotate again",
             succession.name.kid
         )
     })

@@ -7,8 +7,7 @@ use std::time::Duration;
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 
 use super::files::{self, StagedFiles};
-use super::prepared::{self, NewFile, Prepared};
-use super::signing_secret::Naming;
+use super::prepared::{self, Issue, Naming, NewFile, Plan, Prepared, Start, check_window, stem};
 use super::{
     Decision, KeyPair, OperationContext, OperationError, OperationSettings, Operations, decide,
     unusual,
@@ -16,37 +15,10 @@ use super::{
 use crate::encoding::{random_uuid, shell_word};
 use crate::keys::entry::SeenKey;
 use crate::keys::lifecycle::{End, Phase, after};
-use crate::keys::{Algorithm, Audience, Kid, Name, Thumbprint};
+use crate::keys::{Kid, Name, Thumbprint};
 use crate::ledger::record::Succession;
 use crate::ledger::{NamedKey, Overview, Record, Records, Step, current_key};
 use crate::source::Slot;
-
-#[derive(Debug, Clone)]
-pub struct Issue {
-    pub audience: Audience,
-    pub algorithm: Algorithm,
-    pub start: Start,
-    /// The configured validity after its start where absent.
-    pub valid_to: Option<Timestamp>,
-    pub kid: Option<Kid>,
-    /// Where present, the key replaces the audience's other key pairs, which stay published for
-    /// this long after their end: at its start, or with [`Start::WhenSafe`] when it is safe.
-    pub replaces: Option<Duration>,
-    /// Whether a rotation goes ahead though a successor is planned already.
-    pub again: bool,
-    /// Whether a key on this disk is meant though the audience's current one is used elsewhere.
-    pub software: bool,
-}
-
-/// From when a new key may sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    Now,
-    At(Timestamp),
-    /// As soon as every consumer has had the time to fetch it; earlier where the audience would
-    /// otherwise have no key to sign with.
-    WhenSafe,
-}
 
 #[derive(Debug, Clone)]
 pub struct Issued {
@@ -146,21 +118,6 @@ pub(super) fn decide(
     let files = prepared.files(&plan);
     let seen = prepared::read_back(&plan.slot, &files, terms)?;
     Ok((succeed(known, request, &plan, &seen, terms), files))
-}
-
-/// The stem of a key pair that has this id.
-pub(super) fn stem(audience: &Audience, id: &str) -> String {
-    format!("{audience}-{id}")
-}
-
-/// What a new key pair will be.
-#[derive(Debug)]
-pub struct Plan {
-    pub kid: Kid,
-    pub slot: Slot,
-    pub valid_from: Timestamp,
-    pub valid_to: Timestamp,
-    pub(super) warnings: Vec<String>,
 }
 
 pub fn plan(
@@ -290,24 +247,6 @@ pub fn succeed(
     let notes = unusual::notes_on_joining(request.algorithm, &published);
     let replaced = replaced.iter().filter_map(|(key, name)| pair(key, name)).collect();
     Decision { step, answer: Issued { key, replaced, file, notes } }
-}
-
-/// Checks a validity, and returns its end.
-pub(super) fn check_window(
-    from: Timestamp,
-    to: Option<Timestamp>,
-    now: Timestamp,
-    terms: &OperationSettings,
-) -> Result<Timestamp, OperationError> {
-    let end = to.unwrap_or_else(|| after(from, terms.validity));
-    let (member, why) = match to {
-        Some(to) if to <= now => ("validTo", "lies in the past"),
-        Some(to) if to <= from => ("validTo", "comes before the validity begins"),
-        None if end <= now => ("validFrom", "lies so far in the past that the validity is over"),
-        None if end <= from => ("validFrom", "leaves no time for a validity"),
-        _ => return Ok(end),
-    };
-    Err(OperationError::BadRequest { member, why: why.to_owned() })
 }
 
 /// When the new key begins, and warnings about that.

@@ -31,12 +31,12 @@ use jiff::Timestamp;
 
 pub use self::error::{AbsentKey, OperationError};
 use self::files::StagedFiles;
-pub use self::issue::{Issue, Issued, Start};
+pub use self::issue::Issued;
 pub use self::key_pair::KeyPair;
 use self::lookup::find;
 pub(crate) use self::lookup::{NoSuchAudience, similar_algorithm};
 pub use self::material::generate;
-pub use self::prepared::Prepared;
+pub use self::prepared::{Issue, Plan, Prepared, Start};
 pub use self::preview::UNISSUED;
 use crate::clock::{Clock, to_the_millisecond};
 use crate::key_scanner::KeyScanner;

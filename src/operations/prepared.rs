@@ -1,17 +1,65 @@
-//! A new key pair before it lies anywhere, and the files that it is to lie in.
+//! A new key pair before it lies anywhere: what is asked for, what it will be, and the files that it is
+//! to lie in.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::issue::{Issue, Plan, Start, check_window};
 use super::{OperationError, OperationSettings, files, generate};
 use crate::keys::entry::{self, SeenKey};
+use crate::keys::lifecycle::after;
 use crate::keys::{Algorithm, Audience, Kid};
 use crate::source::Slot;
 use crate::source::scan::{EntryFiles, FileContent, FileRead};
+
+#[derive(Debug, Clone)]
+pub struct Issue {
+    pub audience: Audience,
+    pub algorithm: Algorithm,
+    pub start: Start,
+    /// The configured validity after its start where absent.
+    pub valid_to: Option<Timestamp>,
+    pub kid: Option<Kid>,
+    /// Where present, the key replaces the audience's other key pairs, which stay published for
+    /// this long after their end: at its start, or with [`Start::WhenSafe`] when it is safe.
+    pub replaces: Option<Duration>,
+    /// Whether a rotation goes ahead though a successor is planned already.
+    pub again: bool,
+    /// Whether a key on this disk is meant though the audience's current one is used elsewhere.
+    pub software: bool,
+}
+
+/// From when a new key may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Now,
+    At(Timestamp),
+    /// As soon as every consumer has had the time to fetch it; earlier where the audience would
+    /// otherwise have no key to sign with.
+    WhenSafe,
+}
+
+/// What a new pair is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// As no other is.
+    Unique,
+    /// As the first one of its audience, of which there is one.
+    First,
+}
+
+/// What a new key pair will be.
+#[derive(Debug)]
+pub struct Plan {
+    pub kid: Kid,
+    pub slot: Slot,
+    pub valid_from: Timestamp,
+    pub valid_to: Timestamp,
+    pub(super) warnings: Vec<String>,
+}
 
 /// A key pair whose private half is generated and not written yet.
 pub struct Prepared {
@@ -69,6 +117,29 @@ impl Prepared {
             (format!("{}.pem", plan.slot), Zeroizing::new(self.pem.as_bytes().to_vec())),
         ]
     }
+}
+
+/// Checks a validity, and returns its end.
+pub(super) fn check_window(
+    from: Timestamp,
+    to: Option<Timestamp>,
+    now: Timestamp,
+    terms: &OperationSettings,
+) -> Result<Timestamp, OperationError> {
+    let end = to.unwrap_or_else(|| after(from, terms.validity));
+    let (member, why) = match to {
+        Some(to) if to <= now => ("validTo", "lies in the past"),
+        Some(to) if to <= from => ("validTo", "comes before the validity begins"),
+        None if end <= now => ("validFrom", "lies so far in the past that the validity is over"),
+        None if end <= from => ("validFrom", "leaves no time for a validity"),
+        _ => return Ok(end),
+    };
+    Err(OperationError::BadRequest { member, why: why.to_owned() })
+}
+
+/// The stem of a key pair that has this id.
+pub(super) fn stem(audience: &Audience, id: &str) -> String {
+    format!("{audience}-{id}")
 }
 
 /// A name in the key directory, and what the file of that name is to hold.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::issue::{self, Issued};
-use super::prepared::Prepared;
+use super::prepared::{self, Prepared};
 use super::{
     Decision, Deleted, KeyPair, OperationContext, OperationError, OperationSettings, Operations,
     decide,
@@ -23,7 +23,7 @@ impl Operations {
         now: Timestamp,
     ) -> Result<Issued, OperationError> {
         self.preview(now, |known, terms| {
-            let stem = issue::stem(&prepared.request().audience, UNISSUED);
+            let stem = prepared::stem(&prepared.request().audience, UNISSUED);
             let decided = issue::decide(known, prepared, (UNISSUED, &stem), terms);
             decided.map(|(decision, _)| decision)
         })

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::issue::{self, Issue, Issued, Plan, Start, planned_successor};
-use super::prepared::Prepared;
+use super::issue::{self, Issued, planned_successor};
+use super::prepared::{Issue, Naming, Plan, Prepared, Start, stem};
 use super::{Decision, OperationContext, OperationError, OperationSettings, Operations, decide};
 use crate::encoding::random_uuid;
 use crate::keys::entry::{self, SeenKey};
@@ -25,15 +25,6 @@ use crate::source::scan::{self, EntryFiles, FileContent, FileRead};
 
 /// How often it is tried where somebody else writes the Secret at the same time.
 const TRIES: usize = 8;
-
-/// What a new pair is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Naming {
-    /// As no other is.
-    Unique,
-    /// As the first one of its audience, of which there is one.
-    First,
-}
 
 /// What the Secret has for a request.
 enum Lying {
@@ -271,7 +262,7 @@ impl IntoSecret<'_> {
         let audience = &request.audience;
         let follows = request.start == Start::WhenSafe && !request.again;
         if !follows && self.naming == Naming::Unique {
-            let stem = issue::stem(audience, self.id);
+            let stem = stem(audience, self.id);
             return match pair(files, &stem, terms) {
                 Some(seen) => Lying::Pair(Box::new(seen), stem),
                 None => Lying::Nothing(stem),
@@ -315,17 +306,9 @@ fn go_on(
     stem: &str,
     terms: &OperationSettings,
 ) -> Result<Decision<Issued>, OperationError> {
-    let is_ordered = |record: &Arc<Record>| {
-        record.orders.succession.as_ref().is_some_and(|known| known.successor == seen.thumbprint)
-    };
     let of_audience =
         NamedKey::all(&known.records).filter(|named| *named.audience() == request.audience);
-    let planned = planned_successor(of_audience);
-    if planned.is_some() || known.records.values().any(is_ordered) {
-        let (kid, at) = planned.unwrap_or_else(|| {
-            let begin = seen.declared.valid_from.unwrap_or(known.now);
-            (seen.kid.clone(), begin.max(known.now))
-        });
+    if let Some((kid, at)) = planned_successor(of_audience) {
         return Err(OperationError::RotationPlanned { kid, at });
     }
     let begin = seen.declared.valid_from.unwrap_or(known.now);
@@ -337,7 +320,16 @@ fn go_on(
         warnings: Vec::new(),
     };
     let mut decision = issue::succeed(known, request, &plan, seen, terms);
-    decision.step.records.retain(|record| record.public_key.thumbprint() != seen.thumbprint);
+    let is_missing = |record: &Arc<Record>| {
+        let key = record.public_key.thumbprint();
+        let known = known.records.get(&key).and_then(|known| known.orders.succession.as_ref());
+        key != seen.thumbprint && known.is_none_or(|known| known.successor != seen.thumbprint)
+    };
+    decision.step.records.retain(is_missing);
+    if decision.step.records.is_empty() {
+        let (kid, at) = (seen.kid.clone(), begin.max(known.now));
+        return Err(OperationError::RotationPlanned { kid, at });
+    }
     Ok(decision)
 }
 

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use rustix::process::geteuid;
 use tracing::warn;
 
-use super::{ServeError, descriptors, fleet};
+use super::fleet::{self, FleetNeeds};
+use super::{ServeError, descriptors};
 use crate::api::admin::access::Access;
 use crate::clock::SystemClock;
 use crate::config::{Config, ConnectionLimits, ListenAddress};
@@ -181,14 +182,6 @@ pub fn become_keeper(config: &Config) -> Result<(), ServeError> {
     // The kernel forgets that when the user changes.
     sandbox::keep_memory_private();
     Ok(())
-}
-
-/// What the process must keep access to for the fleet.
-#[derive(Debug, Default)]
-pub(super) struct FleetNeeds {
-    pub(super) files: Vec<PathBuf>,
-    pub(super) fixed_files: Vec<PathBuf>,
-    pub(super) port: Option<u16>,
 }
 
 /// Confines the daemon, which may be asked to `issue` keys, to what it needs, for the fleet as well.

@@ -1,14 +1,14 @@
 //! This replica's part in a fleet: its name, the shared ledger, and how that is reached.
 
 use std::io;
-#[cfg(feature = "fleet")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::ServeError;
-use super::assembly::FleetNeeds;
 use crate::clock::Clock;
+#[cfg(feature = "fleet")]
+use crate::clock::SystemClock;
 use crate::config::{Config, FleetStore};
 use crate::encoding::random_uuid;
 #[cfg(feature = "fleet")]
@@ -20,6 +20,14 @@ use crate::ledger::fleet::secret::FileSecret;
 use crate::ledger::fleet::signing_secret::SigningSecret;
 use crate::ledger::fleet::{Exchange, Membership, ReplicaId};
 use crate::publish::reload::Signal;
+
+/// What the process must keep access to for the fleet.
+#[derive(Debug, Default)]
+pub(super) struct FleetNeeds {
+    pub(super) files: Vec<PathBuf>,
+    pub(super) fixed_files: Vec<PathBuf>,
+    pub(super) port: Option<u16>,
+}
 
 /// What this replica is of a fleet, where it is in one, and what it needs for that.
 ///
@@ -81,7 +89,7 @@ fn keep(
 #[cfg(feature = "fleet")]
 pub(super) fn signing_secret(config: &Config) -> Option<Arc<dyn FileSecret>> {
     let name = config.issue.secret.clone()?;
-    Some(Arc::new(SigningSecret::new(store_settings(config), name)))
+    Some(Arc::new(SigningSecret::new(store_settings(config), name, Arc::new(SystemClock))))
 }
 
 /// A build without the Kubernetes client takes no fleet, without which there is none.

@@ -1,5 +1,5 @@
-//! The little of the Kubernetes API that a fleet needs, with its faults: one Secret, which is read,
-//! watched, and replaced on the version that was read.
+//! The little of the Kubernetes API that a fleet needs, with its faults: the Secret of its ledger, which
+//! is read, watched, and replaced on the version that was read, and one of keys.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// An API server with the Secret `jwksd-ledger` in the namespace `iam`.
+/// An API server with the Secrets `jwksd-ledger` and `iam-signing-keys` in the namespace `iam`.
 pub struct ApiServer {
     shared: Arc<Shared>,
     pub address: SocketAddr,
@@ -27,6 +27,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     secret: Value,
+    keys: Value,
     version: u64,
     /// Answers nothing, as if it were away.
     is_away: bool,
@@ -49,6 +50,10 @@ impl ApiServer {
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
             "metadata": { "name": "jwksd-ledger", "namespace": "iam", "labels": { "kept": "yes" } },
         }));
+        shared.state.lock().unwrap().keys = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": { "name": "iam-signing-keys", "namespace": "iam", "resourceVersion": "1" },
+        });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
@@ -83,6 +88,15 @@ impl ApiServer {
 
     pub fn secret(&self) -> Value {
         self.state().secret.clone()
+    }
+
+    /// The files of the Secret of keys.
+    pub fn key_files(&self) -> Vec<(String, String)> {
+        let keys = self.state().keys.clone();
+        let data = keys["data"].as_object().cloned().unwrap_or_default();
+        let text = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+        let files = data.iter().map(|(name, value)| (name.clone(), text(value)));
+        files.map(|(name, bytes)| (name, String::from_utf8(bytes).unwrap())).collect()
     }
 
     pub fn writes(&self) -> usize {
@@ -144,6 +158,9 @@ impl Shared {
                 }
                 // Without a version a server with an older etcd is silent for seconds.
                 return drop((&*connection).read(&mut [0]));
+            } else if path.ends_with("/api/v1/namespaces/iam/secrets/iam-signing-keys") {
+                let (status, answer) = self.keys(&method, &body);
+                self.answer(connection, status, &answer);
             } else if !path.ends_with("/api/v1/namespaces/iam/secrets/jwksd-ledger") {
                 self.answer(connection, 404, &json!({ "kind": "Status", "message": "not found" }));
             } else if method == "GET" {
@@ -153,6 +170,23 @@ impl Shared {
                 return;
             }
         }
+    }
+
+    /// The answer to a request about the Secret of keys.
+    fn keys(&self, method: &str, body: &[u8]) -> (u16, Value) {
+        let mut state = self.state.lock().unwrap();
+        if method == "GET" {
+            return (200, state.keys.clone());
+        }
+        let mut next: Value = serde_json::from_slice(body).unwrap();
+        let version = |secret: &Value| secret["metadata"]["resourceVersion"].clone();
+        if version(&next) != version(&state.keys) {
+            return (409, json!({ "kind": "Status", "message": "conflict" }));
+        }
+        let number: u64 = version(&next).as_str().unwrap().parse().unwrap();
+        next["metadata"]["resourceVersion"] = json!((number + 1).to_string());
+        state.keys = next.clone();
+        (200, next)
     }
 
     /// Returns whether there was an answer.

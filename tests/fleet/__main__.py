@@ -11,11 +11,12 @@ from pathlib import Path
 
 import faults
 import phases
+import rotation
 from kube_apiserver import LIBFAKETIME, Missing, build
 from world import World
 
 # In the order in which they are done. The rest of the time is for random faults.
-PHASES = ["drops", "orders", "rollout", "amnesia", "away", "idle", "size", "clock", "faults"]
+PHASES = ["drops", "orders", "rollout", "amnesia", "away", "idle", "size", "clock", "rotation", "faults"]
 
 
 def main():
@@ -25,6 +26,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=180, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--drops", type=int, default=200, help="(%(default)s)")
+    parser.add_argument("--kills", type=int, default=5, help="replicas that die while they rotate (%(default)s)")
     parser.add_argument("--away", type=int, default=12, help="for how long the API server is away (%(default)s s)")
     parser.add_argument("--only", action="append", choices=PHASES, help="this phase alone; may be repeated")
     parser.add_argument("--keep", action="store_true", help="keep logs and states, and say where")
@@ -62,6 +64,7 @@ def main():
                 "idle": lambda: phases.idle(world, 12),
                 "size": lambda: phases.size(world),
                 "clock": lambda: phases.clock(world),
+                "rotation": lambda: rotation.play(world, arguments.kills),
                 # What a loss costs without a grace, and with one.
                 "faults": lambda: faults.play(world, left, ["drop", "grace"][arguments.seed % 2]),
             }[phase]()

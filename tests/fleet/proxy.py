@@ -52,6 +52,7 @@ class Proxy:
         self.target, self.mode = target, "pass"
         self.links, self.lock = set(), threading.Lock()
         self.listener = None
+        self.accepted = None  # called at each new connection
         self.port = 0
         self.listen()
 
@@ -81,6 +82,8 @@ class Proxy:
             link = Link(self, client, server)
             with self.lock:
                 self.links.add(link)
+            if told := self.accepted:
+                told()
 
     def all(self):
         with self.lock:

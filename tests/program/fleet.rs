@@ -11,12 +11,12 @@ use crate::common::kubernetes::ApiServer;
 use crate::common::ledger::losses;
 
 /// A replica: its key directory and its daemon.
-struct Replica {
-    keys: tempfile::TempDir,
-    daemon: Option<Daemon>,
+pub(crate) struct Replica {
+    pub(crate) keys: tempfile::TempDir,
+    pub(crate) daemon: Option<Daemon>,
 }
 
-fn settings<'a>(command: &'a mut Command, api: &ApiServer) -> &'a mut Command {
+pub(crate) fn settings<'a>(command: &'a mut Command, api: &ApiServer) -> &'a mut Command {
     command
         .env("JWKSD_FLEET_STORE", "kubernetes")
         .env("JWKSD_FLEET_KUBECONFIG", api.kubeconfig())
@@ -40,7 +40,7 @@ impl Replica {
         self.daemon = Some(Daemon::start_with(self.keys(), |command| settings(command, api)));
     }
 
-    fn keys(&self) -> &Path {
+    pub(crate) fn keys(&self) -> &Path {
         self.keys.path()
     }
 
@@ -73,7 +73,7 @@ impl Replica {
     }
 }
 
-fn all_publish(replicas: &[Replica], kids: &[&str]) {
+pub(crate) fn all_publish(replicas: &[Replica], kids: &[&str]) {
     for replica in replicas {
         eventually(&format!("{kids:?} at every replica"), || {
             let published = replica.published();

@@ -16,6 +16,7 @@ mod faults;
 mod fleet;
 mod histories;
 mod injected;
+mod issuing;
 mod logs;
 mod mistakes;
 mod ops;

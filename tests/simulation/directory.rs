@@ -10,7 +10,7 @@ use jwksd::keys::entry::{Declared, Entry, PrivateHalf, SeenKey};
 use jwksd::keys::refusal::{RefusalReason, Refused};
 use jwksd::keys::{Audience, Kid, PublicKey};
 use jwksd::ledger::{Observation, UnreadableSubtree};
-use jwksd::operations::issue::Plan;
+use jwksd::operations::Plan;
 use jwksd::source::Slot;
 use jwksd::source::scan::FileProblem;
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use hyper::header::DATE;
 use hyper::{Method, Request, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -25,6 +27,10 @@ pub(super) enum StoreError {
     Missing(String),
     #[error("the Kubernetes API answers {status}: {message}")]
     Refused { status: StatusCode, message: String },
+    #[error(
+        "this clock is {0} s ahead of the API server's, and what is issued has dates: correct it"
+    )]
+    Clock(i64),
     /// Somebody has written since the version was read.
     #[error("somebody else has written")]
     Conflict,
@@ -120,6 +126,30 @@ pub(super) async fn accepted(
             Err(StoreError::Refused { status, message: message(&refusal) })
         }
     }
+}
+
+/// What time it is by the server, where it says that.
+pub(super) fn date_of(response: &Response<Body>) -> Option<Timestamp> {
+    let date = response.headers().get(DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
+}
+
+/// By how much the clock is ahead of the server's, where that is more than `skew`. The request was sent
+/// and answered between these instants.
+pub(super) fn clock_off(
+    date: Timestamp,
+    (sent, received): (Timestamp, Timestamp),
+    skew: Duration,
+) -> Option<SignedDuration> {
+    // It has whole seconds.
+    let second = SignedDuration::from_secs(1);
+    let ahead = date.duration_until(sent).saturating_sub(second);
+    let behind = received.duration_until(date).saturating_sub(second);
+    let skew = SignedDuration::try_from(skew).unwrap_or(SignedDuration::MAX);
+    if skew < ahead {
+        return Some(ahead);
+    }
+    (skew < behind).then(|| SignedDuration::ZERO.saturating_sub(behind))
 }
 
 /// The answer's body, which is to be there within [`REQUEST`].

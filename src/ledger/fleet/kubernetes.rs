@@ -8,16 +8,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Body as _;
-use hyper::header::DATE;
 use hyper::{Method, Response};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::client::Body;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::access::StoreSettings;
-use super::api::{REQUEST, SecretsApi, StoreError, accepted, json, message, unreachable};
+use super::api::{
+    REQUEST, SecretsApi, StoreError, accepted, clock_off, date_of, json, message, unreachable,
+};
 use super::{Exchange, ReplicaId};
 use crate::clock::Clock;
 use crate::encoding::random_uuid;
@@ -243,24 +244,9 @@ impl SharedCopyKeeper {
         Ok(response)
     }
 
-    /// The server's `Date` has whole seconds.
     fn compare_clocks(&self, response: &Response<Body>, sent: Timestamp) {
-        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
-        let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        let Some(date) = date.map(|date| date.timestamp()) else { return };
-        let received = self.clock.now();
-        let second = SignedDuration::from_secs(1);
-        let ahead = date.duration_until(sent).saturating_sub(second);
-        let behind = received.duration_until(date).saturating_sub(second);
-        let skew =
-            SignedDuration::try_from(self.settings.clock_skew).unwrap_or(SignedDuration::MAX);
-        let off = if skew < ahead {
-            Some(ahead)
-        } else if skew < behind {
-            Some(SignedDuration::ZERO.saturating_sub(behind))
-        } else {
-            None
-        };
+        let Some(date) = date_of(response) else { return };
+        let off = clock_off(date, (sent, self.clock.now()), self.settings.clock_skew);
         if self.exchange.clock_is_off(off) {
             if let Some(by) = off {
                 warn!(

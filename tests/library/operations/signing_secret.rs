@@ -246,6 +246,32 @@ fn whoever_is_overtaken_goes_on_with_the_pair_of_the_other() {
 }
 
 #[test]
+fn a_pair_that_no_volume_has_brought_is_the_successor_whichever_key_it_follows() {
+    let mut mounted = Mounted::new();
+    mounted.becomes_due();
+    let issued = mounted.rotate().unwrap().unwrap();
+    // A key comes that another replica did not know of, and that is due at once.
+    let pem = jwksd::operations::generate(jwksd::keys::Algorithm::EdDSA, 2048).unwrap();
+    mounted.secret.put("other.pem", &pem);
+    let from = mounted.world.now - jiff::SignedDuration::from_hours(24 * 28);
+    let attributes = format!(r#"{{"keyId": "other", "validFrom": "{from}"}}"#);
+    mounted.secret.put("other.meta.json", &attributes);
+    let files = mounted.secret.state().data.clone().into_iter();
+    let files: Vec<(String, String)> =
+        files.filter(|(name, _)| !name.contains("-after-")).collect();
+    mounted.volume.write_in_steps(&files, |_| {});
+    mounted.world.look();
+    mounted.world.pass(3 * DAY);
+    assert_eq!(mounted.world.current_at(mounted.world.now), Some(Kid::new("other").unwrap()));
+    mounted.rotate().unwrap();
+    let pairs = mounted.secret.pairs();
+    let followers: Vec<&String> = pairs.iter().filter(|stem| stem.contains("-after-")).collect();
+    assert_eq!(followers.len(), 1, "{pairs:?}");
+    let succession = mounted.world.record(&Kid::new("other").unwrap()).orders.succession.clone();
+    assert_eq!(succession.unwrap().name.kid, issued);
+}
+
+#[test]
 fn what_somebody_writes_into_the_secret_meanwhile_stays() {
     let mut mounted = Mounted::new();
     mounted.becomes_due();

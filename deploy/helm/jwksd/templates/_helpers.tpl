@@ -72,6 +72,10 @@ env:
     value: kubernetes
   - name: JWKSD_FLEET_NAME
     value: {{ .Values.fleet.secretName | quote }}
+  {{- if .Values.fleet.issues }}
+  - name: JWKSD_ISSUE_SECRET
+    value: {{ .Values.keys.secretName | quote }}
+  {{- end }}
   {{- end }}
   {{- range $name, $value := .Values.settings }}
   - name: {{ printf "JWKSD_%s" (replace "." "_" $name | upper) }}
@@ -203,7 +207,7 @@ current/AUDIENCE.json. With state.persistent, jwksd-state is jwksd.volumeClaimTe
 {{- end }}
 
 {{/* Documents: the ServiceAccount, and with fleet.enabled the ledger's Secret and the right to that one
-Secret. */}}
+Secret; with fleet.issues that to the Secret of keys as well. */}}
 {{- define "jwksd.rbac" -}}
 {{- if .Values.serviceAccount.create }}
 apiVersion: v1
@@ -259,5 +263,34 @@ subjects:
   - kind: ServiceAccount
     name: {{ include "jwksd.serviceAccountName" . }}
     namespace: {{ .Release.Namespace }}
+{{- if .Values.fleet.issues }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ .Values.keys.secretName }}
+  namespace: {{ .Release.Namespace }}
+  labels: {{- include "jwksd.labels" . | nindent 4 }}
+rules:
+  - apiGroups: [""]
+    resources: [secrets]
+    resourceNames: [{{ .Values.keys.secretName | quote }}]
+    verbs: [get, update]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ .Values.keys.secretName }}
+  namespace: {{ .Release.Namespace }}
+  labels: {{- include "jwksd.labels" . | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ .Values.keys.secretName }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "jwksd.serviceAccountName" . }}
+    namespace: {{ .Release.Namespace }}
+{{- end }}
 {{- end }}
 {{- end }}

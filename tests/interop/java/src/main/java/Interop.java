@@ -52,7 +52,8 @@ public final class Interop {
         if (ttl != null) {
             // It refuses a lifetime that is not longer than the rate limit and the refresh ahead.
             long lifetime = (long) (ttl * 1000);
-            builder.cache(lifetime, lifetime / 4)
+            // And its patience with a refresh is to outlast a busy machine.
+            builder.cache(lifetime, lifetime * 7 / 10)
                 .refreshAheadCache(lifetime / 4, false)
                 .rateLimited(lifetime / 2);
         }
