@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -84,4 +84,59 @@ fn the_example_of_a_new_key_pair_makes_one_that_is_accepted() {
         fixtures("refused").into_iter().find(|fixture| fixture.stem == "rsa-1024").unwrap();
     follow(&fixture, directory.path(), "");
     read("rsa-1024", &files(directory.path()), &rules()).unwrap();
+}
+
+/// Whether the program is there.
+fn is_there(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    found.is_ok_and(|found| found.status.success())
+}
+
+#[test]
+fn a_java_key_store_is_converted_by_whoever_knows_its_password() {
+    if !is_there("keytool") || !is_there("script") {
+        println!("skipped: keytool or script is not there");
+        return;
+    }
+    let fixture = fixtures("refused").into_iter().find(|fixture| fixture.stem == "jks").unwrap();
+    let directory = tempfile::Builder::new().prefix("a key's ").tempdir().unwrap();
+    let store = directory.path().join("jks.jks");
+    fs::write(&store, &fixture.files[0].1).unwrap();
+    fs::write(directory.path().join("jks.meta.json"), ATTRIBUTES).unwrap();
+    let certificate = Command::new("keytool")
+        .args(["-exportcert", "-rfc", "-storepass", "testtest", "-alias", "a", "-keystore"])
+        .arg(&store)
+        .output()
+        .unwrap();
+    let expected = read("a", &[("a.pem".to_owned(), certificate.stdout)], &rules()).unwrap();
+
+    let reason = fixture.read().unwrap_err().reason;
+    let slot = Slot::new(directory.path().into(), "jks");
+    let remedy = Refused { slot, file: store, reason }.remedy();
+    let (_, command) = remedy.split_once(": ").unwrap();
+    // Each program asks on the terminal, and takes nothing that was typed before.
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command", command, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .current_dir(directory.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut typed = terminal.stdin.take().unwrap();
+    let mut shown = String::new();
+    let mut answered = 0;
+    for byte in terminal.stdout.take().unwrap().bytes() {
+        shown.push(char::from(byte.unwrap()));
+        let asked = shown.matches("assword:").count();
+        if answered < asked {
+            answered = asked;
+            typed.write_all(b"testtest\n").unwrap();
+        }
+    }
+    assert!(terminal.wait().unwrap().success(), "{command}: {shown}");
+    let entry = read("jks", &files(directory.path()), &rules()).unwrap();
+    assert_eq!(entry.keys[0].thumbprint, expected.keys[0].thumbprint, "{shown}");
+    assert!(entry.keys[0].private.file.is_some(), "{shown}");
+    assert_eq!(entry.keys[0].kid.as_str(), "prod-1");
 }
