@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -126,7 +126,7 @@ fn a_java_key_store_is_converted_by_whoever_knows_its_password() {
     let mut typed = terminal.stdin.take().unwrap();
     let mut shown = String::new();
     let mut answered = 0;
-    for byte in terminal.stdout.take().unwrap().bytes() {
+    for byte in BufReader::new(terminal.stdout.take().unwrap()).bytes() {
         shown.push(char::from(byte.unwrap()));
         let asked = shown.matches("assword:").count();
         if answered < asked {
