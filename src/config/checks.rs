@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::{
-    AdminConfig, Config, ConfigError, FleetStore, ListenAddress, Risk, Settings, format_duration,
+    AdminConfig, Config, ConfigError, DELIVERY, FleetStore, ListenAddress, Risk, Settings,
+    format_duration,
 };
 use crate::encoding::shell_word;
 use crate::keys::Audience;
@@ -126,6 +127,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let admin = &config.admin;
     let mut warnings = Vec::new();
     let discovery = &config.publish.discovery;
+    if config.issue.secret.is_some() && config.lifecycle.policy.propagation < DELIVERY {
+        warnings.push(
+            "with issue.secret a new key may reach the last replica's volume after two minutes: with a \
+             lifecycle.propagation below \"2m\" it may have taken over by then"
+                .to_owned(),
+        );
+    }
     match &config.publish.issuer {
         None if !discovery.is_empty() => warnings.push(
             "[publish.discovery] does nothing without publish.issuer: there are no discovery documents"

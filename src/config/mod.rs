@@ -236,6 +236,10 @@ pub struct IssueConfig {
     pub secret: Option<String>,
 }
 
+/// How long it may take until the volumes of all replicas have what was written into their Secret: the
+/// kubelet's period and the age of what it caches are a minute each.
+pub(crate) const DELIVERY: Duration = Duration::from_secs(120);
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FleetConfig {

@@ -129,8 +129,14 @@ fn short_grace(dates: &Dates, now: Timestamp, policy: &Policy) -> Option<String>
 
 fn suspended(named: NamedKey<'_>, records: &Records, now: Timestamp) -> Option<String> {
     let succession = named.record.orders.succession.as_ref()?;
-    // One that was issued into a Secret is on its way until then.
-    let is_awaited = !records.contains_key(&succession.successor) && now < succession.not_before;
+    // One that was issued into a Secret is on its way here until then.
+    let is_on_its_way = records.get(&succession.successor).is_none_or(|record| {
+        let is_over = record.deleted_at.is_some()
+            || record.orders.end.is_some()
+            || record.names.iter().any(|name| name.loss.is_some());
+        record.places.is_empty() && !is_over
+    });
+    let is_awaited = is_on_its_way && now < succession.not_before;
     (succession.expected.is_none() && !is_awaited).then(|| {
         format!(
             "it does not end: its successor {} can't take over (it has ended, its private half is gone, or \

@@ -1,5 +1,6 @@
 //! Why an operation failed: one variant for each cause, with a code for programs and words for
-//! people. Nothing was changed, except with [`OperationError::Unfinished`].
+//! people. Nothing was changed, except with [`OperationError::Unfinished`]; with
+//! [`OperationError::SigningSecret`] that is not known where there was no answer.
 
 use std::io;
 use std::path::PathBuf;
@@ -51,6 +52,12 @@ pub enum OperationError {
         file: PathBuf,
         error: io::Error,
     },
+    /// A successor was written into the Secret, and no replica has seen it since.
+    NotDelivered {
+        kid: Kid,
+        secret: String,
+        stem: String,
+    },
     /// The Secret that keys are issued into can't be read or replaced.
     SigningSecret {
         name: String,
@@ -77,6 +84,7 @@ impl OperationError {
             Self::FilesMissing(_) => "KEYPAIR_FILES_MISSING",
             Self::ReadOnly { .. } => "KEY_DIRECTORY_READ_ONLY",
             Self::Write { .. } => "STORAGE_UNAVAILABLE",
+            Self::NotDelivered { .. } => "SUCCESSOR_NOT_DELIVERED",
             Self::SigningSecret { .. } => "SIGNING_SECRET_UNAVAILABLE",
             Self::Ledger(error) if is_read_only(error) => "LEDGER_READ_ONLY",
             Self::Ledger(_) | Self::Unfinished(_) => "LEDGER_UNAVAILABLE",
@@ -115,6 +123,10 @@ impl OperationError {
                 format!("the key directory {} can't be written: {cause}", directory.display())
             }
             Self::Write { file, error } => format!("can't write {}: {error}", file.display()),
+            Self::NotDelivered { kid, secret, stem } => format!(
+                "the successor \"{kid}\" lies in the Secret {secret} ({stem}.pem), and no replica has taken \
+                 it over"
+            ),
             Self::SigningSecret { name, error } => {
                 format!("the Secret {name}, which keys are issued into, can't be used: {error}")
             }
@@ -166,14 +178,24 @@ impl OperationError {
                  a writable key directory first"
             }
             Self::Write { .. } => "free space, or look after the disk; then ask again",
-            Self::SigningSecret { name, error: SecretError::Refused(_) } => {
+            Self::NotDelivered { stem, .. } => {
                 return format!(
-                    "the Secret must be there, and the service account may get and update it: kubectl \
-                     auth can-i update secret/{name} --as system:serviceaccount:NAMESPACE:ACCOUNT"
+                    "see whether the Secret is mounted as a key directory, and what jwksd check says of \
+                     {stem} there; to have another successor, take {stem}.* out of the Secret"
                 );
             }
-            Self::SigningSecret { .. } => {
-                "ask again when the API answers: what is there already is not issued twice"
+            Self::SigningSecret { name, error: SecretError::Refused(_) } => {
+                return format!(
+                    "the Secret must be there and not immutable, and the service account may get and \
+                     update it: kubectl auth can-i update secret/{name} --as \
+                     system:serviceaccount:NAMESPACE:ACCOUNT"
+                );
+            }
+            Self::SigningSecret { name, .. } => {
+                return format!(
+                    "when the API answers, look whether the pair is there (kubectl describe secret \
+                     {name}), and ask again where it is not"
+                );
             }
             Self::OtherLedger(OtherDaemon { state: Some(state), .. }) => {
                 return format!("name its ledger: --state {}", state.display());

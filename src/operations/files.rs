@@ -137,7 +137,7 @@ pub(super) fn is_ours(slot: &Slot) -> bool {
     !is_volume(slot.directory()) && !file.parent().is_some_and(is_volume)
 }
 
-fn is_volume(directory: &Path) -> bool {
+pub(super) fn is_volume(directory: &Path) -> bool {
     fs::symlink_metadata(directory.join("..data")).is_ok()
 }
 

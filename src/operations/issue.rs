@@ -7,14 +7,14 @@ use std::time::Duration;
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 
 use super::files::{self, StagedFiles};
-use super::prepared::{self, Issue, Naming, NewFile, Plan, Prepared, Start, check_window, stem};
+use super::prepared::{self, Issue, NewFile, Plan, Prepared, Start, check_window, stem};
 use super::{
     Decision, KeyPair, OperationContext, OperationError, OperationSettings, Operations, decide,
     unusual,
 };
 use crate::encoding::{random_uuid, shell_word};
 use crate::keys::entry::SeenKey;
-use crate::keys::lifecycle::{End, Phase, after};
+use crate::keys::lifecycle::{End, Phase, Policy, after};
 use crate::keys::{Kid, Name, Thumbprint};
 use crate::ledger::record::Succession;
 use crate::ledger::{NamedKey, Overview, Record, Records, Step, current_key};
@@ -59,9 +59,7 @@ impl Operations {
         now: Timestamp,
     ) -> Result<Option<Issued>, OperationError> {
         match self.terms.secret.clone() {
-            Some(secret) => {
-                self.issue_into_secret(&*secret, (prepared, Naming::First), now, |_, _| true)
-            }
+            Some(secret) => self.issue_into_secret(&*secret, (prepared, true), now, |_, _| true),
             None => self.issue(prepared, now).map(Some),
         }
     }
@@ -74,8 +72,7 @@ impl Operations {
         is_wanted: impl Fn(&Records, Timestamp) -> bool,
     ) -> Result<Option<Issued>, OperationError> {
         if let Some(secret) = self.terms.secret.clone() {
-            let pair = (prepared, Naming::Unique);
-            return self.issue_into_secret(&*secret, pair, now, is_wanted);
+            return self.issue_into_secret(&*secret, (prepared, false), now, is_wanted);
         }
         let directory = self.terms.directory.clone();
         files::prepare(&directory)?;
@@ -274,6 +271,14 @@ fn begin(
         }
         _ => (begin, Vec::new()),
     }
+}
+
+/// Whether a key is active under a name.
+pub(super) fn is_active(
+    now: Timestamp,
+    policy: &Policy,
+) -> impl Fn(&NamedKey<'_>) -> bool + use<'_> {
+    move |named| named.dates().at(now, policy).phase == Phase::Active
 }
 
 /// The key pairs of the audience of `successor` that are active at `at`, each under a name that it

@@ -8,6 +8,7 @@
 pub mod decide;
 mod error;
 mod files;
+mod in_secret;
 pub mod issue;
 pub(crate) mod key_pair;
 mod lookup;
@@ -266,13 +267,16 @@ impl Operations {
             Ok(decision)
         })?;
         let gone = self.remove_from_secret(&deleted, |_| true).unwrap_or_else(|refusal| {
-            key.warnings.push(format!("its files stay in the Secret: {refusal}"));
+            key.warnings
+                .push(format!("its files stay in the Secret, where you remove them: {refusal}"));
             Vec::new()
         });
         // What a volume shows of the Secret goes a little later.
         let is_gone = |file: &KeyFile| {
-            let name = file.path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| gone.iter().any(|stem| stem == scan::stem_of(name)))
+            let path = file.full_path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            path.parent().is_some_and(files::is_volume)
+                && name.is_some_and(|name| gone.iter().any(|stem| stem == scan::stem_of(name)))
         };
         let is_there =
             |file: &KeyFile| !is_gone(file) && std::fs::symlink_metadata(file.full_path()).is_ok();

@@ -42,15 +42,6 @@ pub enum Start {
     WhenSafe,
 }
 
-/// What a new pair is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Naming {
-    /// As no other is.
-    Unique,
-    /// As the first one of its audience, of which there is one.
-    First,
-}
-
 /// What a new key pair will be.
 #[derive(Debug)]
 pub struct Plan {

@@ -9,14 +9,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::issue::{NOTICED_WITHIN, planned_successor, refuse_beside_signer};
+use super::in_secret::{is_issued, with_wrong_successor};
+use super::issue::{NOTICED_WITHIN, is_active, planned_successor, refuse_beside_signer};
 use super::key_pair::valid_from;
-use super::signing_secret::is_issued;
 use super::{
     Issue, Issued, OperationContext, OperationError, OperationSettings, Operations, Prepared,
     Start, files,
 };
-use crate::config::{RotationConfig, Schedule};
+use crate::config::{DELIVERY, RotationConfig, Schedule};
 use crate::keys::lifecycle::{Phase, Policy, after, before};
 use crate::keys::{Audience, Kid};
 use crate::ledger::record::Place;
@@ -78,6 +78,9 @@ fn due(
     terms: &OperationSettings,
 ) -> Option<Timestamp> {
     let policy = &terms.policy;
+    if terms.secret.is_some() && with_wrong_successor(keys, is_active(now, policy)).is_some() {
+        return Some(now);
+    }
     let current = choose(keys.iter().copied(), now, policy)?;
     if planned_successor(keys.iter().copied()).is_some() {
         return None;
@@ -99,10 +102,6 @@ fn due(
     // It begins on a whole second.
     Some(before(ends, delivery + policy.propagation + NOTICED_WITHIN + Duration::from_secs(1)))
 }
-
-/// How long it may take until the volumes of all replicas have what was written into their Secret: the
-/// kubelet's period and the age of what it caches are a minute each.
-const DELIVERY: Duration = Duration::from_secs(120);
 
 fn keys_of<'a>(records: &'a Records, audience: &Audience) -> Vec<NamedKey<'a>> {
     NamedKey::all(records).filter(|named| named.audience() == audience).collect()
@@ -130,6 +129,8 @@ impl Operations {
         let Some(current) = current.filter(|_| is_due(&records, now)) else { return Ok(None) };
         // Before a key is generated.
         refuse_beside_signer(Some(current))?;
+        let corrects =
+            with_wrong_successor(&keys_of(&records, audience), is_active(now, policy)).is_some();
         let request = Issue {
             audience: audience.clone(),
             algorithm: schedule.algorithm.unwrap_or(current.key.algorithm),
@@ -140,6 +141,15 @@ impl Operations {
             again: false,
             software: false,
         };
+        if let Some(secret) = terms.secret.as_deref() {
+            if corrects {
+                self.correct_successor(audience, now)?;
+                return Ok(None);
+            }
+            if self.is_on_its_way(secret, &request, now)? {
+                return Ok(None);
+            }
+        }
         let prepared = Prepared::new(request, &self.terms, now)?;
         match self.issue_if(&prepared, now, is_due) {
             // It is in the Secret, and on its way.
@@ -163,7 +173,7 @@ impl Operations {
                     removed.push(place.slot.to_string());
                     step.remove.extend(files::of_entry(&place.slot));
                 }
-                if has_ended(record, known.now, &terms.policy) {
+                if record.deleted_at.is_some() || has_ended(record, known.now, &terms.policy) {
                     ended.insert(record.public_key.thumbprint());
                     audiences.extend(record.names.iter().map(|name| name.name.audience.clone()));
                 }
@@ -176,10 +186,18 @@ impl Operations {
     }
 }
 
+/// For how long after a deletion it is looked whether its files are gone from the Secret.
+const MADE_GOOD: Duration = Duration::from_secs(600);
+
 /// Whether there is anything for [`Operations::remove_ended`] to do.
 pub fn has_ended_files(records: &Records, now: Timestamp, terms: &OperationSettings) -> bool {
     let lies = |record: &Record| record.places.iter().any(|place| is_place_of_ours(place, terms));
-    records.values().any(|record| lies(record) && has_ended(record, now, &terms.policy))
+    let ended = |record: &Record| lies(record) && has_ended(record, now, &terms.policy);
+    // A deletion removes the files itself, but a Secret may have been out of reach then.
+    let is_deleted = |record: &Record| {
+        terms.secret.is_some() && record.deleted_at.is_some_and(|at| now < after(at, MADE_GOOD))
+    };
+    records.values().any(|record| ended(record) || is_deleted(record))
 }
 
 /// Whether a rotation or another order ended the key, and it is published under no name any more.
@@ -192,7 +210,10 @@ fn has_ended(record: &Record, now: Timestamp, policy: &Policy) -> bool {
 
 /// Whether it is called as jwksd calls what it issues, and lies where it does.
 fn is_place_of_ours(place: &Place, terms: &OperationSettings) -> bool {
-    let is_there = terms.secret.is_some() || *place.slot.directory() == terms.directory;
+    let is_there = match &terms.secret {
+        Some(_) => !files::is_ours(&place.slot),
+        None => *place.slot.directory() == terms.directory,
+    };
     is_there && is_issued(place.slot.stem(), &place.audience)
 }
 

@@ -6,102 +6,152 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
+use super::in_secret::{self, Found, Naming, find};
 use super::issue::{self, Issued, planned_successor};
-use super::prepared::{Issue, Naming, Plan, Prepared, Start, stem};
+use super::prepared::{Issue, Plan, Prepared, Start};
 use super::{Decision, OperationContext, OperationError, OperationSettings, Operations, decide};
+use crate::config::DELIVERY;
 use crate::encoding::random_uuid;
-use crate::keys::entry::{self, SeenKey};
-use crate::keys::lifecycle::{Phase, after};
+use crate::keys::entry::SeenKey;
+use crate::keys::lifecycle::after;
 use crate::keys::{Audience, Kid, Thumbprint};
 use crate::ledger::fleet::secret::{FileSecret, SecretError, SecretFiles};
 use crate::ledger::record::Succession;
-use crate::ledger::{NamedKey, Record, Records, Step, current_key};
-use crate::source::Slot;
-use crate::source::scan::{self, EntryFiles, FileContent, FileRead};
+use crate::ledger::{NamedKey, Record, Records, Step};
+use crate::source::{Slot, scan};
 
-/// How often it is tried where somebody else writes the Secret at the same time.
-const TRIES: usize = 8;
-
-/// What the Secret has for a request.
-enum Lying {
-    /// This pair, whoever put it there.
-    Pair(Box<SeenKey>, String),
-    /// None; it would have this stem.
-    Nothing(String),
-}
+/// How long it is tried again where somebody else writes the Secret at the same time, or an answer is
+/// lost.
+const TRIED_FOR: Duration = Duration::from_secs(12);
 
 impl Operations {
     /// Issues into the Secret where it `is_wanted` by the records.
     pub(super) fn issue_into_secret(
         &mut self,
         secret: &dyn FileSecret,
-        (prepared, naming): (&Prepared, Naming),
+        (prepared, is_first): (&Prepared, bool),
         now: Timestamp,
         is_wanted: impl Fn(&Records, Timestamp) -> bool,
     ) -> Result<Option<Issued>, OperationError> {
         let id = random_uuid().map_err(|_| OperationError::Generate)?.to_string();
-        let mut attempt = IntoSecret {
-            prepared,
-            naming,
-            id: &id,
-            issued: None,
-            is_ordered: false,
-            before: Vec::new(),
+        let naming = match prepared.request() {
+            _ if is_first => Naming::First,
+            Issue { start: Start::WhenSafe, again: false, .. } => Naming::Successor,
+            _ => Naming::Id(&id),
         };
-        let mut failure = SecretError::Conflict;
-        for _ in 0..TRIES {
+        let mut attempt = Attempt { prepared, naming, id: &id, issued: None, former: Vec::new() };
+        // An end that was ordered can't be taken back, where the key could not be written.
+        let is_claimed = prepared.request().start == Start::WhenSafe;
+        let deadline = Instant::now() + TRIED_FOR;
+        loop {
             let mut files = secret.read().map_err(|error| refusal(secret, error))?;
-            let decided = self.change(now, |known, terms| {
-                if is_wanted(&known.records, known.now) {
-                    return attempt.decide(known, terms, secret, &mut files);
+            let mut next = |known: &OperationContext, terms: &OperationSettings| {
+                let is_wanted = is_wanted(&known.records, known.now);
+                attempt.decide(known, terms, (secret, &mut files), is_wanted)
+            };
+            let next = if is_claimed {
+                self.change(now, |known, terms| next(known, terms))?
+            } else {
+                let known = self.context(now)?;
+                next(&known, &self.terms)?.answer
+            };
+            let (seen, stem) = match next {
+                Next::Nothing => return Ok(None),
+                Next::Done(issued) => return Ok(Some(*issued)),
+                Next::Order(seen, stem) => (seen, stem),
+                Next::Write(seen, stem) => {
+                    if is_claimed {
+                        // The others are to know of the claim before they see the pair.
+                        self.wait_until_told();
+                    }
+                    match secret.replace(&files) {
+                        Ok(()) => (seen, stem),
+                        Err(error @ SecretError::Refused(_)) => {
+                            self.withdraw(&attempt, now);
+                            return Err(refusal(secret, error));
+                        }
+                        Err(error) if deadline <= Instant::now() => {
+                            return Err(refusal(secret, error));
+                        }
+                        Err(_) => continue,
+                    }
                 }
-                Ok(Decision { step: Step::default(), answer: Next::Nothing })
+            };
+            if is_claimed {
+                return Ok(attempt.issued.take());
+            }
+            let request = prepared.request();
+            return self.change(now, |known, terms| {
+                let decision = followed_by(known, request, (&seen, &stem), terms);
+                let Decision { step, answer } = without_unseen(decision, known, secret, terms);
+                Ok(Decision { step, answer: Some(answer) })
             });
-            match decided {
-                Ok(Next::Nothing) => {
-                    self.withdraw(&attempt, now);
-                    return Ok(None);
-                }
-                Ok(Next::Done(issued)) => return Ok(Some(*issued)),
-                Ok(Next::Write) => {}
-                // It was to be written before anything is ordered.
-                Err(OperationError::SigningSecret {
-                    error: error @ (SecretError::Conflict | SecretError::Unanswered(_)),
-                    ..
-                }) => {
-                    failure = error;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            if !attempt.before.is_empty() {
-                // It is claimed in the shared ledger, as far as that can be had.
-                self.wait_until_told();
-            }
-            match secret.replace(&files) {
-                Ok(()) => return Ok(attempt.issued.take()),
-                Err(SecretError::Refused(why)) => {
-                    self.withdraw(&attempt, now);
-                    return Err(refusal(secret, SecretError::Refused(why)));
-                }
-                Err(error) => failure = error,
-            }
         }
-        Err(refusal(secret, failure))
     }
 
-    /// Orders again what had been ordered before a pair that is not written.
-    fn withdraw(&mut self, attempt: &IntoSecret<'_>, now: Timestamp) {
-        if attempt.before.is_empty() {
-            return;
+    /// Whether the successor of the audience's current key is in the Secret already, and on its way. An
+    /// order that is missing is given.
+    pub(super) fn is_on_its_way(
+        &mut self,
+        secret: &dyn FileSecret,
+        request: &Issue,
+        now: Timestamp,
+    ) -> Result<bool, OperationError> {
+        let files = secret.read().map_err(|error| refusal(secret, error))?;
+        let gone_on = self.change(now, |known, terms| {
+            let wanted = (&request.audience, Naming::Successor);
+            let Found::Pair(seen, stem) = find(&files, wanted, known, terms) else {
+                return Ok(Decision { step: Step::default(), answer: false });
+            };
+            let decision = go_on(known, request, (&seen, &stem), (secret, &files), terms)?;
+            let Decision { step, .. } = without_unseen(decision, known, secret, terms);
+            Ok(Decision { step, answer: true })
+        });
+        match gone_on {
+            Err(OperationError::RotationPlanned { .. }) => Ok(true),
+            answer => answer,
         }
+    }
+
+    /// Orders that a key ends for the one that follows it, where it was ordered to end for one that was
+    /// never written.
+    pub(super) fn correct_successor(
+        &mut self,
+        audience: &Audience,
+        now: Timestamp,
+    ) -> Result<(), OperationError> {
+        self.change(now, |known, terms| {
+            let (mut records, mut step) = (known.records.clone(), Step::default());
+            let of_audience = NamedKey::all(&known.records);
+            let keys: Vec<_> = of_audience.filter(|named| named.audience() == audience).collect();
+            let is_active = issue::is_active(known.now, &terms.policy);
+            let wrong = in_secret::with_wrong_successor(&keys, is_active);
+            if let Some((former, successor)) = wrong
+                && let Some(ordered) = &former.record.orders.succession
+            {
+                let succession = Succession {
+                    successor: successor.record.public_key.thumbprint(),
+                    name: successor.name().clone(),
+                    expected: None,
+                    ..ordered.clone()
+                };
+                let mut record = former.record.clone();
+                Arc::make_mut(&mut record.orders).succession(Some(succession));
+                decide::put(&mut records, &mut step, record);
+            }
+            Ok(Decision { step, answer: () })
+        })
+    }
+
+    /// Orders again what had been ordered before a pair that was refused.
+    fn withdraw(&mut self, attempt: &Attempt<'_>, now: Timestamp) {
         let withdrawn = self.change(now, |known, _| {
             let (mut records, mut step) = (known.records.clone(), Step::default());
-            for (key, succession) in &attempt.before {
+            for (key, succession) in &attempt.former {
                 let Some(record) = known.records.get(key) else { continue };
                 let ordered = record.orders.succession.as_ref();
                 if ordered.is_some_and(|ordered| attempt.is_named(&ordered.name.kid)) {
@@ -123,15 +173,22 @@ impl Operations {
         keys: &BTreeSet<Thumbprint>,
         may_go: impl Fn(&str) -> bool,
     ) -> Result<Vec<String>, OperationError> {
-        let Some(secret) = self.terms.secret.as_deref() else { return Ok(Vec::new()) };
-        let mut failure = SecretError::Conflict;
-        for _ in 0..TRIES {
+        let Some(secret) = self.terms.secret.as_deref().filter(|_| !keys.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let deadline = Instant::now() + TRIED_FOR;
+        let mut removed = Vec::new();
+        loop {
             let mut files = secret.read().map_err(|error| refusal(secret, error))?;
-            let holds_them = |stem: &String| {
-                let seen = keys_at(&files, stem, &self.terms);
+            let mut stems = in_secret::stems(&files).into_iter().collect::<Vec<_>>();
+            stems.retain(|stem| {
+                let seen = in_secret::keys_at(&files, stem, &self.terms);
                 may_go(stem) && !seen.is_empty() && seen.iter().all(|key| keys.contains(key))
-            };
-            let stems: Vec<String> = stems(&files).into_iter().filter(holds_them).collect();
+            });
+            if stems.is_empty() {
+                // Nothing, or what was carried out without an answer.
+                return Ok(removed);
+            }
             let names: Vec<String> = files.names().map(str::to_owned).collect();
             for stem in &stems {
                 let slot = Slot::new(Arc::clone(&self.terms.directory), stem);
@@ -139,16 +196,14 @@ impl Operations {
                     files.remove(name);
                 }
             }
-            if stems.is_empty() {
-                return Ok(stems);
-            }
+            removed = stems;
             match secret.replace(&files) {
-                Ok(()) => return Ok(stems),
-                Err(error @ SecretError::Refused(_)) => return Err(refusal(secret, error)),
-                Err(error) => failure = error,
+                Ok(()) => return Ok(removed),
+                Err(SecretError::Conflict | SecretError::Unanswered(_))
+                    if Instant::now() < deadline => {}
+                Err(error) => return Err(refusal(secret, error)),
             }
         }
-        Err(refusal(secret, failure))
     }
 }
 
@@ -161,156 +216,136 @@ enum Next {
     /// Nothing: it is not wanted, or done by somebody else.
     Nothing,
     Done(Box<Issued>),
-    /// The files are to be written.
-    Write,
+    /// The pair is in the files, which are to be written.
+    Write(Box<SeenKey>, String),
+    /// The pair is in the Secret already, and what follows from it is to be ordered.
+    Order(Box<SeenKey>, String),
 }
 
 /// A pair on its way into the Secret.
-struct IntoSecret<'a> {
+struct Attempt<'a> {
     prepared: &'a Prepared,
-    naming: Naming,
+    naming: Naming<'a>,
     id: &'a str,
-    /// What the caller is told when it is written.
+    /// What the caller is told when it is written; it may have been, without an answer.
     issued: Option<Issued>,
-    /// Whether what becomes of other keys was ordered before it is written.
-    is_ordered: bool,
-    /// The keys that were ordered to end for it, and what had been ordered before.
-    before: Vec<(Thumbprint, Option<Succession>)>,
+    /// The keys that were ordered to end for it, and for which they were to end before.
+    former: Vec<(Thumbprint, Option<Succession>)>,
 }
 
-impl IntoSecret<'_> {
+impl Attempt<'_> {
     fn decide(
         &mut self,
         known: &OperationContext,
         terms: &OperationSettings,
-        secret: &dyn FileSecret,
-        files: &mut SecretFiles,
+        (secret, files): (&dyn FileSecret, &mut SecretFiles),
+        is_wanted: bool,
     ) -> Result<Decision<Next>, OperationError> {
-        match self.lying(files, known, terms) {
-            // The answer to an earlier try was lost.
-            Lying::Pair(seen, stem) if self.is_ours(&seen) => match self.issued.take() {
-                Some(answer) if self.is_ordered => {
-                    Ok(done_with(Decision { step: Step::default(), answer }))
-                }
-                _ => {
-                    let pair = (self.id, &*stem);
-                    let (decision, _) = issue::decide(known, self.prepared, pair, terms)?;
-                    Ok(done_with(without_unseen(decision, known, secret)))
-                }
-            },
-            Lying::Pair(..) if self.naming == Naming::First => {
-                Ok(Decision { step: Step::default(), answer: Next::Nothing })
+        let nothing = |answer| Ok(Decision { step: Step::default(), answer });
+        if self.issued.is_none() && !is_wanted {
+            return nothing(Next::Nothing);
+        }
+        let request = self.prepared.request();
+        match find(files, (&request.audience, self.naming), known, terms) {
+            Found::Pair(seen, stem) if self.issued.is_some() && self.is_named(&seen.kid) => {
+                nothing(Next::Order(seen, stem))
             }
-            Lying::Pair(seen, stem) => {
-                let decision = go_on(known, self.prepared.request(), &seen, &stem, terms)?;
-                Ok(done_with(without_unseen(decision, known, secret)))
+            Found::Pair(..) if self.naming == Naming::First => nothing(Next::Nothing),
+            Found::Pair(seen, stem) => {
+                let decision = go_on(known, request, (&seen, &stem), (secret, files), terms)?;
+                let Decision { step, answer } = without_unseen(decision, known, secret, terms);
+                Ok(Decision { step, answer: Next::Done(Box::new(answer)) })
             }
-            Lying::Nothing(stem) => self.put(known, terms, &stem, (secret, files)),
+            Found::Nothing(_) if !is_wanted => nothing(Next::Nothing),
+            Found::Nothing(stem) => self.add(known, terms, stem, (secret, files)),
         }
     }
 
-    /// Adds the pair to the files. They are written now, or after what is ordered.
-    fn put(
+    /// Adds the pair to the files.
+    fn add(
         &mut self,
         known: &OperationContext,
         terms: &OperationSettings,
-        stem: &str,
+        stem: String,
         (secret, files): (&dyn FileSecret, &mut SecretFiles),
     ) -> Result<Decision<Next>, OperationError> {
-        let (decision, new) = issue::decide(known, self.prepared, (self.id, stem), terms)?;
+        let request = self.prepared.request();
+        if let Some(kid) = request.kid.as_ref().filter(|kid| in_secret::has_kid(files, kid, terms))
+        {
+            return Err(OperationError::KeyIdTaken(kid.clone()));
+        }
+        let (decision, new) = issue::decide(known, self.prepared, (self.id, &stem), terms)?;
         for (name, bytes) in &new {
             files.put(name, bytes);
         }
-        let Decision { step, answer } = without_unseen(decision, known, secret);
-        // An end that was ordered can't be taken back, where the key could not be written.
-        self.is_ordered =
-            self.prepared.request().start == Start::WhenSafe || step.records.is_empty();
-        if !self.is_ordered {
-            if let Err(error) = secret.replace(files) {
-                self.issued = matches!(error, SecretError::Unanswered(_)).then_some(answer);
-                return Err(refusal(secret, error));
-            }
-            return Ok(done_with(Decision { step, answer }));
-        }
-        if self.before.is_empty() {
-            let before = step.records.iter().map(|record| {
+        let seen = in_secret::pair(files, &stem, terms).ok_or(OperationError::Generate)?;
+        let Decision { step, answer } = without_unseen(decision, known, secret, terms);
+        if self.former.is_empty() {
+            let former = step.records.iter().map(|record| {
                 let key = record.public_key.thumbprint();
-                (key, known.records[&key].orders.succession.clone())
+                let known = known.records.get(&key);
+                (key, known.and_then(|known| known.orders.succession.clone()))
             });
-            self.before = before.collect();
+            self.former = former.collect();
         }
         self.issued = Some(answer);
-        Ok(Decision { step, answer: Next::Write })
-    }
-
-    fn is_ours(&self, seen: &SeenKey) -> bool {
-        self.issued.is_some() && self.is_named(&seen.kid)
+        Ok(Decision { step, answer: Next::Write(Box::new(seen), stem) })
     }
 
     fn is_named(&self, kid: &Kid) -> bool {
         self.prepared.request().kid.as_ref().map_or(self.id, Kid::as_str) == kid.as_str()
     }
-
-    /// What the Secret has for this request.
-    fn lying(
-        &self,
-        files: &SecretFiles,
-        known: &OperationContext,
-        terms: &OperationSettings,
-    ) -> Lying {
-        let request = self.prepared.request();
-        let audience = &request.audience;
-        let follows = request.start == Start::WhenSafe && !request.again;
-        if !follows && self.naming == Naming::Unique {
-            let stem = stem(audience, self.id);
-            return match pair(files, &stem, terms) {
-                Some(seen) => Lying::Pair(Box::new(seen), stem),
-                None => Lying::Nothing(stem),
-            };
-        }
-        // One that no replica has seen yet: whoever put it there read the same records, or older ones.
-        let unseen = stems(files).into_iter().find_map(|stem| {
-            let seen = pair(files, &stem, terms).filter(|_| is_successor(&stem, audience))?;
-            let is_new = !known.records.contains_key(&seen.thumbprint);
-            (is_new && seen.audience == *audience).then(|| Lying::Pair(Box::new(seen), stem))
-        });
-        if let Some(unseen) = unseen {
-            return unseen;
-        }
-        let current = current_key(&known.records, audience, known.now, &terms.policy);
-        let base = match current.filter(|_| self.naming == Naming::Unique) {
-            Some(current) => {
-                format!("{audience}{AFTER}{}", current.record.public_key.thumbprint())
-            }
-            None => format!("{audience}{FIRST}"),
-        };
-        // One that has ended was not the last word.
-        let numbered = (2..).map(|number| format!("{base}-{number}"));
-        let mut all = std::iter::once(base.clone()).chain(numbered);
-        let found = all.find_map(|stem| match pair(files, &stem, terms) {
-            Some(seen) if is_alive(&seen, known, terms) => Some(Lying::Pair(Box::new(seen), stem)),
-            Some(_) => None,
-            None if is_taken(files, &stem) => None,
-            None => Some(Lying::Nothing(stem)),
-        });
-        found.unwrap_or(Lying::Nothing(base))
-    }
 }
 
-/// The pair is there: the order that others end for it may be missing, where whoever put it there was
-/// overtaken by another.
+/// A rotation that finds a pair gives the orders that are missing: whoever put it there was overtaken by
+/// another, or knew fewer keys.
 fn go_on(
     known: &OperationContext,
     request: &Issue,
-    seen: &SeenKey,
-    stem: &str,
+    (seen, stem): (&SeenKey, &str),
+    (secret, files): (&dyn FileSecret, &SecretFiles),
     terms: &OperationSettings,
 ) -> Result<Decision<Issued>, OperationError> {
-    let of_audience =
+    let mut of_audience =
         NamedKey::all(&known.records).filter(|named| *named.audience() == request.audience);
-    if let Some((kid, at)) = planned_successor(of_audience) {
+    if let Some((kid, at)) = planned_successor(&mut of_audience) {
         return Err(OperationError::RotationPlanned { kid, at });
     }
+    let mut decision = followed_by(known, request, (seen, stem), terms);
+    let is_missing = |record: &Arc<Record>| {
+        let known_record = known.records.get(&record.public_key.thumbprint());
+        let ordered = known_record.and_then(|known| known.orders.succession.as_ref());
+        // A key of two audiences has one successor, in one of them.
+        let is_elsewhere = |ordered: &Succession| {
+            ordered.name.audience != request.audience
+                && (known.records.contains_key(&ordered.successor)
+                    || in_secret::has_key(files, ordered.successor, terms))
+        };
+        ordered.is_none_or(|ordered| ordered.successor != seen.thumbprint && !is_elsewhere(ordered))
+    };
+    decision.step.records.retain(is_missing);
+    if !decision.step.records.is_empty() {
+        return Ok(decision);
+    }
+    let begin = seen.declared.valid_from.unwrap_or(known.now);
+    let record = known.records.get(&seen.thumbprint);
+    let mut names = record.into_iter().flat_map(|record| record.named());
+    let can_sign = names.any(|named| *named.audience() == request.audience && named.can_sign());
+    let kid = seen.kid.clone();
+    if !can_sign && after(begin, DELIVERY) < known.now {
+        let secret = secret.name().to_owned();
+        return Err(OperationError::NotDelivered { kid, secret, stem: stem.to_owned() });
+    }
+    Err(OperationError::RotationPlanned { kid, at: begin.max(known.now) })
+}
+
+/// What follows from a pair that is in the Secret, for the keys that it replaces.
+fn followed_by(
+    known: &OperationContext,
+    request: &Issue,
+    (seen, stem): (&SeenKey, &str),
+    terms: &OperationSettings,
+) -> Decision<Issued> {
     let begin = seen.declared.valid_from.unwrap_or(known.now);
     let plan = Plan {
         kid: seen.kid.clone(),
@@ -320,100 +355,40 @@ fn go_on(
         warnings: Vec::new(),
     };
     let mut decision = issue::succeed(known, request, &plan, seen, terms);
-    let is_missing = |record: &Arc<Record>| {
-        let key = record.public_key.thumbprint();
-        let known = known.records.get(&key).and_then(|known| known.orders.succession.as_ref());
-        key != seen.thumbprint && known.is_none_or(|known| known.successor != seen.thumbprint)
-    };
-    decision.step.records.retain(is_missing);
-    if decision.step.records.is_empty() {
-        let (kid, at) = (seen.kid.clone(), begin.max(known.now));
-        return Err(OperationError::RotationPlanned { kid, at });
-    }
-    Ok(decision)
+    decision.step.records.retain(|record| record.public_key.thumbprint() != seen.thumbprint);
+    decision
 }
 
-/// Leaves a key out of the step that nobody has seen: its record is made when a volume brings it. And
-/// until then nobody knows when it takes over.
+/// Leaves a key out of the step that nobody has seen: its record is made when a volume brings it. Until
+/// then nobody knows when it takes over.
 fn without_unseen(
     Decision { mut step, mut answer }: Decision<Issued>,
     known: &OperationContext,
     secret: &dyn FileSecret,
+    terms: &OperationSettings,
 ) -> Decision<Issued> {
     let is_known = |key: &Thumbprint| known.records.contains_key(key);
     step.records.retain(|record| is_known(&record.public_key.thumbprint()));
+    let mut after = known.records.clone();
     for record in &mut step.records {
         let succession = record.orders.succession.as_ref();
         if succession.is_some_and(|succession| !is_known(&succession.successor)) {
             let orders = Arc::make_mut(&mut Arc::make_mut(record).orders);
             orders.succession.iter_mut().for_each(|succession| succession.expected = None);
         }
+        after.insert(record.public_key.thumbprint(), Arc::clone(record));
     }
     answer.notes.push(format!(
         "its files are in the Secret {}: it is published when a replica's volume brings them",
         secret.name()
     ));
+    let audience = &answer.key.audience;
+    let gap = decide::without_signer_from(&after, audience, known.now, &terms.policy);
+    if let Some(gap) = gap.filter(|_| step.records.iter().any(|one| one.orders.end.is_some())) {
+        answer.key.warnings.push(format!(
+            "the audience {audience} has no key to sign with from {gap:.0} on, until a replica's volume \
+             brings this one"
+        ));
+    }
     Decision { step, answer }
-}
-
-fn done_with(Decision { step, answer }: Decision<Issued>) -> Decision<Next> {
-    Decision { step, answer: Next::Done(Box::new(answer)) }
-}
-
-const AFTER: &str = "-after-";
-const FIRST: &str = "-first";
-
-/// Whether jwksd calls the successor of a key of the audience so, or its first key.
-fn is_successor(stem: &str, audience: &Audience) -> bool {
-    let rest = stem.strip_prefix(audience.as_str());
-    rest.is_some_and(|rest| rest.starts_with(AFTER) || rest.starts_with(FIRST))
-}
-
-/// Whether jwksd calls what it issues for the audience so.
-pub(super) fn is_issued(stem: &str, audience: &Audience) -> bool {
-    let id = stem.strip_prefix(audience.as_str()).and_then(|rest| rest.strip_prefix('-'));
-    is_successor(stem, audience) || id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
-}
-
-/// Whether the key may take over, or has taken over and not ended.
-fn is_alive(seen: &SeenKey, known: &OperationContext, terms: &OperationSettings) -> bool {
-    let Some(record) = known.records.get(&seen.thumbprint) else { return true };
-    let is_ahead = |named: NamedKey<'_>| {
-        let phase = named.dates().at(known.now, &terms.policy).phase;
-        matches!(phase, Phase::Scheduled | Phase::Announced | Phase::Active)
-    };
-    record.deleted_at.is_none()
-        && record.orders.end.is_none()
-        && record.named().filter(|named| *named.audience() == seen.audience).any(is_ahead)
-}
-
-fn stems(files: &SecretFiles) -> BTreeSet<String> {
-    files.names().map(|name| scan::stem_of(name).to_owned()).collect()
-}
-
-fn is_taken(files: &SecretFiles, stem: &str) -> bool {
-    files.names().any(|name| scan::stem_of(name) == stem)
-}
-
-/// The pair with this stem, as a scan will read it.
-fn pair(files: &SecretFiles, stem: &str, terms: &OperationSettings) -> Option<SeenKey> {
-    files.file(&format!("{stem}.pem"))?;
-    entry_at(files, stem, terms)?.keys.into_iter().next()
-}
-
-fn keys_at(files: &SecretFiles, stem: &str, terms: &OperationSettings) -> Vec<Thumbprint> {
-    let entry = entry_at(files, stem, terms).filter(|entry| entry.refused.is_empty());
-    entry.into_iter().flat_map(|entry| entry.keys).map(|seen| seen.thumbprint).collect()
-}
-
-fn entry_at(files: &SecretFiles, stem: &str, terms: &OperationSettings) -> Option<entry::Entry> {
-    let slot = Slot::new(Arc::clone(&terms.directory), stem);
-    let belongs = files.names().filter(|name| scan::belongs_to(name.as_ref(), &slot));
-    let read = belongs.filter_map(|name| {
-        let bytes: Zeroizing<Vec<u8>> = files.file(name)?;
-        let content = Ok(FileContent::Bytes(bytes));
-        Some(FileRead { path: terms.directory.join(name), content })
-    });
-    let files = EntryFiles { slot: slot.clone(), files: read.collect() };
-    entry::read(&files, &terms.rules).ok()
 }

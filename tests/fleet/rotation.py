@@ -65,12 +65,15 @@ class Verifier(threading.Thread):
     def __init__(self, world, replicas):
         super().__init__(daemon=True)
         self.world, self.replicas, self.over = world, replicas, False
-        self.tokens, self.refused = 0, 0
+        self.tokens, self.refused, self.without = 0, 0, 0
 
     def run(self):
         while not self.over:
             for signer in self.replicas:
                 kid = signer.current()
+                if kid is None:
+                    self.without += 1
+                    self.world.tell(f"{signer.index} has no key to sign with")
                 for verifier in self.replicas if kid else ():
                     status, body = verifier.get("/.well-known/jwks.json")
                     if status != 200:
@@ -141,7 +144,13 @@ def rotate(world, replicas, kills):
     # One more period, in which nobody dies.
     before = len(deliveries.successors())
     world.until("a rotation without a death", 40, lambda: len(deliveries.successors()) > before)
-    world.until("all sign by the same key", 20, lambda: len({r.current() for r in replicas}) == 1)
+    world.until("all sign by the same key", 20,
+                lambda: len({r.current() for r in replicas}) == 1 and replicas[0].current())
+    # Every key ends for its successor, but the last one and the one before it.
+    def active():
+        keys = [key for replica in replicas for (_, audience), key in replica.records().items()]
+        return {key["keyId"] for key in keys if key["phase"] == "active"}
+    world.until("the keys before have ended", 20, lambda: len(active()) == 1)
     verifier.over = deliveries.over = True
     verifier.join()
     deliveries.join()
@@ -154,6 +163,8 @@ def rotate(world, replicas, kills):
     others = {stem for stem in deliveries.stems if "-after-" not in stem}
     if len(others) > 1:
         world.fail(f"rotation: pairs that follow nobody: {sorted(others)}")
+    if verifier.without:
+        world.fail(f"rotation: a replica had no key to sign with, {verifier.without} times")
     if verifier.refused:
         world.fail(f"rotation: {verifier.refused} of {verifier.tokens} tokens were refused")
     if deliveries.most > 5:

@@ -231,6 +231,9 @@ impl From<OperationError> for Failure {
         );
         let what = match refusal {
             OperationError::Unfinished(_) => "the operation is not brought to its end",
+            OperationError::SigningSecret { ref error, .. } if !error.is_refused() => {
+                "the operation may not be brought to its end"
+            }
             _ => "the keys are unchanged",
         };
         Self {

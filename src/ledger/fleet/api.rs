@@ -27,9 +27,7 @@ pub(super) enum StoreError {
     Missing(String),
     #[error("the Kubernetes API answers {status}: {message}")]
     Refused { status: StatusCode, message: String },
-    #[error(
-        "this clock is {0} s ahead of the API server's, and what is issued has dates: correct it"
-    )]
+    #[error("this clock is {0} s off the API server's, and what is issued has dates: correct it")]
     Clock(i64),
     /// Somebody has written since the version was read.
     #[error("somebody else has written")]

@@ -18,6 +18,13 @@ pub enum SecretError {
     Refused(String),
 }
 
+impl SecretError {
+    /// Whether nothing was changed for certain.
+    pub const fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
 /// Reaches a Secret.
 pub trait FileSecret: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &str;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use super::access::StoreSettings;
@@ -42,7 +42,7 @@ impl SigningSecret {
             let off = date_of(&response).and_then(|date| clock_off(date, (sent, received), skew));
             // What was carried out was.
             if let Some(by) = off.filter(|_| is_read) {
-                return Err(StoreError::Clock(by.as_secs()));
+                return Err(StoreError::Clock(by.as_secs().abs()));
             }
             json(accepted(response, &self.name).await?).await
         })
@@ -69,8 +69,10 @@ impl From<StoreError> for SecretError {
         match error {
             StoreError::Conflict => Self::Conflict,
             StoreError::Unreachable(_) => Self::Unanswered(error.to_string()),
-            // A server that is about to end may have carried it out.
-            StoreError::Refused { status, .. } if status.is_server_error() => {
+            // A server that is about to end may have carried it out; a busy one will.
+            StoreError::Refused { status, .. }
+                if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS =>
+            {
                 Self::Unanswered(error.to_string())
             }
             StoreError::Config(_)

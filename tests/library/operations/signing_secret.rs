@@ -11,11 +11,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jwksd::config::Schedule;
 use jwksd::keys::Kid;
-use jwksd::keys::lifecycle::Phase;
-use jwksd::ledger::NamedKey;
+use jwksd::keys::lifecycle::{Phase, after};
 use jwksd::ledger::fleet::secret::{FileSecret, SecretError, SecretFiles};
+use jwksd::ledger::{Ledger, NamedKey, Overview, Record, Records, WarningKind};
 use jwksd::operations::schedule::has_ended_files;
-use jwksd::operations::{Issue, OperationError, Operations, Prepared, Start};
+use jwksd::operations::{Issue, OperationError, OperationSettings, Operations, Prepared, Start};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -43,6 +43,8 @@ struct State {
     fault: Option<Fault>,
     /// Done by somebody else between a replica's reading and its writing, once.
     meanwhile: Option<Box<dyn FnOnce() + Send>>,
+    /// The same after its writing.
+    afterwards: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// A Secret, with what may happen to whoever writes it.
@@ -115,7 +117,11 @@ impl FileSecret for Kept {
         let text = |name: &str| String::from_utf8(files.file(name).unwrap().to_vec()).unwrap();
         state.data = files.names().map(|name| (name.to_owned(), text(name))).collect();
         state.version += 1;
+        let afterwards = state.afterwards.take();
         drop(state);
+        if let Some(afterwards) = afterwards {
+            afterwards();
+        }
         match fault {
             Some(Fault::DiesAfter) => panic!("a replica dies"),
             Some(Fault::Lost) => Err(SecretError::Unanswered("no answer".to_owned())),
@@ -371,6 +377,212 @@ fn of_replicas_that_start_with_an_empty_secret_one_issues_the_first_key() {
     secret.state().meanwhile = Some(Box::new(move || assert!(issue(&mut other))));
     assert!(!issue(&mut one));
     assert_eq!(secret.pairs(), ["client-first".to_owned()].into());
+}
+
+/// What is in the Secret comes with the volume, and nobody has looked yet.
+fn bring(keys: &std::path::Path, secret: &Kept) {
+    let state = secret.state();
+    for (name, content) in &state.data {
+        std::fs::write(keys.join("..data").join(name), content).unwrap();
+        let link = keys.join(name);
+        if link.symlink_metadata().is_err() {
+            std::os::unix::fs::symlink(std::path::Path::new("..data").join(name), link).unwrap();
+        }
+    }
+}
+
+fn rotation() -> Issue {
+    let replaces = Some(POLICY.default_grace);
+    Issue { start: Start::WhenSafe, replaces, again: false, ..plain_issue() }
+}
+
+#[test]
+fn a_volume_may_be_quicker_than_an_answer_that_is_lost() {
+    let mut mounted = Mounted::new();
+    mounted.becomes_due();
+    let (keys, secret) = (mounted.world.keys().to_owned(), mounted.secret.clone());
+    mounted.secret.state().fault = Some(Fault::Lost);
+    mounted.secret.state().afterwards = Some(Box::new(move || bring(&keys, &secret)));
+    assert!(mounted.rotate().unwrap().is_some());
+    mounted.assert_carried_out();
+}
+
+#[test]
+fn an_order_for_a_pair_that_was_never_written_gives_way_to_the_one_that_was() {
+    for _ in 0..50 {
+        let mut mounted = Mounted::new();
+        mounted.becomes_due();
+        // One replica orders, and dies before it tells anybody or writes; its disk stays.
+        let disk = tempfile::tempdir().unwrap();
+        let records = mounted.world.records();
+        Ledger::new(Some(disk.path().to_path_buf())).update(|_| (records.clone(), ()));
+        let terms = OperationSettings {
+            state: Arc::from(disk.path()),
+            ..OperationSettings::clone(mounted.world.operations.terms())
+        };
+        let mut dying = Operations::new(Arc::new(terms), super::scanner(mounted.world.keys()));
+        mounted.secret.state().fault = Some(Fault::DiesBefore);
+        let now = mounted.world.now;
+        let tried = AssertUnwindSafe(|| dying.rotate_if_due(&client(), SCHEDULE, now));
+        assert!(catch_unwind(tried).is_err());
+        // Another one goes on, and its pair comes.
+        let written = mounted.rotate().unwrap().unwrap();
+        mounted.deliver();
+        // The first one is back, and the ledgers are joined: of two orders with one number either may win.
+        let mut disk = Ledger::new(Some(disk.path().to_path_buf()));
+        let theirs = disk.update(|records| (records.clone(), records.clone()));
+        mounted.world.ledger.update(|records| {
+            let mut joined = records.clone();
+            for (key, theirs) in &theirs {
+                if let Some(mine) = joined.get_mut(key) {
+                    *mine = mine.joined_with(theirs);
+                }
+            }
+            (joined, ())
+        });
+        let old = mounted.secret.kid_of("old");
+        if mounted.world.record(&old).orders.succession.clone().unwrap().name.kid == written {
+            continue;
+        }
+        assert_eq!(mounted.rotate().unwrap(), None);
+        return mounted.assert_carried_out();
+    }
+    panic!("the order of the dead one never wins");
+}
+
+#[test]
+fn keys_that_end_at_once_leave_a_gap_that_is_told() {
+    let mut mounted = Mounted::new();
+    let state = mounted.world.state();
+    mounted.secret.state().meanwhile = Some(Box::new(move || {
+        let ledger = jwksd::ledger::store::Store::open(&state).unwrap();
+        ledger
+            .lock(Duration::from_millis(100))
+            .expect("nobody waits for the Secret under the lock");
+    }));
+    let now = Issue { replaces: Some(Duration::ZERO), again: false, ..plain_issue() };
+    let issued = mounted.world.issue(now).unwrap();
+    let gap =
+        "has no key to sign with from 2026-11-01T04:00:00Z on, until a replica's volume brings";
+    let warnings = &issued.key.warnings;
+    assert!(warnings.iter().any(|warning| warning.contains(gap)), "{warnings:?}");
+}
+
+#[test]
+fn a_second_rotation_waits_for_the_pair_of_the_first_whatever_that_is_called() {
+    let mut mounted = Mounted::new();
+    mounted.becomes_due();
+    let issued = mounted.world.issue(Issue { again: true, ..rotation() }).unwrap().key.key_id;
+    assert_eq!(mounted.rotate().unwrap(), None);
+    let refusal = mounted.world.issue(rotation()).unwrap_err();
+    assert_eq!(refusal.code(), "ROTATION_PLANNED");
+    assert_eq!(mounted.only_successor_now(), issued);
+    // In this volume it is not, though others have it.
+    mounted.deliver();
+    let files = mounted.secret.state().data.clone().into_iter();
+    let files: Vec<(String, String)> = files.filter(|(name, _)| name.starts_with("old")).collect();
+    mounted.volume.write_in_steps(&files, |_| {});
+    mounted.world.look();
+    assert_eq!(mounted.world.issue(rotation()).unwrap_err().code(), "ROTATION_PLANNED");
+    assert_eq!(mounted.only_successor_now(), issued);
+}
+
+#[test]
+fn a_kid_that_is_in_the_secret_is_taken_though_no_volume_has_brought_it() {
+    let mut mounted = Mounted::new();
+    let request = Issue { kid: Some(Kid::new("x").unwrap()), ..plain_issue() };
+    mounted.world.issue(request.clone()).unwrap();
+    assert_eq!(mounted.world.issue(request).unwrap_err().code(), "KEY_ID_TAKEN");
+    assert_eq!(mounted.secret.pairs().len(), 2);
+}
+
+#[test]
+fn a_deletion_that_the_secret_refuses_is_made_good() {
+    let mut mounted = Mounted::new();
+    mounted.becomes_due();
+    let issued = mounted.rotate().unwrap().unwrap();
+    mounted.deliver();
+    mounted.secret.state().fault = Some(Fault::Refused);
+    let deleted = mounted.world.operations.delete(&issued, mounted.world.now).unwrap();
+    let warnings = &deleted.warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("stay in the Secret")), "{warnings:?}");
+    // A dead key is no successor, wherever its files lie.
+    let second = mounted.rotate().unwrap().unwrap();
+    assert_ne!(second, issued);
+    assert_eq!(mounted.secret.pairs().len(), 3);
+    let terms = Arc::clone(mounted.world.operations.terms());
+    assert!(has_ended_files(&mounted.world.records(), mounted.world.now, &terms));
+    mounted.secret.state().fault = Some(Fault::Lost);
+    let removed = mounted.world.operations.remove_ended(mounted.world.now).unwrap();
+    assert_eq!(removed.len(), 1, "{removed:?}");
+    assert_eq!(mounted.only_successor_now(), second);
+}
+
+#[test]
+fn a_pair_that_nobody_can_take_over_is_told_and_gives_way() {
+    let mut mounted = Mounted::new();
+    mounted.becomes_due();
+    let issued = mounted.rotate().unwrap().unwrap();
+    assert_eq!(mounted.rotate().unwrap(), None);
+    // No volume brings it.
+    mounted.world.pass(POLICY.propagation + HOUR);
+    let refusal = mounted.rotate().unwrap_err();
+    assert_eq!(refusal.code(), "SUCCESSOR_NOT_DELIVERED");
+    assert!(refusal.to_string().contains(issued.as_str()), "{refusal}");
+    // Somebody makes it another audience's.
+    let stem = mounted.secret.pairs().into_iter().find(|stem| stem != "old").unwrap();
+    let name = format!("{stem}.meta.json");
+    let edited = mounted.secret.state().data[&name].replace("client", "human");
+    mounted.secret.put(&name, &edited);
+    let another = mounted.rotate().unwrap().unwrap();
+    assert_eq!(mounted.secret.kid_of(&format!("{stem}-2")), another);
+}
+
+#[test]
+fn a_key_of_two_audiences_gets_one_successor_in_each() {
+    let mut mounted = Mounted::new();
+    let pem = mounted.secret.state().data["old.pem"].clone();
+    mounted.secret.put("other.pem", &pem);
+    mounted.secret.put("other.meta.json", r#"{"keyId": "h", "audience": "human"}"#);
+    mounted.deliver();
+    mounted.becomes_due();
+    mounted.world.pass(4 * HOUR);
+    let now = mounted.world.now;
+    let mut issued = 0;
+    for audience in [client(), super::human()].iter().cycle().take(8) {
+        let rotated = mounted.world.operations.rotate_if_due(audience, SCHEDULE, now).unwrap();
+        issued += usize::from(rotated.is_some());
+    }
+    assert_eq!((issued, mounted.secret.pairs().len()), (2, 4));
+}
+
+#[test]
+fn a_successor_that_is_on_its_way_to_this_volume_is_no_reason_to_worry() {
+    let mut mounted = Mounted::new();
+    mounted.becomes_due();
+    mounted.rotate().unwrap().unwrap();
+    let worries = |records: &Records, now| {
+        let warnings = Overview::of(records, now, &POLICY).warnings;
+        warnings.iter().any(|warning| warning.kind == WarningKind::SuspendedRotation)
+    };
+    assert!(!worries(&mounted.world.records(), mounted.world.now));
+    mounted.deliver();
+    // As a replica has the records whose volume is late.
+    let records = mounted.world.records();
+    let told = records.iter().map(|(key, record)| {
+        let mut record = Record::clone(record);
+        if record.places.iter().any(|place| place.slot.stem().contains("after")) {
+            record.places.clear();
+        }
+        if let Some(succession) = &mut Arc::make_mut(&mut record.orders).succession {
+            succession.expected = None;
+        }
+        (*key, Arc::new(record))
+    });
+    let told: Records = told.collect();
+    let now = mounted.world.now;
+    assert!(!worries(&told, now));
+    assert!(worries(&told, after(now, POLICY.propagation + HOUR)));
 }
 
 #[derive(Debug, Clone, Copy)]
