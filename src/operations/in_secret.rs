@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::prepared::stem;
 use super::{OperationContext, OperationSettings};
 use crate::keys::entry::{self, Entry, SeenKey};
 use crate::keys::lifecycle::{Phase, Policy};
 use crate::keys::{Audience, Kid, Thumbprint};
 use crate::ledger::fleet::secret::SecretFiles;
+use crate::ledger::record::Place;
 use crate::ledger::{NamedKey, current_key};
 use crate::source::Slot;
 use crate::source::scan::{self, EntryFiles, FileContent, FileRead};
@@ -68,9 +71,11 @@ pub(super) fn find(
     let unseen = stems(files).into_iter().find_map(|stem| {
         let seen = pair(files, &stem, terms)?;
         let is_next = is_successor(&stem, audience) || ordered.contains(&seen.thumbprint);
-        let is_unseen = !known.records.contains_key(&seen.thumbprint);
-        (is_next && is_unseen && seen.audience == *audience)
-            .then(|| Found::Pair(Box::new(seen), stem))
+        // Another replica's volume may have brought it.
+        let record = known.records.get(&seen.thumbprint);
+        let is_unseen = record.is_none_or(|record| record.places.is_empty())
+            && is_alive(&seen, audience, known, terms);
+        (is_next && is_unseen).then(|| Found::Pair(Box::new(seen), stem))
     });
     if let Some(unseen) = unseen {
         return unseen;
@@ -116,11 +121,11 @@ fn is_alive(
         return seen.audience == *audience;
     };
     let mut names = record.named().filter(|named| named.audience() == audience);
-    names.any(|named| is_ahead(named, known, &terms.policy))
+    names.any(|named| is_ahead(named, known.now, &terms.policy))
 }
 
-fn is_ahead(named: NamedKey<'_>, known: &OperationContext, policy: &Policy) -> bool {
-    let phase = named.dates().at(known.now, policy).phase;
+fn is_ahead(named: NamedKey<'_>, now: Timestamp, policy: &Policy) -> bool {
+    let phase = named.dates().at(now, policy).phase;
     named.record.orders.end.is_none()
         && matches!(phase, Phase::Scheduled | Phase::Announced | Phase::Active)
 }
@@ -129,22 +134,24 @@ fn is_ahead(named: NamedKey<'_>, known: &OperationContext, policy: &Policy) -> b
 /// follows it in truth: two replicas ordered at the same time, and the order of the other one was later.
 pub(super) fn with_wrong_successor<'a>(
     keys: &[NamedKey<'a>],
-    is_active: impl Fn(&NamedKey<'a>) -> bool,
+    now: Timestamp,
+    policy: &Policy,
 ) -> Option<(NamedKey<'a>, NamedKey<'a>)> {
-    let active = || keys.iter().copied().filter(&is_active);
-    active().find_map(|former| {
+    let is_active = |named: &NamedKey<'_>| named.dates().at(now, policy).phase == Phase::Active;
+    keys.iter().copied().filter(is_active).find_map(|former| {
         let ordered = former.record.orders.succession.as_ref()?;
         let key = |named: &NamedKey<'_>| named.record.public_key.thumbprint();
-        if keys.iter().any(|known| key(known) == ordered.successor) {
+        let is_known = keys.iter().any(|known| key(known) == ordered.successor);
+        if is_known || ordered.name.audience != *former.audience() {
             return None;
         }
         let stem = successor_stem(former.audience(), key(&former));
+        let is_after = |place: &Place| {
+            let rest = place.slot.stem().strip_prefix(&stem);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
         let follows = |named: &NamedKey<'_>| {
-            let mut places = named.record.places.iter();
-            places.any(|place| {
-                let rest = place.slot.stem().strip_prefix(&stem);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-            })
+            named.record.places.iter().any(is_after) && is_ahead(*named, now, policy)
         };
         Some((former, keys.iter().copied().find(follows)?))
     })

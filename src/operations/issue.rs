@@ -14,7 +14,7 @@ use super::{
 };
 use crate::encoding::{random_uuid, shell_word};
 use crate::keys::entry::SeenKey;
-use crate::keys::lifecycle::{End, Phase, Policy, after};
+use crate::keys::lifecycle::{End, Phase, after};
 use crate::keys::{Kid, Name, Thumbprint};
 use crate::ledger::record::Succession;
 use crate::ledger::{NamedKey, Overview, Record, Records, Step, current_key};
@@ -271,14 +271,6 @@ fn begin(
         }
         _ => (begin, Vec::new()),
     }
-}
-
-/// Whether a key is active under a name.
-pub(super) fn is_active(
-    now: Timestamp,
-    policy: &Policy,
-) -> impl Fn(&NamedKey<'_>) -> bool + use<'_> {
-    move |named| named.dates().at(now, policy).phase == Phase::Active
 }
 
 /// The key pairs of the audience of `successor` that are active at `at`, each under a name that it

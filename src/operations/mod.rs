@@ -262,7 +262,8 @@ impl Operations {
         let (mut files, mut deleted) = (Vec::new(), BTreeSet::new());
         let mut key = self.change(now, |known, terms| {
             let (decision, lying) = decide::delete(known, kid, frees_kids, terms)?;
-            deleted.insert(find(&known.records, kid, terms)?.record.public_key.thumbprint());
+            let gone = decision.step.records.iter().filter(|record| record.deleted_at.is_some());
+            deleted.extend(gone.map(|record| record.public_key.thumbprint()));
             files = lying;
             Ok(decision)
         })?;

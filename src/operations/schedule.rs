@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::in_secret::{is_issued, with_wrong_successor};
-use super::issue::{NOTICED_WITHIN, is_active, planned_successor, refuse_beside_signer};
+use super::issue::{NOTICED_WITHIN, planned_successor, refuse_beside_signer};
 use super::key_pair::valid_from;
 use super::{
     Issue, Issued, OperationContext, OperationError, OperationSettings, Operations, Prepared,
@@ -78,7 +78,7 @@ fn due(
     terms: &OperationSettings,
 ) -> Option<Timestamp> {
     let policy = &terms.policy;
-    if terms.secret.is_some() && with_wrong_successor(keys, is_active(now, policy)).is_some() {
+    if terms.secret.is_some() && with_wrong_successor(keys, now, policy).is_some() {
         return Some(now);
     }
     let current = choose(keys.iter().copied(), now, policy)?;
@@ -129,8 +129,7 @@ impl Operations {
         let Some(current) = current.filter(|_| is_due(&records, now)) else { return Ok(None) };
         // Before a key is generated.
         refuse_beside_signer(Some(current))?;
-        let corrects =
-            with_wrong_successor(&keys_of(&records, audience), is_active(now, policy)).is_some();
+        let corrects = with_wrong_successor(&keys_of(&records, audience), now, policy).is_some();
         let request = Issue {
             audience: audience.clone(),
             algorithm: schedule.algorithm.unwrap_or(current.key.algorithm),
@@ -143,7 +142,7 @@ impl Operations {
         };
         if let Some(secret) = terms.secret.as_deref() {
             if corrects {
-                self.correct_successor(audience, now)?;
+                self.correct_successor(secret, audience, now)?;
                 return Ok(None);
             }
             if self.is_on_its_way(secret, &request, now)? {
@@ -164,7 +163,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Ledger`]
     pub fn remove_ended(&mut self, now: Timestamp) -> Result<Vec<String>, OperationError> {
-        let (mut ended, mut audiences) = (BTreeSet::new(), BTreeSet::new());
+        let mut ended = BTreeSet::new();
         let mut removed = self.change(now, |known, terms| {
             let mut step = Step::default();
             let mut removed = Vec::new();
@@ -175,11 +174,11 @@ impl Operations {
                 }
                 if record.deleted_at.is_some() || has_ended(record, known.now, &terms.policy) {
                     ended.insert(record.public_key.thumbprint());
-                    audiences.extend(record.names.iter().map(|name| name.name.audience.clone()));
                 }
             }
             Ok(super::Decision { step, answer: removed })
         })?;
+        let audiences = self.terms.rules.audiences.listed();
         let is_ours = |stem: &str| audiences.iter().any(|audience| is_issued(stem, audience));
         removed.extend(self.remove_from_secret(&ended, is_ours)?);
         Ok(removed)

@@ -53,12 +53,14 @@ impl Operations {
                 let is_wanted = is_wanted(&known.records, known.now);
                 attempt.decide(known, terms, (secret, &mut files), is_wanted)
             };
-            let next = if is_claimed {
-                self.change(now, |known, terms| next(known, terms))?
-            } else {
-                let known = self.context(now)?;
-                next(&known, &self.terms)?.answer
-            };
+            let next = self.change(now, |known, terms| {
+                let mut decision = next(known, terms)?;
+                if !is_claimed {
+                    // A ledger that can't be written is noticed before the Secret is.
+                    decision.step = Step::default();
+                }
+                Ok(decision)
+            })?;
             let (seen, stem) = match next {
                 Next::Nothing => return Ok(None),
                 Next::Done(issued) => return Ok(Some(*issued)),
@@ -85,10 +87,14 @@ impl Operations {
                 return Ok(attempt.issued.take());
             }
             let request = prepared.request();
-            return self.change(now, |known, terms| {
+            let ordered = self.change(now, |known, terms| {
                 let decision = followed_by(known, request, (&seen, &stem), terms);
                 let Decision { step, answer } = without_unseen(decision, known, secret, terms);
                 Ok(Decision { step, answer: Some(answer) })
+            });
+            return ordered.map_err(|error| match error {
+                OperationError::Ledger(error) => OperationError::Unfinished(error),
+                error => error,
             });
         }
     }
@@ -121,17 +127,20 @@ impl Operations {
     /// never written.
     pub(super) fn correct_successor(
         &mut self,
+        secret: &dyn FileSecret,
         audience: &Audience,
         now: Timestamp,
     ) -> Result<(), OperationError> {
+        let files = secret.read().map_err(|error| refusal(secret, error))?;
         self.change(now, |known, terms| {
             let (mut records, mut step) = (known.records.clone(), Step::default());
             let of_audience = NamedKey::all(&known.records);
             let keys: Vec<_> = of_audience.filter(|named| named.audience() == audience).collect();
-            let is_active = issue::is_active(known.now, &terms.policy);
-            let wrong = in_secret::with_wrong_successor(&keys, is_active);
+            let wrong = in_secret::with_wrong_successor(&keys, known.now, &terms.policy);
             if let Some((former, successor)) = wrong
                 && let Some(ordered) = &former.record.orders.succession
+                // It may be on its way.
+                && !in_secret::has_key(&files, ordered.successor, terms)
             {
                 let succession = Succession {
                     successor: successor.record.public_key.thumbprint(),
@@ -329,10 +338,10 @@ fn go_on(
     }
     let begin = seen.declared.valid_from.unwrap_or(known.now);
     let record = known.records.get(&seen.thumbprint);
-    let mut names = record.into_iter().flat_map(|record| record.named());
-    let can_sign = names.any(|named| *named.audience() == request.audience && named.can_sign());
+    let mut names = record.into_iter().flat_map(|record| &record.names);
+    let is_published = names.any(|name| name.first_published.is_some());
     let kid = seen.kid.clone();
-    if !can_sign && after(begin, DELIVERY) < known.now {
+    if !is_published && after(begin, DELIVERY) < known.now {
         let secret = secret.name().to_owned();
         return Err(OperationError::NotDelivered { kid, secret, stem: stem.to_owned() });
     }

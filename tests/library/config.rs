@@ -80,6 +80,7 @@ fn every_setting_has_a_variable() {
         ("fleet.name", "ledger"),
         ("fleet.namespace", "iam"),
         ("issue.rsa_bits", "3072"),
+        ("issue.secret", "keys"),
         ("limits.max_header_bytes", "9000"),
         ("log.level", "debug"),
         ("log.format", "text"),

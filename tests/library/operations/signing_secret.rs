@@ -482,7 +482,14 @@ fn a_second_rotation_waits_for_the_pair_of_the_first_whatever_that_is_called() {
     let files = mounted.secret.state().data.clone().into_iter();
     let files: Vec<(String, String)> = files.filter(|(name, _)| name.starts_with("old")).collect();
     mounted.volume.write_in_steps(&files, |_| {});
-    mounted.world.look();
+    let new = mounted.world.record(&issued).public_key.thumbprint();
+    mounted.world.ledger.update(|records| {
+        let mut records = records.clone();
+        let record = Arc::make_mut(records.get_mut(&new).unwrap());
+        record.places.clear();
+        (records, ())
+    });
+    assert_eq!(mounted.rotate().unwrap(), None);
     assert_eq!(mounted.world.issue(rotation()).unwrap_err().code(), "ROTATION_PLANNED");
     assert_eq!(mounted.only_successor_now(), issued);
 }
@@ -554,6 +561,48 @@ fn a_key_of_two_audiences_gets_one_successor_in_each() {
         issued += usize::from(rotated.is_some());
     }
     assert_eq!((issued, mounted.secret.pairs().len()), (2, 4));
+    // Delivered, they are no reason to order anything else.
+    mounted.deliver();
+    let old = Kid::new("h").unwrap();
+    let ordered = mounted.world.record(&old).orders.number;
+    for audience in [client(), super::human()].iter().cycle().take(8) {
+        let rotated = mounted.world.operations.rotate_if_due(audience, SCHEDULE, now).unwrap();
+        assert!(rotated.is_none());
+        mounted.world.look();
+    }
+    assert_eq!(mounted.world.record(&old).orders.number, ordered);
+}
+
+#[test]
+fn a_successor_that_was_ended_is_no_successor_though_it_lies_there() {
+    let mut mounted = Mounted::new();
+    mounted.becomes_due();
+    let first = mounted.rotate().unwrap().unwrap();
+    mounted.deliver();
+    mounted.world.operations.invalidate(&first, HOUR, mounted.world.now).unwrap();
+    mounted.world.look();
+    let second = mounted.rotate().unwrap().unwrap();
+    let old = mounted.secret.kid_of("old");
+    for _ in 0..3 {
+        assert_eq!(mounted.rotate().unwrap(), None);
+        let succession = mounted.world.record(&old).orders.succession.clone().unwrap();
+        assert_eq!(succession.name.kid, second);
+    }
+    mounted.deliver();
+    mounted.world.pass(POLICY.propagation + 2 * HOUR);
+    assert_eq!(mounted.world.current_at(mounted.world.now), Some(second));
+    assert_eq!(mounted.world.dates(&old).at(mounted.world.now, &POLICY).phase, Phase::Grace);
+}
+
+#[test]
+fn what_the_ledger_could_not_take_is_not_written_into_the_secret() {
+    let mut mounted = Mounted::new();
+    let store = jwksd::ledger::store::Store::open(&mounted.world.state()).unwrap();
+    let held = store.lock(Duration::from_secs(1)).unwrap();
+    let refusal = mounted.world.issue(Issue { replaces: Some(HOUR), ..plain_issue() });
+    assert_eq!(refusal.unwrap_err().code(), "LEDGER_UNAVAILABLE");
+    assert_eq!(mounted.secret.pairs().len(), 1);
+    drop(held);
 }
 
 #[test]
