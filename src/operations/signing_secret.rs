@@ -44,7 +44,8 @@ impl Operations {
             _ => Naming::Id(&id),
         };
         let mut attempt = Attempt { prepared, naming, id: &id, issued: None, former: Vec::new() };
-        // An end that was ordered can't be taken back, where the key could not be written.
+        // A rotation orders first, which is its claim. What ends keys at once orders last: that could not
+        // be taken back where the pair could not be written.
         let is_claimed = prepared.request().start == Start::WhenSafe;
         let deadline = Instant::now() + TRIED_FOR;
         loop {
