@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::daemon::{Daemon, drop_by_rename, eventually, jwksd, now};
 use common::faults::{AtomicWriter, await_looks, drop_key, namespace, wrap_in};
+use jwksd::ledger::store::Store;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -83,7 +84,11 @@ fn an_order_that_no_daemon_confirms_ends_with_3() {
     drop_key(directory.path(), "a");
     let daemon = Daemon::start(directory.path());
     daemon.await_kids(&["a"]);
+    // Not in the middle of a write, with which it would have the lock for as long as it stands.
+    let store = Store::open(&directory.path().join(".jwksd")).unwrap();
+    let lock = store.lock(Duration::from_secs(10)).unwrap();
     daemon.signal(Signal::STOP);
+    drop(lock);
     let path = directory.path();
     let answers: Vec<_> = std::thread::scope(|scope| {
         let given: Vec<_> = ["table", "json"]
