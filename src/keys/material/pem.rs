@@ -51,7 +51,8 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
     };
     let open_private = opener.open_private || !blocks.iter().any(is_public);
     let notes = parts.len();
-    for Decoded { block, contents } in &blocks {
+    for decoded in &blocks {
+        let Decoded { block, contents } = decoded;
         let label = &*block.label;
         // openssl ecparam writes the curve before the key, which names it again.
         if label == "EC PARAMETERS" {
@@ -68,7 +69,7 @@ pub(super) fn parse(text: &str, opener: &mut Opener<'_>) -> Result<Vec<Part>, Re
         let is_private = label.ends_with("PRIVATE KEY");
         let part = if is_private && is_encrypted {
             Part::Unopened { encrypted: true }
-        } else if is_private && is_known(label) && !open_private {
+        } else if is_private && is_known(label) && !open_private && !is_public(decoded) {
             Part::Unopened { encrypted: label == Form::EncryptedPkcs8.label() }
         } else {
             let form = match form(label, contents) {

@@ -181,6 +181,12 @@ fn without_verify_pairs_a_private_block_is_not_opened_beside_a_public_one() {
     let private = super::text("label-sec1-as-pkcs8");
     let entry = read("ec", &[("ec.pem", private + &encrypted)], &rules).unwrap();
     assert!(entry.keys[0].private.is_there());
+    // And what is public is read, whatever its label promises.
+    let public = super::text("label-sec1-as-pkcs8");
+    let public = read("ec", &[("ec.pem", public)], &super::rules()).unwrap().keys.remove(0).public;
+    let public = pem::Pem::new("PRIVATE KEY", public.spki());
+    let entry = read("ec", &[("ec.pem", pem::encode(&public))], &rules).unwrap();
+    assert!(!entry.keys[0].private.is_there());
 }
 
 #[test]
