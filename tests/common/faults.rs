@@ -77,6 +77,15 @@ pub fn count_log(daemon: &Daemon, texts: &[&str]) -> usize {
     log.iter().filter(|line| texts.iter().all(|text| line.contains(text))).count()
 }
 
+/// Waits until `count` lines of the log have all these texts: lines come a little later than what they
+/// tell. No more may come by then.
+pub fn assert_logged(daemon: &Daemon, texts: &[&str], count: usize) {
+    eventually(&format!("{texts:?} is logged"), || {
+        (count_log(daemon, texts) >= count).then_some(())
+    });
+    assert_eq!(count_log(daemon, texts), count, "{:#?}", daemon.log());
+}
+
 /// Makes `command` run by `wrapper`, which must replace itself by it, so that the process id is the
 /// same.
 pub fn wrap<'a>(command: &'a mut Command, wrapper: &[&str]) -> &'a mut Command {

@@ -11,7 +11,7 @@ use jwksd::keys::Algorithm;
 use serde_json::{Value, json};
 
 use crate::common::daemon::{Connection, Daemon, Response, drop_by_rename, eventually, jwksd, now};
-use crate::common::faults::{await_looks, count_log, jwk_of, namespace, new_pem, wrap_in};
+use crate::common::faults::{assert_logged, await_looks, jwk_of, namespace, new_pem, wrap_in};
 use crate::common::tokens::{sign, verifies};
 use crate::injected::{clocks, pass};
 
@@ -296,7 +296,7 @@ fn on_a_full_disk_the_key_goes_on_and_is_rotated_when_there_is_room() {
     let last = rotation(&daemon)["lastAt"].clone();
     eventually("it is tried again", || (rotation(&daemon)["lastAt"] != last).then_some(()));
     assert_eq!(daemon.kids(), kids);
-    assert_eq!(count_log(&daemon, &["rotation.failed"]), 1, "{:#?}", daemon.log());
+    assert_logged(&daemon, &["rotation.failed"], 1);
     fs::remove_file(seen.join(".ballast")).unwrap();
     eventually("it is made up for", || (private_files(&seen).len() == 2).then_some(()));
     eventually("that is told", || rotation(&daemon)["error"].is_null().then_some(()));

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use super::common::daemon::{Daemon, PATIENCE};
-use super::common::faults::{await_log, count_log};
+use super::common::faults::{assert_logged, await_log};
 use super::{Site, await_ready, reached};
 
 const GET: &str = "GET /.well-known/jwks.json HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -45,7 +45,7 @@ fn another_protocol_is_named_counted_and_logged_once_a_minute() {
         }
         await_log(&daemon, &["protocol.refused", cause, "remedy", "127.0.0.1"]);
     }
-    assert_eq!(count_log(&daemon, &["protocol.refused"]), 3);
+    assert_logged(&daemon, &["protocol.refused"], 3);
     assert!(reached(&daemon, "malformed") < 0.1);
 
     // Before a handshake, too.
