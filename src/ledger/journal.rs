@@ -27,6 +27,11 @@ pub enum CommitError<E> {
 }
 
 impl Store {
+    /// Whether a step is being carried out, or was interrupted.
+    pub(super) fn is_in_step(&self) -> bool {
+        self.directory().exists(PENDING)
+    }
+
     /// Takes the lock, and completes a step that a crash interrupted.
     ///
     /// # Errors

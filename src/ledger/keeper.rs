@@ -221,6 +221,34 @@ impl Ledger {
         done
     }
 
+    /// Whether nobody has written in the directory since the records were read, so that an update would
+    /// find nothing to read, to complete or to write.
+    pub fn is_current(&self) -> bool {
+        let is_known =
+            |store: &Store| self.synced_at.is_some() && store.changes() == self.synced_at;
+        let store = self.store.as_ref();
+        store.is_some_and(|store| store.is_in_place() && is_known(store) && !store.is_in_step())
+    }
+
+    /// Completes a step that was interrupted, and does `work` while no other one can begin. The records
+    /// are not read.
+    ///
+    /// # Errors
+    /// The lock can't be had, or the step can't be completed; `work` was not done then.
+    pub(crate) fn while_locked(
+        &mut self,
+        patience: Duration,
+        work: impl FnOnce(),
+    ) -> io::Result<()> {
+        let Some(directory) = self.directory.clone() else { return Ok(()) };
+        let store = self.take_store(&directory)?;
+        let lock = store.lock(patience)?;
+        work();
+        drop(lock);
+        self.store = Some(store);
+        Ok(())
+    }
+
     /// Writes the hand-off file of each audience as of `now`. Without a directory there are none.
     ///
     /// # Errors

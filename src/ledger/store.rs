@@ -112,6 +112,10 @@ impl Store {
         self.directory.is_in_place() && self.lock.metadata().is_ok_and(is_locked)
     }
 
+    pub(super) const fn directory(&self) -> &OpenedDirectory {
+        &self.directory
+    }
+
     pub(super) fn changes(&self) -> Option<u64> {
         read_count(&self.lock)
     }

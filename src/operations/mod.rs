@@ -340,13 +340,11 @@ impl Operations {
     /// again.
     pub fn recover(&mut self) {
         let OperationSettings { directory, state, .. } = &*self.terms;
-        let nothing = |_: &Records| {
+        let _ = self.ledger.while_locked(LOCK_PATIENCE, || {
             if let Ok(staged) = StagedFiles::new(directory, state) {
                 staged.remove_leftovers(state);
             }
-            Ok::<_, OperationError>((Step::default(), ()))
-        };
-        let _ = self.ledger.commit(LOCK_PATIENCE, nothing);
+        });
     }
 
     /// Writes the hand-off files. A daemon does that by itself, after it has published.

@@ -152,8 +152,9 @@ impl Reload {
             // While files are being written, wait for them to settle.
             let look_at =
                 pace.due().or_else(|| [Some(next_poll), again].into_iter().flatten().min());
-            let change_at = [self.next_change(), ledger_settle.due()].into_iter().flatten().min();
-            let wake_at = [look_at, change_at].into_iter().flatten().min().unwrap_or(next_poll);
+            let date_at = self.next_change();
+            let wake_at = [look_at, date_at, ledger_settle.due()].into_iter().flatten().min();
+            let wake_at = wake_at.unwrap_or(next_poll);
             let signal = signals.recv_timeout(wake_at.saturating_duration_since(Instant::now()));
             if matches!(signal, Err(RecvTimeoutError::Disconnected)) {
                 return;
@@ -184,6 +185,8 @@ impl Reload {
                 }
             }
             let now = Instant::now();
+            let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            let is_told = !waiting.is_empty() || fleet_heard || is_due(date_at);
             if pace.due().or(look_at).is_some_and(|at| at <= now) || next_poll <= now {
                 pace.clear();
                 ledger_settle.clear();
@@ -198,9 +201,10 @@ impl Reload {
                 if next_poll <= now {
                     next_poll = Instant::now() + self.settings.poll_interval;
                 }
-            } else if !waiting.is_empty() || fleet_heard || change_at.is_some_and(|at| at <= now) {
+            } else if is_told || is_due(ledger_settle.due()) {
                 ledger_settle.clear();
-                if self.decide(None) {
+                // What this process wrote itself raises events as well.
+                if (is_told || !self.ledger.is_current()) && self.decide(None) {
                     ledger_settle.note(Instant::now());
                 }
                 if fleet_heard {
