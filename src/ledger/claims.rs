@@ -107,10 +107,14 @@ impl<'a> Claims<'a> {
     ) {
         let mut holders: HashMap<&Kid, NamedKey<'_>> = HashMap::new();
         for named in NamedKey::all(records) {
-            let holder = holders.entry(named.kid()).or_insert(named);
-            if named.kid_rank() < holder.kid_rank() {
-                *holder = named;
-            }
+            holders
+                .entry(named.kid())
+                .and_modify(|holder| {
+                    if named.kid_rank() < holder.kid_rank() {
+                        *holder = named;
+                    }
+                })
+                .or_insert(named);
         }
         candidates.retain(|claim| {
             let record = records.get(&claim.key());

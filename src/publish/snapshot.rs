@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub(crate) layout: Arc<Layout>,
     /// In the order of [`Layout::contents`].
     pub documents: Box<[Arc<Document>]>,
+    /// The length of the longest document in bytes.
+    pub(crate) longest: usize,
     keys: Arc<[PublishedKey]>,
     next_end: Option<Timestamp>,
 }
@@ -155,6 +157,11 @@ impl SwapPoint {
         Snapshot {
             generation: before.map_or(0, |before| before.generation) + u64::from(!same),
             next_end: documents.iter().filter_map(|document| document.next_end).min(),
+            longest: documents
+                .iter()
+                .map(|document| document.identity.body.len())
+                .max()
+                .unwrap_or(0),
             layout: Arc::clone(layout),
             documents,
             keys,

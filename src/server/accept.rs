@@ -97,7 +97,8 @@ fn start(
             // Fairness among the connections is hyper's: it yields after 16 requests.
             None => tokio::spawn(unconstrained(async move {
                 let socket = Socket::new(stream, Arc::clone(&permit.activity));
-                connection::serve_http1(socket, handler, peer, permit).await;
+                let copies = !handler.has_large_answers();
+                connection::serve_http1(socket, handler, peer, permit, copies).await;
                 drop(alive);
             })),
             // Frames may come faster than they are read: the runtime has to be fair.

@@ -71,18 +71,20 @@ enum ConnectionEnd {
     Refused(Problem),
 }
 
-/// Serves HTTP/1 on `io` until it ends, by itself or by a limit.
+/// Serves HTTP/1 on `io` until it ends, by itself or by a limit. Where it `copies`, head and body are
+/// written from one buffer, which for small ones is cheaper by more than the copy costs.
 pub(super) async fn serve_http1<T>(
     io: T,
     handler: Arc<dyn Handler>,
     peer: Peer,
     permit: ConnectionPermit,
+    copies: bool,
 ) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let (connections, activity) = (permit.connections(), &permit.activity);
     let limits = connections.limits();
-    let service = HandlerService::new(Arc::clone(&handler), peer.clone(), &permit);
+    let service = HandlerService::new(Arc::clone(&handler), peer.clone(), &permit, copies);
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         // A client that has said everything may close its side, and still wants the answer.
@@ -90,8 +92,7 @@ pub(super) async fn serve_http1<T>(
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER))
-        // One buffer of head and body is cheaper than two by more than the copy costs.
-        .writev(false)
+        .writev(!copies)
         .serve_connection(TokioIo::new(io), service);
     let end =
         drive(&mut connection, http1::Connection::graceful_shutdown, Protocol::Http1, &permit);
@@ -138,7 +139,7 @@ pub(super) async fn serve_http2<T>(
     let connections = permit.connections();
     let limits = connections.limits();
     let largest = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
-    let service = HandlerService::new(handler, peer, &permit);
+    let service = HandlerService::new(handler, peer, &permit, true);
     let mut connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         // A head that goes on in another frame can't answer a PING between its frames.

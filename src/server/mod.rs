@@ -40,6 +40,11 @@ pub trait Handler: Send + Sync {
         false
     }
 
+    /// Whether answers may be too large to be copied behind their heads.
+    fn has_large_answers(&self) -> bool {
+        false
+    }
+
     /// Answers a request of `peer` that [`head::check`] accepts.
     fn answer(&self, request: Request<Incoming>, peer: &Peer) -> PendingResponse;
 

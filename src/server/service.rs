@@ -22,7 +22,8 @@ use super::peer::Peer;
 use super::problem::Problem;
 use super::{Handler, PendingResponse, head};
 
-/// The most of a body that is given to hyper at once, in bytes.
+/// The most of a body that is copied at once, in bytes: what a connection holds whose client reads
+/// slowly.
 const PIECE: usize = 16 * 1024;
 
 /// The same of a small body in HTTP/2: what is less than 1,024 bytes h2 writes together with other
@@ -40,13 +41,22 @@ struct ServiceContext {
     peer: Peer,
     activity: Arc<Activity>,
     connections: Arc<Connections>,
+    /// The most of a body that is given to hyper at once, in bytes.
+    piece: usize,
 }
 
 impl HandlerService {
-    pub(super) fn new(handler: Arc<dyn Handler>, peer: Peer, permit: &ConnectionPermit) -> Self {
+    /// Where the connection `copies` what it writes, large bodies go in pieces.
+    pub(super) fn new(
+        handler: Arc<dyn Handler>,
+        peer: Peer,
+        permit: &ConnectionPermit,
+        copies: bool,
+    ) -> Self {
         let activity = Arc::clone(&permit.activity);
         let connections = Arc::clone(permit.connections());
-        Self(Arc::new(ServiceContext { handler, peer, activity, connections }))
+        let piece = if copies { PIECE } else { usize::MAX };
+        Self(Arc::new(ServiceContext { handler, peer, activity, connections, piece }))
     }
 }
 
@@ -207,7 +217,8 @@ impl Future for ResponseFuture {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let is_small = response.body().bytes().len() < SMALL;
-        let piece = if self.version == Version::HTTP_2 && is_small { COPIED } else { PIECE };
+        let is_gathered = self.version == Version::HTTP_2 && is_small;
+        let piece = if is_gathered { COPIED } else { guard.context.piece };
         Poll::Ready(Ok(response.map(|body| TrackedBody { body, guard, piece })))
     }
 }

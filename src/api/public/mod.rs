@@ -103,7 +103,15 @@ impl PublicHandler {
     }
 }
 
+/// A body of so many bytes takes longer to be copied than to be written by itself.
+const LARGE: usize = 16 * 1024;
+
 impl Handler for PublicHandler {
+    fn has_large_answers(&self) -> bool {
+        let published = self.0.published.at(self.0.clock.now());
+        published.is_some_and(|published| published.longest > LARGE)
+    }
+
     fn answer(&self, request: Request<Incoming>, _: &Peer) -> PendingResponse {
         let kind = self.0.decide(&request);
         // The request's map is used again: hyper hands it on to the next request in turn, so that

@@ -85,7 +85,7 @@ pub(super) async fn serve(
         connection::serve_http2(stream, handler, peer, permit).await;
     } else {
         // Fairness among the connections is hyper's, as without TLS.
-        unconstrained(connection::serve_http1(stream, handler, peer, permit)).await;
+        unconstrained(connection::serve_http1(stream, handler, peer, permit, true)).await;
     }
 }
 

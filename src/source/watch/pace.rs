@@ -25,15 +25,18 @@ pub struct Pace {
     writing: BTreeSet<PathBuf>,
     /// Since when something whole is to be looked at.
     whole_since: Option<Instant>,
-    /// When the next look may begin, so that looks take a third of the time at most.
-    free_at: Option<Instant>,
+    /// When the looks so far will have taken a third of the time.
+    paid_at: Option<Instant>,
 }
+
+/// Looks take a third of the time at most, but for a burst that is paid off in so much time.
+const BURST: Duration = Duration::from_millis(400);
 
 impl Pace {
     /// Waits `quiet` after the last event about what is being written, `cap` after the first at most.
     pub const fn new(quiet: Duration, cap: Duration) -> Self {
         let settle = Debounce::new(quiet, cap);
-        Self { settle, writing: BTreeSet::new(), whole_since: None, free_at: None }
+        Self { settle, writing: BTreeSet::new(), whole_since: None, paid_at: None }
     }
 
     pub fn note(&mut self, paths: &[PathBuf], kind: HintKind, now: Instant) {
@@ -53,7 +56,8 @@ impl Pace {
     /// When the look is due; never, where nothing happened.
     pub fn due(&self) -> Option<Instant> {
         let at_once = self.whole_since.filter(|_| self.writing.is_empty());
-        let at_once = at_once.map(|since| self.free_at.map_or(since, |free| free.max(since)));
+        let free_at = self.paid_at.and_then(|paid| paid.checked_sub(BURST));
+        let at_once = at_once.map(|since| free_at.map_or(since, |free| free.max(since)));
         [at_once, self.settle.due()].into_iter().flatten().min()
     }
 
@@ -65,7 +69,8 @@ impl Pace {
     }
 
     pub fn looked(&mut self, began: Instant, ended: Instant) {
-        self.free_at = Some(ended + 2 * ended.duration_since(began));
+        let begins = self.paid_at.map_or(began, |paid| paid.max(began));
+        self.paid_at = Some(begins + 3 * ended.duration_since(began));
     }
 }
 
@@ -74,7 +79,7 @@ mod tests {
     use super::*;
 
     fn pace() -> (Pace, impl Fn(u64) -> Instant) {
-        let start = Instant::now();
+        let start = Instant::now() + BURST;
         let at = move |millis| start + Duration::from_millis(millis);
         (Pace::new(Duration::from_millis(50), Duration::from_secs(1)), at)
     }
@@ -99,14 +104,29 @@ mod tests {
     }
 
     #[test]
-    fn looks_take_a_third_of_the_time_at_most() {
+    fn looks_take_a_third_of_the_time_at_most_after_a_burst() {
         let (mut pace, at) = pace();
-        pace.looked(at(0), at(10));
-        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(12));
-        assert_eq!(pace.due(), Some(at(30)));
-        pace.looked(at(40), at(140));
+        // Each look takes 100 ms, and 20 ms later there is something else.
+        let mut ended = 0;
+        let due = [20, 140, 260].map(|noted| {
+            pace.clear();
+            pace.note(&[PathBuf::from("a")], HintKind::Whole, at(noted));
+            let due = pace.due();
+            pace.looked(at(noted), at(noted + 100));
+            ended = noted + 100;
+            due
+        });
+        assert_eq!(due, [20, 140, 260].map(|noted| Some(at(noted))), "a few follow at once");
+        // 900 ms of the time since the first of them are owed, of which 400 are lent.
         pace.clear();
-        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(150));
-        assert_eq!(pace.due(), Some(at(200)), "no later than what is written");
+        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(ended + 120));
+        assert_eq!(pace.due(), Some(at(20 + 900 - 400)));
+        pace.looked(at(520), at(620));
+        pace.clear();
+        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(640));
+        assert_eq!(pace.due(), Some(at(690)), "no later than what is written");
+        pace.clear();
+        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(5000));
+        assert_eq!(pace.due(), Some(at(5000)), "what is owed is paid off by waiting");
     }
 }
