@@ -312,7 +312,6 @@ def part_scale(binary, scratch):
         daemon = start()
         again = daemon.ready() * 1000
         daemon.stop()
-        shutil.rmtree(directory)
         name = {"ec": "P-256", "rsa": "RSA-2048"}[kind]
         print(f"{'':<9}{count:>9} {name:<8}{ready:>17.0f} ms{again:>12.0f} ms{statistics.median(more):>12.0f} ms"
               f"{peak:>6.0f} MiB")

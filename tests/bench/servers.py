@@ -22,10 +22,10 @@ def on_core(core, command):
 class Server:
     """A server at work. `url` is of plain HTTP, `tls_url` of HTTPS where it has it."""
 
-    def __init__(self, name, command, port, tls_port=None, env=None):
+    def __init__(self, name, command, port, tls_port=None, env=None, path=PATH):
         self.name = name
-        self.url = f"http://127.0.0.1:{port}{PATH}"
-        self.tls_url = f"https://127.0.0.1:{tls_port}{PATH}" if tls_port else None
+        self.url = f"http://127.0.0.1:{port}{path}"
+        self.tls_url = f"https://127.0.0.1:{tls_port}{path}" if tls_port else None
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(on_core(0, command), stdout=self.log, stderr=self.log,
                                         env={**os.environ, **(env or {})})
