@@ -62,6 +62,29 @@ fn what_is_written_is_read_again() {
 }
 
 #[test]
+fn a_process_knows_whether_there_is_anything_new_in_the_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let look = |ledger: &mut Ledger| ledger.update(|records| (records.clone(), ()));
+    let mut ledger = Ledger::new(Some(state.clone()));
+    assert!(!ledger.is_current(), "it was not read");
+    touch(&mut ledger, "a", 1);
+    assert!(ledger.is_current(), "what it wrote itself is not new");
+    touch(&mut reopened(&state), "a", 1);
+    assert!(!ledger.is_current(), "another process has written");
+    look(&mut ledger);
+    assert!(ledger.is_current());
+    fs::write(state.join("pending"), "cut short").unwrap();
+    assert!(!ledger.is_current(), "a step was interrupted");
+    look(&mut ledger);
+    assert!(ledger.is_current());
+    fs::rename(&state, directory.path().join("elsewhere")).unwrap();
+    assert!(!ledger.is_current(), "its directory is gone");
+    look(&mut ledger);
+    assert!(ledger.is_current(), "and is made anew");
+}
+
+#[test]
 fn every_damage_to_one_copy_is_mended_from_the_other() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path();
