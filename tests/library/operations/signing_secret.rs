@@ -40,6 +40,8 @@ enum Fault {
 struct State {
     data: BTreeMap<String, String>,
     version: u64,
+    /// How often it was read.
+    reads: u64,
     fault: Option<Fault>,
     /// Done by somebody else between a replica's reading and its writing, once.
     meanwhile: Option<Box<dyn FnOnce() + Send>>,
@@ -89,7 +91,8 @@ impl FileSecret for Kept {
     }
 
     fn read(&self) -> Result<SecretFiles, SecretError> {
-        let state = self.state();
+        let mut state = self.state();
+        state.reads += 1;
         let data = state.data.iter().map(|(name, text)| (name.clone(), STANDARD.encode(text)));
         let data: BTreeMap<String, String> = data.collect();
         let metadata = json!({ "resourceVersion": state.version, "labels": { "kept": "yes" } });
@@ -407,8 +410,9 @@ fn a_volume_may_be_quicker_than_an_answer_that_is_lost() {
     mounted.assert_carried_out();
 }
 
-#[test]
-fn an_order_for_a_pair_that_was_never_written_gives_way_to_the_one_that_was() {
+/// A rotation whose order is that of a replica that died before it wrote its pair, and the pair of another
+/// one that has come.
+fn rotated_by_two_of_which_one_died() -> (Mounted, Kid) {
     for _ in 0..50 {
         let mut mounted = Mounted::new();
         mounted.becomes_due();
@@ -441,13 +445,27 @@ fn an_order_for_a_pair_that_was_never_written_gives_way_to_the_one_that_was() {
             (joined, ())
         });
         let old = mounted.secret.kid_of("old");
-        if mounted.world.record(&old).orders.succession.clone().unwrap().name.kid == written {
-            continue;
+        if mounted.world.record(&old).orders.succession.clone().unwrap().name.kid != written {
+            return (mounted, written);
         }
-        assert_eq!(mounted.rotate().unwrap(), None);
-        return mounted.assert_carried_out();
     }
     panic!("the order of the dead one never wins");
+}
+
+#[test]
+fn an_order_for_a_pair_that_was_never_written_gives_way_to_the_one_that_was() {
+    let (mut mounted, _) = rotated_by_two_of_which_one_died();
+    assert_eq!(mounted.rotate().unwrap(), None);
+    mounted.assert_carried_out();
+}
+
+#[test]
+fn an_order_for_a_pair_that_was_never_written_does_not_give_way_to_one_that_has_ended() {
+    let (mut mounted, written) = rotated_by_two_of_which_one_died();
+    mounted.world.operations.invalidate(&written, HOUR, mounted.world.now).unwrap();
+    mounted.world.look();
+    let another = mounted.rotate().unwrap();
+    assert!(another.is_some_and(|kid| kid != written));
 }
 
 #[test]
@@ -565,12 +583,14 @@ fn a_key_of_two_audiences_gets_one_successor_in_each() {
     mounted.deliver();
     let old = Kid::new("h").unwrap();
     let ordered = mounted.world.record(&old).orders.number;
+    let reads = mounted.secret.state().reads;
     for audience in [client(), super::human()].iter().cycle().take(8) {
         let rotated = mounted.world.operations.rotate_if_due(audience, SCHEDULE, now).unwrap();
         assert!(rotated.is_none());
         mounted.world.look();
     }
     assert_eq!(mounted.world.record(&old).orders.number, ordered);
+    assert_eq!(mounted.secret.state().reads, reads, "there is nothing to set right");
 }
 
 #[test]
