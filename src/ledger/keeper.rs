@@ -227,7 +227,7 @@ impl Ledger {
         let is_known =
             |store: &Store| self.synced_at.is_some() && store.changes() == self.synced_at;
         let store = self.store.as_ref();
-        store.is_some_and(|store| store.is_in_place() && is_known(store) && !store.is_in_step())
+        store.is_some_and(|store| store.is_in_place() && !store.is_in_step() && is_known(store))
     }
 
     /// Completes a step that was interrupted, and does `work` while no other one can begin. The records

@@ -203,8 +203,10 @@ impl Reload {
                 }
             } else if is_told || is_due(ledger_settle.due()) {
                 ledger_settle.clear();
-                // What this process wrote itself raises events as well.
-                if (is_told || !self.ledger.is_current()) && self.decide(None) {
+                // What this process wrote itself raises events as well. It may have made room for what
+                // is refused.
+                let is_needless = self.ledger.is_current() && self.refused.is_empty();
+                if (is_told || !is_needless) && self.decide(None) {
                     ledger_settle.note(Instant::now());
                 }
                 if fleet_heard {

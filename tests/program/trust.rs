@@ -15,6 +15,7 @@ use jwksd::operations::generate;
 use serde_json::{Value, json};
 
 use crate::common::daemon::{Connection, Daemon, drop_by_rename, eventually, jwksd};
+use crate::common::faults::await_log;
 
 const STRANGER: u32 = 65534;
 
@@ -522,6 +523,23 @@ fn set_of(numbers: std::ops::Range<u32>) -> String {
         json!({ "kty": "OKP", "crv": "Ed25519", "kid": format!("flood-{number}"), "x": x })
     });
     json!({ "keys": jwks.collect::<Vec<_>>() }).to_string()
+}
+
+#[test]
+fn a_key_too_many_is_served_once_another_has_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    drop_key(keys, "a");
+    drop_key(keys, "b");
+    // Nothing but events makes it look.
+    let daemon = Daemon::start_with(keys, |command| {
+        command.env("JWKSD_KEYS_MAX_KEYS", "2").env("JWKSD_KEYS_POLL_INTERVAL", "1h")
+    });
+    assert_eq!(daemon.kids().len(), 2);
+    drop_key(keys, "c");
+    await_log(&daemon, &["key.refused", "too-many-keys"]);
+    fs::remove_file(keys.join("b.pem")).unwrap();
+    eventually("the third key is served", || (daemon.kids().len() == 3).then_some(()));
 }
 
 #[test]

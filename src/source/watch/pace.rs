@@ -69,8 +69,10 @@ impl Pace {
     }
 
     pub fn looked(&mut self, began: Instant, ended: Instant) {
-        let begins = self.paid_at.map_or(began, |paid| paid.max(began));
-        self.paid_at = Some(begins + 3 * ended.duration_since(began));
+        let took = ended.duration_since(began);
+        let paid_at = self.paid_at.map_or(began, |paid| paid.max(began)) + 3 * took;
+        // Looks that nothing holds back are not paid off for ever.
+        self.paid_at = Some(paid_at.min(ended + 2 * took + BURST));
     }
 }
 
@@ -125,8 +127,14 @@ mod tests {
         pace.clear();
         pace.note(&[PathBuf::from("a")], HintKind::Whole, at(640));
         assert_eq!(pace.due(), Some(at(690)), "no later than what is written");
+        for second in 1..10 {
+            pace.looked(at(1000 * second), at(1000 * second + 900));
+        }
         pace.clear();
-        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(5000));
-        assert_eq!(pace.due(), Some(at(5000)), "what is owed is paid off by waiting");
+        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(9950));
+        assert_eq!(pace.due(), Some(at(10_000)));
+        pace.clear();
+        pace.note(&[PathBuf::from("a")], HintKind::Whole, at(9900 + 1800));
+        assert_eq!(pace.due(), Some(at(9900 + 1800)), "the last look is paid off");
     }
 }
