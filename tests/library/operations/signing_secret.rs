@@ -460,6 +460,13 @@ fn an_order_for_a_pair_that_was_never_written_gives_way_to_the_one_that_was() {
 }
 
 #[test]
+fn a_rotation_by_hand_goes_on_with_the_pair_that_was_written() {
+    let (mut mounted, _) = rotated_by_two_of_which_one_died();
+    let _ = mounted.world.issue(rotation());
+    mounted.assert_carried_out();
+}
+
+#[test]
 fn an_order_for_a_pair_that_was_never_written_does_not_give_way_to_one_that_has_ended() {
     let (mut mounted, written) = rotated_by_two_of_which_one_died();
     mounted.world.operations.invalidate(&written, HOUR, mounted.world.now).unwrap();
@@ -591,6 +598,26 @@ fn a_key_of_two_audiences_gets_one_successor_in_each() {
     }
     assert_eq!(mounted.world.record(&old).orders.number, ordered);
     assert_eq!(mounted.secret.state().reads, reads, "there is nothing to set right");
+}
+
+#[test]
+fn rotations_by_hand_of_a_key_of_two_audiences_do_not_take_its_successor_from_each_other() {
+    let mut mounted = Mounted::new();
+    let pem = mounted.secret.state().data["old.pem"].clone();
+    mounted.secret.put("other.pem", &pem);
+    mounted.secret.put("other.meta.json", r#"{"keyId": "h", "audience": "human"}"#);
+    mounted.deliver();
+    mounted.world.pass(4 * HOUR);
+    for audience in [client(), super::human()] {
+        mounted.world.issue(Issue { audience, ..rotation() }).unwrap();
+    }
+    let old = Kid::new("h").unwrap();
+    let ordered = mounted.world.record(&old).orders.number;
+    for audience in [client(), super::human(), client(), super::human()] {
+        let refusal = mounted.world.issue(Issue { audience, ..rotation() }).unwrap_err();
+        assert_eq!(refusal.code(), "ROTATION_PLANNED");
+    }
+    assert_eq!(mounted.world.record(&old).orders.number, ordered);
 }
 
 #[test]
