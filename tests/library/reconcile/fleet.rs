@@ -79,6 +79,8 @@ fn a_loss_that_others_told_counts_nowhere_where_the_entry_lies() {
     world.records = lost;
     let back = world.put("k", vec![until(DAY)]).look_in_fleet();
     assert_eq!((back.loss, back.generation), (None, 2));
+    let noted = back.dispute.as_ref().unwrap().history.values().max();
+    assert_eq!(noted, Some(&2), "what it is told apart by later");
 }
 
 /// The loss of the only name that is remembered, `generations` later.
