@@ -113,6 +113,13 @@ fn a_verdict_waits_from_when_the_others_could_hear_the_question() {
     verdicts.interrupt();
     assert_eq!([2031, 2060].map(|elapsed| judge(&mut verdicts, &asked, elapsed)), [0, 0]);
     assert_eq!(judge(&mut verdicts, &asked, 2061), 1);
+    // Another one objects, until it does not see the key either.
+    let name = &mut Arc::make_mut(asked.get_mut(&thumbprint(1)).unwrap()).names[0];
+    name.dispute.as_mut().unwrap().objections.insert("b".into(), 1);
+    assert_eq!([3000, 3031].map(|elapsed| judge(&mut verdicts, &asked, elapsed)), [0, 0]);
+    let name = &mut Arc::make_mut(asked.get_mut(&thumbprint(1)).unwrap()).names[0];
+    name.dispute.as_mut().unwrap().questions.insert("b".into(), question);
+    assert_eq!([4000, 4030].map(|elapsed| judge(&mut verdicts, &asked, elapsed)), [0, 1]);
 }
 
 #[test]
