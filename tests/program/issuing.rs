@@ -62,6 +62,19 @@ impl Mounted {
     }
 }
 
+/// What a failure leaves to be looked at.
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Some(daemon) = self.replica.daemon.as_ref().filter(|_| std::thread::panicking()) {
+            let log = daemon.log();
+            eprintln!(
+                "the end of a replica's log:\n{}",
+                log[log.len().saturating_sub(60)..].join("\n")
+            );
+        }
+    }
+}
+
 fn stems(api: &ApiServer) -> BTreeSet<String> {
     let files = api.key_files();
     files.iter().filter_map(|(name, _)| Some(name.strip_suffix(".pem")?.to_owned())).collect()
