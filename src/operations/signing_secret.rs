@@ -43,7 +43,8 @@ impl Operations {
             Issue { start: Start::WhenSafe, again: false, .. } => Naming::Successor,
             _ => Naming::Id(&id),
         };
-        let mut attempt = Attempt { prepared, naming, id: &id, issued: None, former: Vec::new() };
+        let mut insertion =
+            Insertion { prepared, naming, id: &id, issued: None, former: Vec::new() };
         // A rotation orders first, which is its claim. What ends keys at once orders last: that could not
         // be taken back where the pair could not be written.
         let is_claimed = prepared.request().start == Start::WhenSafe;
@@ -52,7 +53,7 @@ impl Operations {
             let mut files = secret.read().map_err(|error| refusal(secret, error))?;
             let mut next = |known: &OperationContext, terms: &OperationSettings| {
                 let is_wanted = is_wanted(&known.records, known.now);
-                attempt.decide(known, terms, (secret, &mut files), is_wanted)
+                insertion.decide(known, terms, (secret, &mut files), is_wanted)
             };
             let next = self.change(now, |known, terms| {
                 let mut decision = next(known, terms)?;
@@ -74,7 +75,7 @@ impl Operations {
                     match secret.replace(&files) {
                         Ok(()) => (seen, stem),
                         Err(error @ SecretError::Refused(_)) => {
-                            self.withdraw(&attempt, now);
+                            self.withdraw(&insertion, now);
                             return Err(refusal(secret, error));
                         }
                         Err(error) if deadline <= Instant::now() => {
@@ -85,7 +86,7 @@ impl Operations {
                 }
             };
             if is_claimed {
-                return Ok(attempt.issued.take());
+                return Ok(insertion.issued.take());
             }
             let request = prepared.request();
             let ordered = self.change(now, |known, terms| {
@@ -158,13 +159,13 @@ impl Operations {
     }
 
     /// Orders again what had been ordered before a pair that was refused.
-    fn withdraw(&mut self, attempt: &Attempt<'_>, now: Timestamp) {
+    fn withdraw(&mut self, insertion: &Insertion<'_>, now: Timestamp) {
         let withdrawn = self.change(now, |known, _| {
             let (mut records, mut step) = (known.records.clone(), Step::default());
-            for (key, succession) in &attempt.former {
+            for (key, succession) in &insertion.former {
                 let Some(record) = known.records.get(key) else { continue };
                 let ordered = record.orders.succession.as_ref();
-                if ordered.is_some_and(|ordered| attempt.is_named(&ordered.name.kid)) {
+                if ordered.is_some_and(|ordered| insertion.is_named(&ordered.name.kid)) {
                     let mut record = Record::clone(record);
                     Arc::make_mut(&mut record.orders).succession(succession.clone());
                     decide::put(&mut records, &mut step, record);
@@ -233,7 +234,7 @@ enum Next {
 }
 
 /// A pair on its way into the Secret.
-struct Attempt<'a> {
+struct Insertion<'a> {
     prepared: &'a Prepared,
     naming: Naming<'a>,
     id: &'a str,
@@ -243,7 +244,7 @@ struct Attempt<'a> {
     former: Vec<(Thumbprint, Option<Succession>)>,
 }
 
-impl Attempt<'_> {
+impl Insertion<'_> {
     fn decide(
         &mut self,
         known: &OperationContext,

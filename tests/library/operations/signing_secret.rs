@@ -164,6 +164,16 @@ impl Mounted {
         mounted
     }
 
+    /// The same where the old key is the other audience's as well, as `h`.
+    fn shared_by_two_audiences() -> Self {
+        let mut mounted = Self::new();
+        let pem = mounted.secret.state().data["old.pem"].clone();
+        mounted.secret.put("other.pem", &pem);
+        mounted.secret.put("other.meta.json", r#"{"keyId": "h", "audience": "human"}"#);
+        mounted.deliver();
+        mounted
+    }
+
     fn replica(&self) -> Operations {
         operations_with(self.world.keys(), Some(Arc::new(self.secret.clone())))
     }
@@ -572,11 +582,7 @@ fn a_pair_that_nobody_can_take_over_is_told_and_gives_way() {
 
 #[test]
 fn a_key_of_two_audiences_gets_one_successor_in_each() {
-    let mut mounted = Mounted::new();
-    let pem = mounted.secret.state().data["old.pem"].clone();
-    mounted.secret.put("other.pem", &pem);
-    mounted.secret.put("other.meta.json", r#"{"keyId": "h", "audience": "human"}"#);
-    mounted.deliver();
+    let mut mounted = Mounted::shared_by_two_audiences();
     mounted.becomes_due();
     mounted.world.pass(4 * HOUR);
     let now = mounted.world.now;
@@ -602,11 +608,7 @@ fn a_key_of_two_audiences_gets_one_successor_in_each() {
 
 #[test]
 fn rotations_by_hand_of_a_key_of_two_audiences_do_not_take_its_successor_from_each_other() {
-    let mut mounted = Mounted::new();
-    let pem = mounted.secret.state().data["old.pem"].clone();
-    mounted.secret.put("other.pem", &pem);
-    mounted.secret.put("other.meta.json", r#"{"keyId": "h", "audience": "human"}"#);
-    mounted.deliver();
+    let mut mounted = Mounted::shared_by_two_audiences();
     mounted.world.pass(4 * HOUR);
     for audience in [client(), super::human()] {
         mounted.world.issue(Issue { audience, ..rotation() }).unwrap();
