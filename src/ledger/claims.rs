@@ -324,9 +324,8 @@ impl NamedKey<'_> {
 
     /// Until when the kid can't be another key's, where the key was ended.
     fn reserved(&self, retention: Duration) -> Option<Timestamp> {
-        let dates = self.dates();
-        let ended = dates.invalidated_at().and(dates.published_until());
-        Some(after(self.record.deleted_at.or(ended)?, retention))
+        self.record.deleted_at.or_else(|| self.dates().invalidated_at())?;
+        Some(after(self.over_from()?, retention))
     }
 }
 

@@ -210,11 +210,8 @@ impl Update<'_> {
         }
         let is_deleted = record.deleted_at.is_some();
         let over = record.named().filter(|named| {
-            let until = record.deleted_at.or(named.dates().published_until());
             let is_gone = named.key.loss.is_some() || is_deleted;
-            // Who has not heard of the loss yet would bring the name back without it.
-            let until = until.max(named.key.loss.map(|loss| loss.at));
-            is_gone && until.is_some_and(|until| after(until, retention) <= now)
+            is_gone && named.over_from().is_some_and(|from| after(from, retention) <= now)
         });
         let over: Vec<Name> = over.map(|named| named.name().clone()).collect();
         let is_last = over.len() == record.names.len();

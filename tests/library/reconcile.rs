@@ -748,6 +748,19 @@ fn a_name_is_forgotten_after_its_retention_and_not_before() {
 }
 
 #[test]
+fn a_name_that_had_ended_long_before_it_was_lost_is_remembered_for_its_retention_all_the_same() {
+    let mut world = World::default();
+    world.put("a", vec![seen("a", 1)]).look(0);
+    world.end(1, End::planned(at(5), Duration::ZERO));
+    let lost = 2 * RETENTION;
+    let changes = world.put("a", vec![seen("b", 1)]).look(lost);
+    assert!(!changes.iter().any(|(_, kind)| *kind == ChangeKind::Forgotten), "{changes:?}");
+    world.look(lost + RETENTION - 1);
+    assert!(world.knows("a"));
+    assert_eq!(world.look(lost + RETENTION), [now_and_then(ChangeKind::Forgotten, "a")]);
+}
+
+#[test]
 fn an_ended_key_is_not_forgotten_while_its_file_lies_there_good_or_bad() {
     let mut world = World::default();
     world.put("a", vec![invalidated(seen("a", 1), 0, Some(0))]).look(0);

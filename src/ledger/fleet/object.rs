@@ -305,8 +305,8 @@ fn leave_out(
 
 /// When the last of its names ends, where all do.
 fn ended_at(record: &Record) -> Option<Timestamp> {
-    let until = record.named().map(|named| named.dates().published_until());
-    record.deleted_at.or(until.collect::<Option<Vec<_>>>()?.into_iter().max())
+    let over = record.named().map(|named| named.over_from());
+    record.deleted_at.or(over.collect::<Option<Vec<_>>>()?.into_iter().max())
 }
 
 impl Offer {
@@ -323,8 +323,8 @@ impl Offer {
 
     /// Whether a name of the record is forgotten though the key is not.
     fn is_name_over(&self, record: &Record, name: &KeyName) -> bool {
-        let until = NamedKey { record, key: name }.dates().published_until();
-        name.loss.is_some() && until.is_some_and(|until| after(until, self.retention) <= self.now)
+        let over_from = NamedKey { record, key: name }.over_from();
+        name.loss.is_some() && over_from.is_some_and(|from| after(from, self.retention) <= self.now)
     }
 
     /// Whether the record is forgotten, or will be within `soon`.
