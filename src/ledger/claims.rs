@@ -322,6 +322,16 @@ impl NamedKey<'_> {
         (published, *first_seen, self.record.public_key.thumbprint())
     }
 
+    /// From when on it is remembered for the retention: since its key was deleted, or it is published no
+    /// more and its loss is known. Who has not heard of the loss would bring a name back without it.
+    pub(super) fn over_from(&self) -> Option<Timestamp> {
+        let ended = || {
+            let until = self.dates().published_until()?;
+            Some(self.key.loss.map_or(until, |loss| until.max(loss.at)))
+        };
+        self.record.deleted_at.or_else(ended)
+    }
+
     /// Until when the kid can't be another key's, where the key was ended.
     fn reserved(&self, retention: Duration) -> Option<Timestamp> {
         self.record.deleted_at.or_else(|| self.dates().invalidated_at())?;

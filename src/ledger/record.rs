@@ -374,16 +374,6 @@ impl<'a> NamedKey<'a> {
         &self.key.name.audience
     }
 
-    /// From when on it is remembered for the retention: since its key was deleted, or it is published no
-    /// more and its loss is known. Who has not heard of the loss would bring a name back without it.
-    pub(super) fn over_from(&self) -> Option<Timestamp> {
-        let ended = || {
-            let until = self.dates().published_until()?;
-            Some(self.key.loss.map_or(until, |loss| until.max(loss.at)))
-        };
-        self.record.deleted_at.or_else(ended)
-    }
-
     /// The dates in force: what was ordered, what is declared, and what was noticed.
     pub fn dates(&self) -> Dates {
         let orders = &self.record.orders;
